@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	appsinformers "k8s.io/client-go/informers/apps/v1"
+	"k8s.io/client-go/kubernetes"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
+	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions/belay/v1alpha1"
+	belaylisters "github.com/belay-dev/belay/pkg/generated/listers/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+const (
+	// guardedOnly selects what Belay owns.
+	guardedOnly = v1alpha1.GuardedLabel + "=true"
+	// byController indexes ControllerRevisions by the uid of their controller.
+	byController = "controller"
+
+	// syncTimeout bounds one sync, with all its requests.
+	syncTimeout = 30 * time.Second
+	// staleRetry is when to look again at a cache that lags behind.
+	staleRetry = 50 * time.Millisecond
+	// Failures of one key are retried after retryFirst, doubling up to retryMost.
+	retryFirst, retryMost = 5 * time.Millisecond, 30 * time.Second
+
+	// lookEvery is the least time between two live reads for one object; more objects on the move stretch it, by
+	// lookStretch each, so that all together never read more than 1/lookStretch objects a second.
+	lookEvery, lookStretch = 3 * time.Second, 20 * time.Millisecond
+)
+
+// Controller keeps the Deployment of every GuardedDeployment on the revision it should run.
+//
+// An event makes a key; sync observes what the key names, lets rollout.Decide decide, and carries the decision out.
+type Controller struct {
+	kube     kubernetes.Interface
+	belay    versioned.Interface
+	recorder events.EventRecorder
+
+	guarded     belaylisters.GuardedDeploymentLister
+	deployments appslisters.DeploymentLister
+	revisions   cache.TypedIndexer[*appsv1.ControllerRevision]
+	// The stores behind them, for freshness.
+	guardedStore, deploymentStore, revisionStore cache.Store
+	synced                                       []cache.DoneChecker
+
+	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	fresh *freshness
+
+	mu       sync.Mutex
+	memories map[cache.ObjectName]rollout.Memory
+	moving   int // how many of them are on the move
+}
+
+// NewController returns a controller that hears of every change in the informers. They have to be started after it.
+func NewController(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder,
+	guarded belayinformers.TypedGuardedDeploymentInformer,
+	deployments appsinformers.TypedDeploymentInformer,
+	revisions appsinformers.TypedControllerRevisionInformer,
+) (*Controller, error) {
+	c := &Controller{
+		kube:            kube,
+		belay:           belay,
+		recorder:        recorder,
+		guarded:         guarded.Lister(),
+		deployments:     deployments.Lister(),
+		revisions:       revisions.TypedInformer().GetTypedIndexer(),
+		guardedStore:    guarded.Informer().GetStore(),
+		deploymentStore: deployments.Informer().GetStore(),
+		revisionStore:   revisions.Informer().GetStore(),
+		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](retryFirst, retryMost),
+			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "guardeddeployments"},
+		),
+		fresh:    newFreshness(),
+		memories: map[cache.ObjectName]rollout.Memory{},
+	}
+	err := revisions.TypedInformer().AddTypedIndexers(appsinformers.ControllerRevisionIndexers{
+		byController: func(r *appsv1.ControllerRevision) ([]string, error) {
+			if owner := metav1.GetControllerOf(r); owner != nil {
+				return []string{string(owner.UID)}, nil
+			}
+			return nil, nil
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("index ControllerRevisions: %w", err)
+	}
+	heard := func(registration cache.ResourceEventHandlerRegistration, failed error) {
+		err = errors.Join(err, failed)
+		if failed == nil {
+			c.synced = append(c.synced, registration.HasSyncedChecker())
+		}
+	}
+	heard(guarded.TypedInformer().AddTypedEventHandler(belayinformers.GuardedDeploymentHandlerFuncs{
+		AddFunc:    func(g *v1alpha1.GuardedDeployment) { c.queue.Add(cache.MetaObjectToName(g)) },
+		UpdateFunc: func(_, g *v1alpha1.GuardedDeployment) { c.queue.Add(cache.MetaObjectToName(g)) },
+		DeleteFunc: func(g belayinformers.DeletedGuardedDeployment) { c.queue.Add(g.GetObjectName()) },
+	}))
+	heard(deployments.TypedInformer().AddTypedEventHandler(appsinformers.DeploymentHandlerFuncs{
+		AddFunc:    func(d *appsv1.Deployment) { c.enqueueOwner(d) },
+		UpdateFunc: func(before, d *appsv1.Deployment) { c.enqueueOwner(before); c.enqueueOwner(d) },
+		DeleteFunc: func(d appsinformers.DeletedDeployment) { c.queue.Add(d.GetObjectName()) },
+	}))
+	heard(revisions.TypedInformer().AddTypedEventHandler(appsinformers.ControllerRevisionHandlerFuncs{
+		AddFunc:    func(r *appsv1.ControllerRevision) { c.enqueueOwner(r) },
+		UpdateFunc: func(before, r *appsv1.ControllerRevision) { c.enqueueOwner(before); c.enqueueOwner(r) },
+		DeleteFunc: func(r appsinformers.DeletedControllerRevision) {
+			if r.OptionalObj != nil {
+				c.enqueueOwner(r.OptionalObj)
+			}
+		},
+	}))
+	return c, err
+}
+
+// enqueueOwner adds the key of the GuardedDeployment that controls object, if one does.
+func (c *Controller) enqueueOwner(object metav1.Object) {
+	owner := metav1.GetControllerOf(object)
+	if owner != nil && owner.Kind == "GuardedDeployment" && owner.APIVersion == v1alpha1.GroupVersion.String() {
+		c.queue.Add(cache.NewObjectName(object.GetNamespace(), owner.Name))
+	}
+}
+
+// Run works until ctx is done, and returns when the last worker has finished what it had begun.
+func (c *Controller) Run(ctx context.Context, workers int) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer c.queue.ShutDown()
+	if !cache.WaitFor(ctx, "caches", c.synced...) {
+		return context.Cause(ctx)
+	}
+	// A sync that has begun is finished, also after ctx is done: its own timeout bounds it.
+	work := context.WithoutCancel(ctx)
+	for range workers {
+		running.Go(func() {
+			for c.next(work) {
+			}
+		})
+	}
+	klog.FromContext(ctx).Info("Started", "workers", workers)
+	<-ctx.Done()
+	return nil
+}
+
+// next syncs the next key, and says what becomes of its errors. It returns false when there is no more work.
+func (c *Controller) next(ctx context.Context) bool {
+	key, shutdown := c.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer c.queue.Done(key)
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
+	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, logger), syncTimeout)
+	defer cancel()
+
+	recheck, err := c.sync(ctx, key)
+	var stale *staleError
+	switch {
+	case err == nil:
+		c.queue.Forget(key)
+		if recheck > 0 {
+			c.queue.AddAfter(key, recheck)
+		}
+	case errors.As(err, &stale):
+		logger.V(4).Info("Waiting for news", "reason", err)
+		c.queue.AddAfter(key, staleRetry)
+	case apierrors.IsConflict(err):
+		logger.V(4).Info("Trying again after a conflict", "reason", err)
+		c.queue.AddRateLimited(key)
+	default:
+		logger.Error(err, "Sync failed, trying again", "failures", c.queue.NumRequeues(key)+1)
+		c.queue.AddRateLimited(key)
+	}
+	return true
+}
+
+// sync brings one GuardedDeployment a step further. It returns when to look again although nothing happened, 0 for
+// never; an error says that trying again may help.
+func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	if err := c.fresh.check(key); err != nil {
+		return 0, err
+	}
+	observed, err := c.observe(key)
+	if apierrors.IsNotFound(err) {
+		c.forget(key)
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	decision := rollout.Decide(observed)
+	if decision.NeedRevisions {
+		if observed.Revisions, err = c.readRevisions(ctx, observed.Guarded); err != nil {
+			return 0, err
+		}
+		observed.RevisionsLive = true
+		decision = rollout.Decide(observed)
+	}
+	if decision.NeedEvidence {
+		if observed.Evidence, err = c.readEvidence(ctx, observed.Deployment); err != nil {
+			return 0, err
+		}
+		observed.Now = time.Now()
+		decision = rollout.Decide(observed)
+	}
+	return c.carryOut(ctx, key, observed, decision)
+}
+
+// observe gathers what the caches and this process know about key.
+func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
+	guarded, err := c.guarded.GuardedDeployments(key.Namespace).Get(key.Name)
+	if err != nil {
+		return rollout.Observed{}, err
+	}
+	deployment, err := c.deployments.Deployments(key.Namespace).Get(key.Name)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return rollout.Observed{}, err
+	}
+	revisions, err := c.revisions.ByTypedIndex(byController, string(guarded.UID))
+	if err != nil {
+		return rollout.Observed{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return rollout.Observed{
+		Guarded:    guarded,
+		Deployment: deployment,
+		Revisions:  revisions,
+		Memory:     c.memories[key],
+		Now:        time.Now(),
+		LookEvery:  max(lookEvery, time.Duration(c.moving)*lookStretch),
+	}, nil
+}
+
+// remember keeps what has to be known at the next sync of key.
+func (c *Controller) remember(key cache.ObjectName, memory rollout.Memory) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.memories[key].Move.UnderWay() {
+		c.moving--
+	}
+	if memory.Move.UnderWay() {
+		c.moving++
+	}
+	c.memories[key] = memory
+}
+
+// forget drops everything about an object that is gone.
+func (c *Controller) forget(key cache.ObjectName) {
+	c.remember(key, rollout.Memory{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.memories, key)
+	c.fresh.forget(key)
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+// readEvidence reads, live, what the judge goes by. The chain of uids, Deployment to ReplicaSet to pod, keeps out what
+// merely has the same labels.
+func (c *Controller) readEvidence(ctx context.Context, d *appsv1.Deployment) (*rollout.Evidence, error) {
+	evidence := &rollout.Evidence{}
+	sets, err := c.kube.AppsV1().ReplicaSets(d.Namespace).List(ctx, selecting(d.Spec.Selector))
+	if err != nil {
+		return nil, fmt.Errorf("list the ReplicaSets: %w", err)
+	}
+	for i := range sets.Items {
+		if metav1.IsControlledBy(&sets.Items[i], d) {
+			evidence.ReplicaSets = append(evidence.ReplicaSets, &sets.Items[i])
+		}
+	}
+	current := rollout.CurrentReplicaSet(d, evidence.ReplicaSets)
+	if current == nil {
+		return evidence, nil
+	}
+	pods, err := c.kube.CoreV1().Pods(d.Namespace).List(ctx, selecting(current.Spec.Selector))
+	if err != nil {
+		return nil, fmt.Errorf("list the pods: %w", err)
+	}
+	for i := range pods.Items {
+		if metav1.IsControlledBy(&pods.Items[i], current) {
+			evidence.Pods = append(evidence.Pods, &pods.Items[i])
+		}
+	}
+	return evidence, nil
+}
+
+// readRevisions reads, live, the revisions of guarded.
+func (c *Controller) readRevisions(ctx context.Context, guarded *v1alpha1.GuardedDeployment) ([]*appsv1.ControllerRevision, error) {
+	list, err := c.kube.AppsV1().ControllerRevisions(guarded.Namespace).List(ctx, metav1.ListOptions{LabelSelector: guardedOnly})
+	if err != nil {
+		return nil, fmt.Errorf("list the ControllerRevisions: %w", err)
+	}
+	var revisions []*appsv1.ControllerRevision
+	for i := range list.Items {
+		if metav1.IsControlledBy(&list.Items[i], guarded) {
+			revisions = append(revisions, &list.Items[i])
+		}
+	}
+	return revisions, nil
+}
+
+func selecting(selector *metav1.LabelSelector) metav1.ListOptions {
+	return metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(selector)}
+}

@@ -1,0 +1,184 @@
+package v1alpha1_test
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// readCRD returns artifacts/crd.yaml.
+func readCRD(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	data, err := os.ReadFile("../../../../artifacts/crd.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	crd := new(apiextensionsv1.CustomResourceDefinition)
+	if err := yaml.UnmarshalStrict(data, crd); err != nil {
+		t.Fatal(err)
+	}
+	return crd
+}
+
+// internal returns the form of crd that the API server validates.
+func internal(t *testing.T, crd *apiextensionsv1.CustomResourceDefinition) *apiextensions.CustomResourceDefinition {
+	t.Helper()
+	crd = crd.DeepCopy()
+	apiextensionsv1.SetDefaults_CustomResourceDefinition(crd)
+	apiextensionsv1.SetDefaults_CustomResourceDefinitionSpec(&crd.Spec)
+	crd.Status.StoredVersions = []string{"v1alpha1"} // as the registry does before it validates
+	out := new(apiextensions.CustomResourceDefinition)
+	if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(crd, out, nil); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestCRDIsAcceptedByTheServer(t *testing.T) {
+	// The validation has the cost limits of the CEL rules in it.
+	for _, err := range validation.ValidateCustomResourceDefinition(t.Context(), internal(t, readCRD(t))) {
+		t.Error(err)
+	}
+}
+
+// kubectl apply keeps the whole object in an annotation, and annotations have a limit.
+func TestCRDFitsIntoLastAppliedAnnotation(t *testing.T) {
+	document, err := os.ReadFile("../../../../artifacts/crd.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compact, err := yaml.YAMLToJSON(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const limit = 256 * 1024
+	if len(compact) >= limit {
+		t.Errorf("the CRD is %d bytes of JSON; the limit is %d", len(compact), limit)
+	}
+	t.Logf("%d bytes of JSON", len(compact))
+}
+
+// What the server admits, Go must be able to decode: one object that it cannot would stop the informer for all. What the Go
+// types have, the server must not prune.
+func TestCRDMirrorsGoTypes(t *testing.T) {
+	root := readCRD(t).Spec.Versions[0].Schema.OpenAPIV3Schema
+	mirror(t, "", reflect.TypeFor[v1alpha1.GuardedDeployment](), root)
+
+	spec := root.Properties["spec"]
+	for field := range reflect.TypeFor[appsv1.DeploymentSpec]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if s, ok := spec.Properties[name]; !ok {
+			t.Errorf("spec.%s of a Deployment is not in the schema", name)
+		} else if s.Default != nil {
+			t.Errorf("spec.%s has a default", name)
+		}
+	}
+}
+
+// templateMeta are the fields of a template's metadata that mean something there, and one that tools write as null.
+var templateMeta = []string{"annotations", "creationTimestamp", "finalizers", "labels", "name", "namespace"}
+
+func mirror(t *testing.T, path string, typ reflect.Type, s *apiextensionsv1.JSONSchemaProps) {
+	t.Helper()
+	wrong := func(format string, args ...any) {
+		t.Helper()
+		t.Errorf(path+" ("+typ.String()+"): "+format, args...)
+	}
+	if strings.HasPrefix(path, ".spec.template.") && (s.Default != nil || s.Description != "") {
+		wrong("has a default or a description")
+	}
+
+	switch typ {
+	case reflect.TypeFor[metav1.Time]():
+		if s.Format != "date-time" || s.Pattern == "" {
+			wrong("is not bound to what Go reads as a time")
+		}
+		return
+	case reflect.TypeFor[intstr.IntOrString]():
+		if !s.XIntOrString || s.Maximum == nil || s.Minimum == nil {
+			wrong("is not bound to int32 or string")
+		}
+		return
+	case reflect.TypeFor[resource.Quantity]():
+		if s.XPreserveUnknownFields == nil || s.Pattern == "" || s.MaxLength == nil || s.Not == nil || s.MinItems == nil || s.MinProperties == nil {
+			wrong("is not bound to what Go reads as a quantity")
+		}
+		return
+	case reflect.TypeFor[metav1.ObjectMeta]():
+		for _, name := range templateMeta {
+			if _, ok := s.Properties[name]; !ok && path != ".metadata" {
+				wrong("has no %s", name)
+			}
+		}
+		return
+	}
+
+	want := map[reflect.Kind][2]string{
+		reflect.Bool: {"boolean"}, reflect.String: {"string"}, reflect.Int32: {"integer", "int32"}, reflect.Int64: {"integer", "int64"},
+		reflect.Struct: {"object"}, reflect.Map: {"object"}, reflect.Slice: {"array"},
+	}
+	if typ.Kind() != reflect.Pointer && want[typ.Kind()] != [2]string{s.Type, s.Format} {
+		wrong("is %s %s in the schema", s.Type, s.Format)
+		return
+	}
+	switch typ.Kind() {
+	case reflect.Pointer:
+		mirror(t, path, typ.Elem(), s)
+	case reflect.Slice:
+		mirror(t, path+"[]", typ.Elem(), s.Items.Schema)
+	case reflect.Map:
+		mirror(t, path+"{}", typ.Elem(), s.AdditionalProperties.Schema)
+	case reflect.Struct:
+		names := map[string]bool{}
+		eachField(typ, func(name string, field reflect.Type) {
+			names[name] = true
+			if child, ok := s.Properties[name]; ok {
+				mirror(t, path+"."+name, field, &child)
+			} else {
+				wrong("has no %s in the schema", name)
+			}
+		})
+		for name := range s.Properties {
+			if !names[name] {
+				wrong("has no %s in Go", name)
+			}
+		}
+	}
+}
+
+// eachField calls f with the JSON name and the type of each field, those of inlined structs included.
+func eachField(typ reflect.Type, f func(name string, field reflect.Type)) {
+	for field := range typ.Fields() {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			f(name, field.Type)
+		} else {
+			eachField(field.Type, f)
+		}
+	}
+}
+
+func toMap(t *testing.T, object any) map[string]any {
+	t.Helper()
+	data, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]any{}
+	if err := json.Unmarshal(data, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}

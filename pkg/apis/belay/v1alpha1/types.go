@@ -1,0 +1,232 @@
+package v1alpha1
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// GuardedDeployment is a Deployment whose failed releases are rolled back.
+//
+// The spec stays what was asked for. The Deployment of the same name, which it owns, stays what works.
+//
+// +genclient
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=gd,categories=all
+// +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Failure",type=string,JSONPath=`.status.failure.reason`
+// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.replicas`
+// +kubebuilder:printcolumn:name="Available",type=integer,JSONPath=`.status.availableReplicas`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.status.targetRevision`,priority=1
+// +kubebuilder:printcolumn:name="Running",type=string,JSONPath=`.status.runningRevision`,priority=1
+// +kubebuilder:printcolumn:name="Good",type=string,JSONPath=`.status.goodRevision`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
+type GuardedDeployment struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What to run: every field of a Deployment's spec, and how to guard its releases.
+	//
+	// +required
+	Spec GuardedDeploymentSpec `json:"spec"`
+
+	// What runs, and why. A report: nothing is decided from it, and deleting it loses nothing.
+	//
+	// +optional
+	Status GuardedDeploymentStatus `json:"status,omitempty"`
+}
+
+// GuardedDeploymentSpec is a Deployment's spec with a guard.
+//
+// +kubebuilder:validation:XValidation:rule="self.selector == oldSelf.selector",message="is immutable: create a GuardedDeployment of another name instead",fieldPath=".selector"
+// +kubebuilder:validation:XValidation:rule="(has(self.selector.matchLabels) && size(self.selector.matchLabels) > 0) || (has(self.selector.matchExpressions) && size(self.selector.matchExpressions) > 0)",message="must not be empty: set matchLabels, matchExpressions or both",fieldPath=".selector"
+// +kubebuilder:validation:XValidation:rule="!has(self.selector.matchLabels) || self.selector.matchLabels.all(k, k in self.template.metadata.labels && self.selector.matchLabels[k] == self.template.metadata.labels[k])",message="must all be among spec.template.metadata.labels, with the same values",fieldPath=".selector.matchLabels"
+// +kubebuilder:validation:XValidation:rule="!has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, e.operator == 'Exists' ? e.key in self.template.metadata.labels : e.operator == 'DoesNotExist' ? !(e.key in self.template.metadata.labels) : has(e.values) && size(e.values) > 0 && (e.key in self.template.metadata.labels && self.template.metadata.labels[e.key] in e.values) == (e.operator == 'In'))",message="must all hold for spec.template.metadata.labels (In and NotIn need values)",fieldPath=".selector.matchExpressions"
+// +kubebuilder:validation:XValidation:rule="self.?progressDeadlineSeconds.orValue(600) > self.?minReadySeconds.orValue(0)",message="must be greater than spec.minReadySeconds (left out, it is 600)",fieldPath=".progressDeadlineSeconds"
+type GuardedDeploymentSpec struct {
+	// Every field of apps/v1 DeploymentSpec has its own name and meaning here, with two remarks.
+	//
+	// replicas has no default. Left out, the number of replicas belongs to whoever scales the Deployment, an HPA for
+	// example, and is never written; the Deployment starts with the API server's default of 1.
+	//
+	// revisionHistoryLimit (10 if left out) also bounds the ControllerRevisions that are kept, besides the target, the
+	// running and the last good one.
+	appsv1.DeploymentSpec `json:",inline"`
+
+	// How a release is judged, and what happens when it fails.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Guard Guard `json:"guard,omitempty"`
+}
+
+// OnFailure says what happens to a release that failed.
+//
+// +kubebuilder:validation:Enum=Rollback;Hold
+type OnFailure string
+
+const (
+	// Rollback puts the Deployment back on the last good revision.
+	Rollback OnFailure = "Rollback"
+	// Hold judges and reports, and leaves the failed rollout in place.
+	Hold OnFailure = "Hold"
+)
+
+// Guard says how a release is judged, and what happens when it fails. Changing it is never a new attempt.
+type Guard struct {
+	// What happens when a release fails. Rollback puts the Deployment back on the last revision that was good; the spec
+	// stays as it is. Hold judges and reports, and leaves the failed rollout in place. Default: Rollback.
+	//
+	// +optional
+	// +kubebuilder:default=Rollback
+	OnFailure OnFailure `json:"onFailure,omitempty"`
+
+	// How many restarts of one container (init containers too) of a new pod are tolerated in one release. One more, and
+	// the container not ready, and the release has failed. 0: the first restart fails. Default: 3.
+	//
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=0
+	MaxRestarts *int32 `json:"maxRestarts,omitempty"`
+
+	// How long, in seconds, a new pod may sit in an image or configuration error (ErrImagePull, ImagePullBackOff,
+	// CreateContainerConfigError and their like) before the release has failed: a registry's hiccup is no failure. Also
+	// how long a pod may be unready in the soak. Default: 120.
+	//
+	// +optional
+	// +kubebuilder:default=120
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=86400
+	StuckSeconds *int32 `json:"stuckSeconds,omitempty"`
+
+	// How long, in seconds, a complete rollout must stay healthy before its revision counts as good, and can be gone
+	// back to. 0: as soon as it is complete. Default: 30.
+	//
+	// +optional
+	// +kubebuilder:default=30
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=86400
+	SoakSeconds *int32 `json:"soakSeconds,omitempty"`
+
+	// How many further attempts at a failed revision are made without being asked, with growing delay (1 minute,
+	// doubling, at most 1 hour). Default: 0. Not acted on in this version.
+	//
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Retries *int32 `json:"retries,omitempty"`
+}
+
+// GuardedDeploymentStatus is a report of what runs, and why.
+type GuardedDeploymentStatus struct {
+	// The generation of the spec that this status reports on.
+	//
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// How many pods the Deployment has, of any revision.
+	//
+	// +optional
+	Replicas int32 `json:"replicas"`
+
+	// How many of them have the template that the Deployment carries.
+	//
+	// +optional
+	UpdatedReplicas int32 `json:"updatedReplicas"`
+
+	// How many of them are ready.
+	//
+	// +optional
+	ReadyReplicas int32 `json:"readyReplicas"`
+
+	// How many of them have been ready for minReadySeconds.
+	//
+	// +optional
+	AvailableReplicas int32 `json:"availableReplicas"`
+
+	// The selector of the pods as a string, for the scale subresource.
+	//
+	// +optional
+	Selector string `json:"selector,omitempty"`
+
+	// The ControllerRevision that the spec's template asks for.
+	//
+	// +optional
+	TargetRevision string `json:"targetRevision,omitempty"`
+
+	// The ControllerRevision that the Deployment carries.
+	//
+	// +optional
+	RunningRevision string `json:"runningRevision,omitempty"`
+
+	// The newest ControllerRevision that was good.
+	//
+	// +optional
+	GoodRevision string `json:"goodRevision,omitempty"`
+
+	// Why the target revision failed; absent while it has not.
+	//
+	// +optional
+	Failure *Failure `json:"failure,omitempty"`
+
+	// Ready, Reconciling, Stalled (as kstatus reads them) and Available (the Deployment's own).
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Failure is the evidence that a release failed, as it was before the pods went.
+type Failure struct {
+	// The ControllerRevision that failed.
+	//
+	// +optional
+	Revision string `json:"revision,omitempty"`
+
+	// Why: CrashLoop, ImagePull, ContainerConfig, DeadlineExceeded, QuotaExceeded, PodsForbidden or UnhealthyInSoak.
+	//
+	// +optional
+	Reason string `json:"reason,omitempty"`
+
+	// What happened, for a person to read.
+	//
+	// +optional
+	Message string `json:"message,omitempty"`
+
+	// The pod that shows it.
+	//
+	// +optional
+	Pod string `json:"pod,omitempty"`
+
+	// Its container that shows it.
+	//
+	// +optional
+	Container string `json:"container,omitempty"`
+
+	// The exit code of the container's last end, if it ended.
+	//
+	// +optional
+	ExitCode *int32 `json:"exitCode,omitempty"`
+
+	// When it was judged.
+	//
+	// +optional
+	Time metav1.Time `json:"time,omitempty"`
+}
+
+// GuardedDeploymentList is a list of GuardedDeployments.
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+// +kubebuilder:object:root=true
+type GuardedDeploymentList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+
+	Items []GuardedDeployment `json:"items"`
+}

@@ -1,0 +1,288 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// state is what was observed, put in terms of the table.
+type state struct {
+	Observed
+	history
+	target   *Revision // the revision with the spec's template, nil if it is not recorded
+	lastGood *Revision // the newest good revision other than the target
+	foreign  bool      // the Deployment is not ours
+}
+
+// Decide says what to do next; the package comment has the table. It is a function of what was observed.
+func Decide(o Observed) Decision {
+	if !o.Guarded.DeletionTimestamp.IsZero() {
+		return Decision{}
+	}
+	if o.Memory.UID != o.Guarded.UID {
+		o.Memory = Memory{UID: o.Guarded.UID}
+	}
+	s := state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
+	s.target = s.find(&o.Guarded.Spec.Template)
+	s.lastGood = s.history.lastGood(s.target)
+	s.foreign = o.Deployment != nil && !metav1.IsControlledBy(o.Deployment, o.Guarded)
+
+	d := Decision{Memory: o.Memory}
+	report := s.choose(&d)
+	if d.NeedEvidence || d.NeedRevisions || d.Record != nil || d.Mark != nil {
+		return d
+	}
+	s.prune(&d)
+	s.tell(&d)
+	s.report(&d, report)
+	return d
+}
+
+// choose is the table. It fills in what to write and returns what to report.
+func (s *state) choose(d *Decision) report {
+	target := s.target
+	switch {
+	case s.foreign:
+		return s.nameTaken(d)
+	case s.Deployment != nil && s.Deployment.DeletionTimestamp != nil:
+		return report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: "the Deployment is being deleted, and created again after that"}
+	case s.Guarded.Spec.Paused:
+		return s.pause(d)
+	case target == nil:
+		return s.record(d, newRevision(s.Guarded, s.highest()+1))
+	case target.Revision < s.highest():
+		return s.record(d, asked(target, s.highest()+1, s.nextAttempt(target)))
+	case target.Failed() && s.retryAsked():
+		return s.record(d, asked(target, target.Revision, s.nextAttempt(target)))
+	case target.Unjudged():
+		return s.tryOut(d)
+	case target.Good():
+		return s.keepUp(d)
+	case s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold && s.lastGood != nil:
+		return s.rollBack(d)
+	default:
+		return s.stay(d)
+	}
+}
+
+func (s *state) record(d *Decision, revision *appsv1.ControllerRevision) report {
+	if refused := s.refused(d, writeOfRevision(revision)); refused != nil {
+		return *refused
+	}
+	d.Record = revision
+	return report{}
+}
+
+// nextAttempt returns the attempt that the spec asks for now, nil if the revision is good and running: then it has
+// nothing to prove.
+func (s *state) nextAttempt(r *Revision) *Attempt {
+	if r.Good() && s.runs() == r.Name {
+		return nil
+	}
+	return &Attempt{Number: r.Attempt.Number + 1, Token: s.token()}
+}
+
+func (s *state) token() string { return s.Guarded.Annotations[v1alpha1.RetryAnnotation] }
+
+// retryAsked reports whether there is a token that was not there when the target failed.
+func (s *state) retryAsked() bool { return s.token() != "" && s.token() != s.target.Failure.Token }
+
+// runs returns the name of the revision that the Deployment carries, empty if there is none.
+func (s *state) runs() string {
+	if s.Deployment == nil || s.foreign {
+		return ""
+	}
+	return s.Deployment.Annotations[v1alpha1.RevisionAnnotation]
+}
+
+// tryOut runs the unjudged target until the judge knows.
+func (s *state) tryOut(d *Decision) report {
+	doing := "rolling out " + s.target.Name
+	if busy := s.run(d, s.target, doing); busy != nil {
+		return *busy
+	}
+	if halted := s.halted(d); halted != nil {
+		return *halted
+	}
+	move := s.watch(d, s.target, false)
+	switch move.Phase {
+	case PhaseUp:
+		s.markGood(d)
+	case PhaseFailed:
+		failure := Failure{Attempt: Attempt{Number: s.target.Attempt.Number, Token: s.token()}, Failure: move.Failure}
+		failure.Revision, failure.Time = s.target.Name, metav1.NewTime(s.Now)
+		d.Mark = judged(s.target, &failure)
+	}
+	return underWay(move, doing)
+}
+
+// markGood marks the target good. The attempts at a good revision are counted anew.
+func (s *state) markGood(d *Decision) {
+	d.Mark = judged(s.target, nil)
+	d.Memory.Move.Attempt = 1
+}
+
+// keepUp runs the target, which is good.
+func (s *state) keepUp(d *Decision) report {
+	doing := "rolling out " + s.target.Name
+	if busy := s.run(d, s.target, doing); busy != nil {
+		return *busy
+	}
+	if halted := s.halted(d); halted != nil {
+		return *halted
+	}
+	switch move := s.watch(d, s.target, true); move.Phase {
+	case PhaseUp:
+		return report{ready: true, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running"}
+	case PhaseFailed:
+		return report{stalled: true, reason: move.Failure.Reason,
+			message: fmt.Sprintf("%s was good, and does not come up: %s", s.target.Name, move.Failure.Message)}
+	default:
+		return underWay(move, doing)
+	}
+}
+
+// rollBack runs the last good revision in place of the target, which failed, and stays there.
+func (s *state) rollBack(d *Decision) report {
+	doing := fmt.Sprintf("%s; rolling back to %s", s.failure(), s.lastGood.Name)
+	if busy := s.run(d, s.lastGood, doing); busy != nil {
+		return *busy
+	}
+	back := report{stalled: true, reason: v1alpha1.ReasonRolledBack,
+		message: fmt.Sprintf("%s; the Deployment is back on %s", s.failure(), s.lastGood.Name)}
+	if halted := s.halted(d); halted != nil && halted.reason == v1alpha1.ReasonPaused {
+		return *halted
+	} else if halted != nil {
+		return back
+	}
+	switch move := s.watch(d, s.lastGood, true); move.Phase {
+	case PhaseUp:
+		return back
+	case PhaseFailed:
+		return report{stalled: true, reason: v1alpha1.ReasonRollbackFailed,
+			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s", s.failure(), s.lastGood.Name, move.Failure.Message)}
+	default:
+		return underWay(move, doing)
+	}
+}
+
+// stay leaves the Deployment on the template it has, the target's as a rule: that is asked for, or there is nothing to
+// go back to. A target that comes up late is good after all.
+func (s *state) stay(d *Decision) report {
+	running := s.named(s.runs())
+	if s.Deployment == nil {
+		running = s.target
+	}
+	r := report{stalled: true, reason: v1alpha1.ReasonHeld, message: s.failure() + "; left as it is, as spec.guard.onFailure asks"}
+	if s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
+		if d.Memory.noGood != s.target.Name && !s.RevisionsLive {
+			d.NeedRevisions = true
+			return r
+		}
+		d.Memory.noGood = s.target.Name
+		r.reason = v1alpha1.ReasonNoGoodRevision
+		r.message = s.failure() + "; there is no good revision to go back to, so the Deployment is left as it is"
+		if len(s.unproven) > 0 {
+			r.message += fmt.Sprintf(" (%s was changed by hand and is not used)", s.unproven[0])
+		}
+	}
+	if running == nil {
+		return r
+	}
+	if busy := s.run(d, running, r.message); busy != nil && busy.stalled {
+		return *busy
+	} else if busy != nil {
+		return r
+	}
+	if running == s.target && s.halted(d) == nil && s.watch(d, s.target, false).Phase == PhaseUp {
+		s.markGood(d)
+	}
+	return r
+}
+
+// failure returns the sentence about the target's failure.
+func (s *state) failure() string {
+	return fmt.Sprintf("%s failed (%s): %s", s.target.Name, s.target.Failure.Reason, s.target.Failure.Message)
+}
+
+// pause writes spec.paused, with the template that runs, and judges nothing.
+func (s *state) pause(d *Decision) report {
+	r := report{stalled: true, reason: v1alpha1.ReasonPaused, message: "spec.paused is set: nothing is rolled out or judged"}
+	if s.Deployment == nil {
+		return r
+	}
+	if busy := s.put(d, statedPaused(s.Guarded, s.Deployment)); busy != nil && busy.stalled {
+		return *busy
+	}
+	s.holdStill(d, &r)
+	return r
+}
+
+// holdStill ends the windows of a move that does not go on. A target that had come up before stays ready.
+func (s *state) holdStill(d *Decision, r *report) {
+	move := &d.Memory.Move
+	if s.target != nil && s.target.Good() && s.runs() == s.target.Name {
+		r.ready = (move.to(s.target) && move.Phase == PhaseUp) || (move.Revision == "" && arrived(s.Deployment))
+		r.stalled = !r.ready
+	}
+	if move.Phase != PhaseUp {
+		*move = Move{}
+	}
+}
+
+// halted returns what to report if the Deployment is paused or has no replicas, nil if it is to be judged.
+func (s *state) halted(d *Decision) *report {
+	r := &report{ready: true, reason: v1alpha1.ReasonScaledToZero, message: "there are no replicas to judge " + s.runs() + " by"}
+	switch {
+	case s.Deployment.Spec.Paused:
+		r = &report{stalled: true, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
+			"the Deployment was paused by hand: nothing is judged until \"kubectl rollout resume deployment/%s\"", s.Guarded.Name)}
+		s.holdStill(d, r)
+	case valueOr(s.Deployment.Spec.Replicas, 1) == 0:
+		if d.Memory.Move.Phase != PhaseUp {
+			d.Memory.Move = Move{}
+		}
+	default:
+		return nil
+	}
+	return r
+}
+
+// nameTaken reports a Deployment of that name that is somebody else's. It is left alone.
+func (s *state) nameTaken(d *Decision) report {
+	d.recheckIn(nameTakenRecheck)
+	return report{stalled: true, reason: v1alpha1.ReasonNameTaken, message: NameTaken(s.Guarded.Name)}
+}
+
+// prune deletes what is over the limit, and never the target, the running or the last good revision.
+func (s *state) prune(d *Decision) {
+	if s.target == nil {
+		return
+	}
+	running := s.named(s.runs())
+	if d.Deployment != nil {
+		running = s.named(d.Deployment.Annotations[v1alpha1.RevisionAnnotation])
+	}
+	limit := int(valueOr(s.Guarded.Spec.RevisionHistoryLimit, defaultHistoryLimit))
+	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runs()))
+}
+
+// tell adds the Events that are no outcomes: what was put back and, once, every revision that is not used.
+func (s *state) tell(d *Decision) {
+	if d.Correction != "" {
+		d.Events = append(d.Events, Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: "PutBack",
+			Message: "put back " + d.Correction + " of the Deployment, which somebody had changed"})
+	}
+	for _, name := range s.unproven {
+		if !slices.Contains(s.Memory.reported, name) {
+			d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore",
+				Message: "ControllerRevision " + name + " is not used: its name, its content and its owner do not fit"})
+		}
+	}
+	d.Memory.reported = s.unproven
+}

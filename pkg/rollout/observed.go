@@ -1,0 +1,108 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// Observed is everything that a decision is made from.
+type Observed struct {
+	Guarded *v1alpha1.GuardedDeployment
+	// Deployment is the one of the same name, whoever owns it; nil if there is none.
+	Deployment *appsv1.Deployment
+	// Revisions are the ControllerRevisions that name Guarded as their controller.
+	Revisions []*appsv1.ControllerRevision
+	// RevisionsLive says that Revisions were read from the API server just now.
+	RevisionsLive bool
+	// Evidence is about the Deployment's pods, read from the API server just now; nil if it was not read.
+	Evidence *Evidence
+	// Memory is the last decision's.
+	Memory Memory
+	Now    time.Time
+	// LookEvery is the least time between two looks at the evidence of one object.
+	LookEvery time.Duration
+}
+
+// Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, windows of time
+// begin again, and nothing else happens.
+type Memory struct {
+	UID  types.UID
+	Move Move
+	// Refusal is the last write that the API server refused for a reason that trying again does not mend.
+	Refusal Refusal
+	// Accepted is what Accept returned for the last write of the Deployment.
+	Accepted string
+
+	reportedAt  time.Time // when the status was last written
+	corrections int       // how often, lately, somebody else's change was put back
+	corrected   time.Time // when, last
+	noGood      string    // the target for which a live list showed no good revision
+	reported    []string  // unproven revisions that were told of
+}
+
+// Refusal is a write that the API server refused.
+type Refusal struct {
+	// Write identifies what was to be written, as Decision.Write returns it.
+	Write string
+	// Reason is ReasonInvalid, ReasonDenied or ReasonNameTaken.
+	Reason, Message string
+	// Until is when to try again although nothing has changed.
+	Until time.Time
+}
+
+// Decision is what to do, in the order of the fields. Record, Mark and Deployment are each nil if there is nothing to
+// write, and at most one of them is not.
+type Decision struct {
+	// NeedEvidence and NeedRevisions ask for Observed.Evidence and for live Revisions: nothing was decided without.
+	NeedEvidence, NeedRevisions bool
+	// Record is a revision to create or, if it has a resourceVersion, to update: what the spec asks for.
+	Record *appsv1.ControllerRevision
+	// Mark is a revision to update with its verdict.
+	Mark *appsv1.ControllerRevision
+	// Deployment is what to state about the Deployment, which is created if Observed has none.
+	Deployment *appsv1.Deployment
+	// Correction is what Deployment puts back, after somebody else changed it; empty if it is no such write.
+	Correction string
+	// Prune are the revisions to delete.
+	Prune []*appsv1.ControllerRevision
+	// Status is the status to write, nil if the present one will do.
+	Status *v1alpha1.GuardedDeploymentStatus
+	// Events tell what was done.
+	Events []Event
+	// Recheck is when to decide again if nothing happens before, 0 for never.
+	Recheck time.Duration
+	Memory  Memory
+}
+
+// Write identifies what the decision writes, besides status and Events, for Refusal.Write.
+func (d *Decision) Write() string {
+	switch {
+	case d.Record != nil:
+		return writeOfRevision(d.Record)
+	case d.Deployment != nil:
+		return writeOfDeployment(d.Deployment)
+	default:
+		return ""
+	}
+}
+
+func writeOfRevision(r *appsv1.ControllerRevision) string {
+	return fmt.Sprintf("revision %s %d", r.Name, r.Revision)
+}
+
+func writeOfDeployment(d *appsv1.Deployment) string {
+	return "deployment " + d.Annotations[v1alpha1.AppliedAnnotation]
+}
+
+// recheckIn asks for another decision after wait at the latest.
+func (d *Decision) recheckIn(wait time.Duration) {
+	wait = max(wait, time.Millisecond)
+	if d.Recheck == 0 || wait < d.Recheck {
+		d.Recheck = wait
+	}
+}

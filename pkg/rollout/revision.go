@@ -1,0 +1,282 @@
+package rollout
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// defaultHistoryLimit is the API server's default of a Deployment's revisionHistoryLimit.
+const defaultHistoryLimit = 10
+
+// maxCollisions is how often another name is tried for a revision whose name somebody else's object has.
+const maxCollisions = 5
+
+// Revision is one pod template of one GuardedDeployment: a ControllerRevision, decoded.
+type Revision struct {
+	*appsv1.ControllerRevision
+
+	Template corev1.PodTemplateSpec
+	Failure  Failure // meaningful once it has failed
+	Attempt  Attempt // the attempt under way or the last one
+	Retrying bool    // a further attempt is under way
+}
+
+// Attempt is one try at running a revision.
+type Attempt struct {
+	// Number counts from 1.
+	Number int `json:"n"`
+	// Token is the retry token that asked for it, empty if none did.
+	Token string `json:"token,omitempty"`
+}
+
+// Failure is the evidence against a revision and the attempt in which it was found.
+type Failure struct {
+	Attempt
+	v1alpha1.Failure
+}
+
+// revisionData is what a ControllerRevision stores: the part of the spec that a revision consists of.
+type revisionData struct {
+	Spec struct {
+		Template corev1.PodTemplateSpec `json:"template"`
+	} `json:"spec"`
+}
+
+// Unjudged reports whether the attempt under way has no verdict yet.
+func (r *Revision) Unjudged() bool {
+	return r.Retrying || (!r.proven() && r.Annotations[v1alpha1.VerdictAnnotation] != v1alpha1.VerdictFailed)
+}
+
+// Good reports whether the last verdict on it is good and no further attempt is under way.
+func (r *Revision) Good() bool { return r.proven() && !r.Retrying }
+
+// Failed reports whether the last verdict on it is failed and no further attempt is under way.
+func (r *Revision) Failed() bool { return !r.Unjudged() && !r.proven() }
+
+// proven reports whether its last verdict is good: an attempt that a newer spec cut short takes nothing away from it.
+func (r *Revision) proven() bool {
+	return r.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood
+}
+
+// history is the revisions of one GuardedDeployment that can be proven to be its own, oldest first.
+type history struct {
+	revisions []*Revision
+	// unproven names those whose content or owner does not fit their name. They are never used.
+	unproven []string
+}
+
+// newHistory sorts and decodes what was observed.
+func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.ControllerRevision) history {
+	var h history
+	for _, object := range observed {
+		if revision := decode(guarded, object); revision != nil {
+			h.revisions = append(h.revisions, revision)
+		} else {
+			h.unproven = append(h.unproven, object.Name)
+		}
+	}
+	slices.SortFunc(h.revisions, func(a, b *Revision) int {
+		if a.Revision != b.Revision {
+			return int(min(1, max(-1, a.Revision-b.Revision)))
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	slices.Sort(h.unproven)
+	return h
+}
+
+// decode returns nil for an object that cannot be proven to be a revision of guarded, unchanged since it was written.
+func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) *Revision {
+	var data revisionData
+	if !metav1.IsControlledBy(object, guarded) || json.Unmarshal(object.Data.Raw, &data) != nil {
+		return nil
+	}
+	if !slices.Contains(revisionNames(guarded, object.Data.Raw), object.Name) {
+		return nil
+	}
+	r := &Revision{ControllerRevision: object, Template: data.Spec.Template, Attempt: Attempt{Number: 1}}
+	// An annotation that does not parse says nothing: the verdict stands without it.
+	if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &r.Failure) == nil && r.Failure.Number > 0 {
+		r.Attempt = r.Failure.Attempt
+	}
+	if attempt, ok := object.Annotations[v1alpha1.AttemptAnnotation]; ok {
+		r.Retrying = true
+		_ = json.Unmarshal([]byte(attempt), &r.Attempt)
+	}
+	return r
+}
+
+// find returns the revision with this template, nil if there is none. Templates are compared by meaning: their bytes
+// change when a library is upgraded.
+func (h history) find(template *corev1.PodTemplateSpec) *Revision {
+	for _, r := range slices.Backward(h.revisions) {
+		if equality.Semantic.DeepEqual(&r.Template, template) {
+			return r
+		}
+	}
+	return nil
+}
+
+// named returns the revision of this name, nil if there is none.
+func (h history) named(name string) *Revision {
+	for _, r := range h.revisions {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// highest returns the number of the newest request, 0 if there is none.
+func (h history) highest() int64 {
+	if len(h.revisions) == 0 {
+		return 0
+	}
+	return h.revisions[len(h.revisions)-1].Revision
+}
+
+// lastGood returns the newest proven revision other than except, nil if there is none.
+func (h history) lastGood(except *Revision) *Revision {
+	for _, r := range slices.Backward(h.revisions) {
+		if r.proven() && r != except {
+			return r
+		}
+	}
+	return nil
+}
+
+// surplus returns the oldest revisions over the limit, never one of those to keep.
+func (h history) surplus(limit int, keep ...*Revision) []*appsv1.ControllerRevision {
+	var others []*appsv1.ControllerRevision
+	for _, r := range h.revisions {
+		if !slices.Contains(keep, r) {
+			others = append(others, r.ControllerRevision)
+		}
+	}
+	return others[:max(0, len(others)-limit)]
+}
+
+// newRevision returns the ControllerRevision that records guarded's template under the given number.
+func newRevision(guarded *v1alpha1.GuardedDeployment, number int64) *appsv1.ControllerRevision {
+	var data revisionData
+	data.Spec.Template = guarded.Spec.Template
+	raw, err := json.Marshal(data)
+	if err != nil {
+		panic(fmt.Sprintf("encode a template: %v", err))
+	}
+	return &appsv1.ControllerRevision{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            revisionNames(guarded, raw)[0],
+			Namespace:       guarded.Namespace,
+			Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},
+			OwnerReferences: []metav1.OwnerReference{ownerReference(guarded)},
+		},
+		Data:     runtime.RawExtension{Raw: raw},
+		Revision: number,
+	}
+}
+
+// OtherName returns the name to try after name turned out to be taken by an object that is not this revision, empty if
+// all were tried.
+func OtherName(guarded *v1alpha1.GuardedDeployment, revision *appsv1.ControllerRevision) string {
+	names := revisionNames(guarded, revision.Data.Raw)
+	if i := slices.Index(names, revision.Name); i >= 0 && i+1 < len(names) {
+		return names[i+1]
+	}
+	return ""
+}
+
+// Proven reports whether object is a revision of guarded, unchanged since it was written: its name, its content and its
+// owner fit.
+func Proven(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) bool {
+	return decode(guarded, object) != nil
+}
+
+// revisionNames returns the names that a revision with this data may have, in the order in which they are tried. The
+// owner's uid is part of the hash: what an earlier object of the same name left behind never collides.
+func revisionNames(guarded *v1alpha1.GuardedDeployment, raw []byte) []string {
+	data := canonical(raw)
+	names := make([]string, maxCollisions)
+	for collision := range names {
+		names[collision] = revisionName(guarded.Name, guarded.UID, data, collision)
+	}
+	return names
+}
+
+func revisionName(owner string, uid types.UID, data []byte, collision int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d\n%s", uid, collision, data))
+	hash := hex.EncodeToString(sum[:5])
+	owner = owner[:min(len(owner), 253-1-len(hash))]
+	return strings.TrimRight(owner, "-.") + "-" + hash
+}
+
+// canonical returns raw as JSON with sorted keys and no spaces: the API server may store it otherwise.
+func canonical(raw []byte) []byte {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var value any
+	if decoder.Decode(&value) != nil {
+		return raw
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return raw
+	}
+	return data
+}
+
+// asked returns revision as the spec asks for it again: with the highest number and, if attempt is given, unjudged.
+func asked(revision *Revision, number int64, attempt *Attempt) *appsv1.ControllerRevision {
+	updated := revision.DeepCopy()
+	updated.Revision = number
+	if attempt != nil {
+		annotate(updated, v1alpha1.AttemptAnnotation, *attempt)
+	}
+	return updated
+}
+
+// judged returns revision with its verdict: failed with the evidence, good without.
+func judged(revision *Revision, failure *Failure) *appsv1.ControllerRevision {
+	updated := revision.DeepCopy()
+	updated.Annotations = maps.Clone(updated.Annotations)
+	if updated.Annotations == nil {
+		updated.Annotations = map[string]string{}
+	}
+	delete(updated.Annotations, v1alpha1.AttemptAnnotation)
+	delete(updated.Annotations, v1alpha1.FailureAnnotation)
+	updated.Annotations[v1alpha1.VerdictAnnotation] = v1alpha1.VerdictGood
+	if failure != nil {
+		updated.Annotations[v1alpha1.VerdictAnnotation] = v1alpha1.VerdictFailed
+		annotate(updated, v1alpha1.FailureAnnotation, failure)
+	}
+	return updated
+}
+
+// annotate sets an annotation to value as JSON. Our own records always marshal.
+func annotate(revision *appsv1.ControllerRevision, key string, value any) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic(fmt.Sprintf("encode %s: %v", key, err))
+	}
+	metav1.SetMetaDataAnnotation(&revision.ObjectMeta, key, string(data))
+}
+
+func ownerReference(guarded *v1alpha1.GuardedDeployment) metav1.OwnerReference {
+	return *metav1.NewControllerRef(guarded, schema.GroupVersion(v1alpha1.GroupVersion).WithKind("GuardedDeployment"))
+}

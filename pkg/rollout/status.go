@@ -1,0 +1,189 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+const (
+	// maxMessage is the most bytes of what others say that are kept.
+	maxMessage = 600
+	// maxEvent is the most bytes that the API server takes as the note of an Event.
+	maxEvent = 1024
+	// maxCondition is the most bytes of a condition's message.
+	maxCondition = 4096
+	// mirrorEvery is the least time between two writes of the status for what it mirrors alone.
+	mirrorEvery = 10 * time.Second
+	// nameTakenRecheck is how often a name that is taken is looked at again.
+	nameTakenRecheck = time.Minute
+)
+
+// The types of Events.
+const (
+	Normal  = corev1.EventTypeNormal
+	Warning = corev1.EventTypeWarning
+)
+
+// Event tells a user of an outcome.
+type Event struct {
+	Type, Reason, Action, Message string
+}
+
+// report is what the status says of a decision.
+type report struct {
+	ready, reconciling, stalled bool
+	reason, message             string
+}
+
+// underWay reports a move that has not ended.
+func underWay(move Move, doing string) report {
+	r := report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: doing}
+	switch move.Phase {
+	case PhaseSoaking:
+		r.reason = v1alpha1.ReasonSoaking
+		r.message = move.Revision + " is complete, and has to stay healthy for a while before it counts as good"
+	case PhaseAbsent:
+		r.reason = v1alpha1.ReasonWaitingForDeploymentController
+		r.message = fmt.Sprintf("%s: waiting for %s", doing, move.Absent)
+	}
+	return r
+}
+
+// report fills in the status, if it has to be written, and the Events of what has changed in it. What merely mirrors the
+// Deployment waits for company, or for its turn.
+func (s *state) report(d *Decision, r report) {
+	before := &s.Guarded.Status
+	after := before.DeepCopy()
+	s.describe(after, d, r)
+	news := !equality.Semantic.DeepEqual(before, after)
+	s.mirror(after)
+	if !news && equality.Semantic.DeepEqual(before, after) {
+		return
+	}
+	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); !news && wait > 0 {
+		d.recheckIn(wait)
+		return
+	}
+	d.Status = after
+	d.Memory.reportedAt = s.Now
+	d.Events = append(d.Events, outcomes(before, after)...)
+}
+
+// describe sets what Belay itself has to say.
+func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, r report) {
+	status.ObservedGeneration = s.Guarded.Generation
+	status.Selector = metav1.FormatLabelSelector(s.Guarded.Spec.Selector)
+	status.RunningRevision = s.runs()
+	if d.Deployment != nil {
+		status.RunningRevision = d.Deployment.Annotations[v1alpha1.RevisionAnnotation]
+	}
+	status.GoodRevision = ""
+	if good := s.history.lastGood(nil); good != nil {
+		status.GoodRevision = good.Name
+	}
+	status.TargetRevision, status.Failure = "", nil
+	if s.target != nil {
+		status.TargetRevision = s.target.Name
+		if s.target.Failed() {
+			status.Failure = &s.target.Failure.Failure
+		}
+	}
+	s.set(status, v1alpha1.ConditionReady, truth(r.ready), r.reason, r.message)
+	s.set(status, v1alpha1.ConditionReconciling, truth(r.reconciling), r.reason, r.message)
+	s.set(status, v1alpha1.ConditionStalled, truth(r.stalled), r.reason, r.message)
+}
+
+// mirror copies the Deployment's counts and its own word on whether it is available.
+func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus) {
+	var live appsv1.DeploymentStatus
+	available := appsv1.DeploymentCondition{Status: corev1.ConditionFalse, Reason: "NoDeployment", Message: "there is no Deployment"}
+	if s.Deployment != nil && !s.foreign {
+		live = s.Deployment.Status
+		available.Reason, available.Message = "NotReported", "the Deployment controller has not reported yet"
+	}
+	for _, condition := range live.Conditions {
+		if condition.Type == appsv1.DeploymentAvailable {
+			available = condition
+		}
+	}
+	status.Replicas = live.Replicas
+	status.UpdatedReplicas = live.UpdatedReplicas
+	status.ReadyReplicas = live.ReadyReplicas
+	status.AvailableReplicas = live.AvailableReplicas
+	s.set(status, v1alpha1.ConditionAvailable, metav1.ConditionStatus(available.Status), available.Reason, available.Message)
+}
+
+// set sets a condition. One that keeps its value keeps its transition time.
+func (s *state) set(status *v1alpha1.GuardedDeploymentStatus, kind string, value metav1.ConditionStatus, reason, message string) {
+	meta.SetStatusCondition(&status.Conditions, metav1.Condition{Type: kind, Status: value, Reason: reason,
+		Message: Clean(message, maxCondition), ObservedGeneration: s.Guarded.Generation, LastTransitionTime: metav1.NewTime(s.Now)})
+}
+
+func truth(value bool) metav1.ConditionStatus {
+	if value {
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
+}
+
+// outcomes returns the Events of what is new in the status: a failure, and how things ended.
+func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
+	var events []Event
+	if f := after.Failure; f != nil && (before.Failure == nil || before.Failure.Revision != f.Revision || !before.Failure.Time.Equal(&f.Time)) {
+		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(f.Revision+" failed: "+f.Message, maxEvent)})
+	}
+	was, is := meta.FindStatusCondition(before.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionReady)
+	if was != nil && was.Reason == is.Reason && before.TargetRevision == after.TargetRevision {
+		return events
+	}
+	event := Event{Type: Warning, Reason: is.Reason, Message: Clean(is.Message, maxEvent)}
+	switch is.Reason {
+	case v1alpha1.ReasonRolledOut:
+		event.Type, event.Action = Normal, "RollOut"
+	case v1alpha1.ReasonRolledBack, v1alpha1.ReasonRollbackFailed:
+		event.Action = "RollBack"
+	case v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld:
+		event.Action = "Stay"
+	case v1alpha1.ReasonInvalid, v1alpha1.ReasonDenied, v1alpha1.ReasonNameTaken, v1alpha1.ReasonContested:
+		event.Action = "Write"
+	default:
+		return events
+	}
+	return append(events, event)
+}
+
+// NameTaken is the message about a Deployment that belongs to somebody else.
+func NameTaken(name string) string {
+	return fmt.Sprintf("Deployment %s exists and is not owned by this GuardedDeployment; it is left alone. "+
+		"Delete it, or give this GuardedDeployment another name", name)
+}
+
+// Clean returns text as valid UTF-8 without control characters, in at most limit bytes.
+func Clean(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text[:min(len(text), 4*limit)], "\uFFFD"))
+	if len(text) <= limit {
+		return text
+	}
+	const ellipsis = "..."
+	cut := limit - len(ellipsis)
+	for cut > 0 && !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + ellipsis
+}

@@ -1,0 +1,132 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+const (
+	// freeCorrections is how often somebody else's change is put back at once.
+	freeCorrections = 5
+	// correctionPause is how long after that the next correction takes.
+	correctionPause = 10 * time.Minute
+	// correctionsForgotten is how long without a correction forgives the earlier ones.
+	correctionsForgotten = time.Hour
+)
+
+// run sees to it that the Deployment carries the revision. It returns what to report while it does not, nil when it
+// does. Writing the template begins a move.
+func (s *state) run(d *Decision, r *Revision, doing string) *report {
+	moving := s.runs() != r.Name
+	if busy := s.put(d, stated(s.Guarded, r)); busy != nil || d.Deployment == nil {
+		return busy
+	}
+	if moving || strings.HasPrefix(d.Correction, "spec.template") || !d.Memory.Move.to(r) {
+		d.Memory.Move = newMove(r, s.Now, s.Now.Add(s.LookEvery))
+		d.Memory.Move.Fresh = moving && r.Unjudged() && !r.Retrying
+	}
+	d.recheckIn(s.LookEvery)
+	busy := underWay(d.Memory.Move, doing)
+	return &busy
+}
+
+// put asks for wanted to be written, unless the Deployment says so already. It returns what to report if it may not be
+// written now.
+func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
+	if s.Deployment != nil && wanted.Annotations[v1alpha1.AppliedAnnotation] == s.Deployment.Annotations[v1alpha1.AppliedAnnotation] {
+		changed := drift(wanted, s.Deployment)
+		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.Accepted {
+			return nil
+		}
+		if contested := s.correct(d, changed); contested != nil {
+			return contested
+		}
+	}
+	if refused := s.refused(d, writeOfDeployment(wanted)); refused != nil {
+		return refused
+	}
+	d.Deployment = wanted
+	return nil
+}
+
+// correct allows for putting back what somebody else changed, or says why not now.
+func (s *state) correct(d *Decision, changed string) *report {
+	memory := &d.Memory
+	if s.Now.Sub(memory.corrected) >= correctionsForgotten {
+		memory.corrections = 0
+	}
+	if wait := memory.corrected.Add(correctionPause).Sub(s.Now); memory.corrections >= freeCorrections && wait > 0 {
+		d.recheckIn(wait)
+		return &report{stalled: true, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
+			"somebody keeps changing %s of the Deployment; it is put back once in %s", changed, correctionPause)}
+	}
+	memory.corrections++
+	memory.corrected = s.Now
+	d.Correction = changed
+	return nil
+}
+
+// watch looks after the move to the revision that the Deployment carries, and returns how it stands. arrival says that
+// the revision was good before.
+func (s *state) watch(d *Decision, r *Revision, arrival bool) Move {
+	move := d.Memory.Move
+	if !move.to(r) {
+		move = newMove(r, s.Now, s.Now)
+		switch {
+		case r.Failed():
+			move.Phase = PhaseFailed
+		case arrival && arrived(s.Deployment):
+			move.Phase = PhaseUp
+		}
+	}
+	waiting := move.Phase == PhaseFailed && !fullyUp(s.Deployment)
+	switch {
+	case move.Phase == PhaseUp || waiting:
+	case s.Now.Before(move.lookAt):
+		d.recheckIn(move.lookAt.Sub(s.Now))
+	case s.Evidence == nil:
+		d.NeedEvidence = true
+	default:
+		move = move.look(s.Deployment, s.Evidence, limitsOf(s.Guarded, arrival), s.Now, s.LookEvery)
+		d.recheckIn(s.LookEvery)
+	}
+	d.Memory.Move = move
+	return move
+}
+
+// fullyUp reports whether the Deployment controller says that every pod is new and available: a hint to look.
+func fullyUp(d *appsv1.Deployment) bool {
+	wanted := valueOr(d.Spec.Replicas, 1)
+	return allNew(d) && d.Status.AvailableReplicas >= wanted
+}
+
+// arrived reports whether the Deployment controller says that the move to its template was completed at some time: pods
+// may have been lost since. A completion that it reports of another template is told by the counts.
+func arrived(d *appsv1.Deployment) bool {
+	for _, condition := range d.Status.Conditions {
+		if condition.Type == appsv1.DeploymentProgressing && condition.Reason == "NewReplicaSetAvailable" && allNew(d) {
+			return true
+		}
+	}
+	return fullyUp(d)
+}
+
+func allNew(d *appsv1.Deployment) bool {
+	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas >= valueOr(d.Spec.Replicas, 1) &&
+		d.Status.Replicas == d.Status.UpdatedReplicas
+}
+
+// refused returns what to report if the API server refused this very write and it is not yet time to try again.
+func (s *state) refused(d *Decision, write string) *report {
+	refusal := s.Memory.Refusal
+	if refusal.Write != write || !s.Now.Before(refusal.Until) {
+		return nil
+	}
+	d.recheckIn(refusal.Until.Sub(s.Now))
+	return &report{stalled: true, reason: refusal.Reason, message: refusal.Message}
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+// Every write of Belay is in this file, in the order in which they happen. Each is conditional, on a resourceVersion or
+// on a name that must be free, so that repeating it is safe and a stale one fails.
+
+// fieldManager is under whose name the API server records what Belay writes.
+const fieldManager = "belay"
+
+// refusedRetry is when to try a write again that the API server refused although nothing has changed since.
+const refusedRetry = 5 * time.Minute
+
+// nameTakenRetry is when to look again at a Deployment that is somebody else's.
+const nameTakenRetry = time.Minute
+
+// nameTakenError says that the Deployment of that name is somebody else's.
+type nameTakenError struct{ name string }
+
+func (e *nameTakenError) Error() string { return rollout.NameTaken(e.name) }
+
+// carryOut does what was decided and returns when to decide again. At most one of the first three writes is there: the
+// verdict is stored before the Deployment moves, and what was stored is observed before anything else is decided.
+func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollout.Observed, d rollout.Decision) (time.Duration, error) {
+	var err error
+	switch {
+	case d.Record != nil:
+		err = c.recordRevision(ctx, key, o.Guarded, d.Record)
+	case d.Mark != nil:
+		err = c.markRevision(ctx, key, d.Mark)
+	case d.Deployment != nil:
+		d.Memory.Accepted, err = c.putDeployment(ctx, key, o, d.Deployment)
+	}
+	if refusal := refusalOf(err, d.Write()); refusal != nil {
+		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
+		memory := o.Memory
+		memory.UID, memory.Refusal = o.Guarded.UID, *refusal
+		c.remember(key, memory)
+		return time.Millisecond, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	c.remember(key, d.Memory)
+	if err := c.pruneRevisions(ctx, d.Prune); err != nil {
+		return 0, err
+	}
+	if err := c.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
+		return 0, err
+	}
+	c.recordEvents(o.Guarded, d.Events)
+	return d.Recheck, nil
+}
+
+// recordRevision creates or updates the revision that the spec asks for.
+func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, guarded *v1alpha1.GuardedDeployment, revision *appsv1.ControllerRevision) error {
+	if err := c.stillAsked(ctx, guarded); err != nil {
+		return err
+	}
+	if revision.ResourceVersion != "" {
+		return c.markRevision(ctx, key, revision)
+	}
+	client := c.kube.AppsV1().ControllerRevisions(guarded.Namespace)
+	for {
+		created, err := client.Create(ctx, revision, metav1.CreateOptions{FieldManager: fieldManager})
+		if err == nil {
+			c.fresh.wrote(key, c.revisionStore, created.ResourceVersion)
+			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
+			return nil
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create ControllerRevision %s: %w", revision.Name, err)
+		}
+		existing, err := client.Get(ctx, revision.Name, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("get ControllerRevision %s: %w", revision.Name, err)
+		}
+		if rollout.Proven(guarded, existing) {
+			return &staleError{"the cache of ControllerRevisions"}
+		}
+		if revision.Name = rollout.OtherName(guarded, revision); revision.Name == "" {
+			return fmt.Errorf("every name for the revision is taken, the last by ControllerRevision %s; delete it", existing.Name)
+		}
+	}
+}
+
+// markRevision updates a revision: its number, its attempt or its verdict.
+func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) error {
+	updated, err := c.kube.AppsV1().ControllerRevisions(revision.Namespace).Update(ctx, revision, metav1.UpdateOptions{FieldManager: fieldManager})
+	if err != nil {
+		return fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
+	}
+	c.fresh.wrote(key, c.revisionStore, updated.ResourceVersion)
+	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
+		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
+	return nil
+}
+
+// putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, and the
+// write is refused if any of it has changed. It returns what rollout.Accept says of the answer.
+func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o rollout.Observed, wanted *appsv1.Deployment) (string, error) {
+	if err := c.stillAsked(ctx, o.Guarded); err != nil {
+		return "", err
+	}
+	if err := c.stillRecorded(ctx, o, wanted); err != nil {
+		return "", err
+	}
+	client := c.kube.AppsV1().Deployments(key.Namespace)
+	live, err := client.Get(ctx, key.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("get Deployment: %w", err)
+	}
+	exists := err == nil
+	if err := stillThere(live, exists, o); err != nil {
+		return "", err
+	}
+	var answer *appsv1.Deployment
+	if exists {
+		answer, err = client.Update(ctx, rollout.Overlay(live, wanted), metav1.UpdateOptions{FieldManager: fieldManager})
+	} else {
+		answer, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
+	}
+	if apierrors.IsAlreadyExists(err) {
+		return "", &staleError{"the cache of Deployments"}
+	}
+	if err != nil {
+		return "", fmt.Errorf("write Deployment: %w", err)
+	}
+	c.fresh.wrote(key, c.deploymentStore, answer.ResourceVersion)
+	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", wanted.Annotations[v1alpha1.RevisionAnnotation],
+		"generation", answer.Generation)
+	return rollout.Accept(wanted, answer), nil
+}
+
+// stillAsked makes sure, live, that guarded asks for the same as when it was decided.
+func (c *Controller) stillAsked(ctx context.Context, guarded *v1alpha1.GuardedDeployment) error {
+	live, err := c.belay.BelayV1alpha1().GuardedDeployments(guarded.Namespace).Get(ctx, guarded.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return &staleError{"the cache of GuardedDeployments"}
+	}
+	if err != nil {
+		return fmt.Errorf("get GuardedDeployment: %w", err)
+	}
+	retry := v1alpha1.RetryAnnotation
+	if live.UID != guarded.UID || live.Generation != guarded.Generation || live.DeletionTimestamp != nil ||
+		live.Annotations[retry] != guarded.Annotations[retry] {
+		return &staleError{"the cache of GuardedDeployments"}
+	}
+	return nil
+}
+
+// stillRecorded makes sure, live, that the revision to run is as it was when it was decided.
+func (c *Controller) stillRecorded(ctx context.Context, o rollout.Observed, wanted *appsv1.Deployment) error {
+	if wanted.Spec.Paused {
+		return nil // Whatever runs goes on running.
+	}
+	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
+	live, err := c.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
+	}
+	same := func(r *appsv1.ControllerRevision) bool {
+		return r.Name == name && r.UID == live.UID && r.ResourceVersion == live.ResourceVersion
+	}
+	if err != nil || !slices.ContainsFunc(o.Revisions, same) {
+		return &staleError{"the cache of ControllerRevisions"}
+	}
+	return nil
+}
+
+// stillThere makes sure that the live Deployment is the one that was decided on. One of ours that the cache does not
+// have has lost its label, and may be written.
+func stillThere(live *appsv1.Deployment, exists bool, o rollout.Observed) error {
+	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
+	stale := &staleError{"the cache of Deployments"}
+	switch seen := o.Deployment; {
+	case !exists && seen == nil:
+		return nil
+	case !exists:
+		return stale
+	case !metav1.IsControlledBy(live, o.Guarded):
+		return &nameTakenError{live.Name}
+	case live.DeletionTimestamp != nil:
+		return stale
+	case seen == nil && live.Labels[v1alpha1.GuardedLabel] == "true":
+		return stale
+	case seen != nil && (live.UID != seen.UID || live.Generation != seen.Generation ||
+		live.Annotations[revision] != seen.Annotations[revision] || live.Annotations[applied] != seen.Annotations[applied]):
+		return stale
+	}
+	return nil
+}
+
+// pruneRevisions deletes revisions that nothing refers to any more.
+func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
+	for _, r := range revisions {
+		err := c.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete ControllerRevision %s: %w", r.Name, err)
+		}
+	}
+	return nil
+}
+
+// updateStatus writes the status, if there is one to write.
+func (c *Controller) updateStatus(ctx context.Context, key cache.ObjectName, guarded *v1alpha1.GuardedDeployment, status *v1alpha1.GuardedDeploymentStatus) error {
+	if status == nil {
+		return nil
+	}
+	updated := guarded.DeepCopy()
+	updated.Status = *status
+	updated, err := c.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).UpdateStatus(ctx, updated, metav1.UpdateOptions{FieldManager: fieldManager})
+	if err != nil {
+		return fmt.Errorf("update the status: %w", err)
+	}
+	c.fresh.wrote(key, c.guardedStore, updated.ResourceVersion)
+	return nil
+}
+
+// recordEvents tells of what was done. An Event may be lost: the conditions are the truth.
+func (c *Controller) recordEvents(guarded *v1alpha1.GuardedDeployment, events []rollout.Event) {
+	for _, e := range events {
+		c.recorder.Eventf(guarded, nil, e.Type, e.Reason, e.Action, "%s", e.Message)
+	}
+}
+
+// refusalOf returns the refusal that err is, nil if it is none. What only a person can mend is a refusal; so is a size
+// that the API server's store reports as an internal error.
+func refusalOf(err error, write string) *rollout.Refusal {
+	if err == nil || write == "" {
+		return nil
+	}
+	message, retry := err.Error(), refusedRetry
+	reason := ""
+	tooLarge := strings.Contains(message, "larger than max") || strings.Contains(message, "request is too large")
+	var taken *nameTakenError
+	switch {
+	case errors.As(err, &taken):
+		reason, message, retry = v1alpha1.ReasonNameTaken, taken.Error(), nameTakenRetry
+	case apierrors.IsInvalid(err) && strings.Contains(message, "denied request"):
+		reason = v1alpha1.ReasonDenied
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err), tooLarge:
+		reason = v1alpha1.ReasonInvalid
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		reason = v1alpha1.ReasonDenied
+	case apierrors.IsForbidden(err) && !missingRight(message):
+		reason = v1alpha1.ReasonDenied
+	default:
+		return nil
+	}
+	return &rollout.Refusal{Write: write, Reason: reason, Message: message, Until: time.Now().Add(retry)}
+}
+
+// missingRight tells a right that Belay lacks, which its operator has to grant, from an admission policy's no.
+func missingRight(message string) bool {
+	return strings.Contains(message, "cannot ") && strings.Contains(message, "in API group")
+}
