@@ -1,0 +1,44 @@
+# Belay: rolls failed releases back. `make help` lists what there is.
+# Nothing has to be installed but Go: the rest is built from Go modules.
+
+export CGO_ENABLED ?= 0
+KUBECTL    := .cluster/bin/kubectl
+KUBECONFIG ?= $(CURDIR)/.cluster/kubeconfig
+export KUBECONFIG
+# The race detector needs a C compiler. It is used where there is one.
+RACE := $(if $(shell command -v gcc),CGO_ENABLED=1 go test -race,go test)
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/belay
+	go build -trimpath -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty 2>/dev/null)" -o bin/belay .
+
+demo: build ## play the whole story on a local cluster: a release, a crash, the rollback, the fix
+	hack/demo.sh
+
+cluster: ## start a local cluster: a real control plane with fake nodes
+	go -C hack/cluster run . up
+
+cluster-down: ## end it
+	go -C hack/cluster run . down
+
+run: build ## run the controller against $KUBECONFIG, or else the local cluster
+	bin/belay
+
+test: unit e2e ## run every test that needs no root
+
+unit: ## run the tests that need no cluster
+	$(RACE) ./...
+	go -C hack/cluster test ./...
+
+e2e: build ## run the tests on a real API server: the local cluster, started if need be
+	hack/e2e.sh
+
+generate: ## generate the clients and the CRD
+	hack/update-codegen.sh
+
+verify: ## check format, lint, generated code and the rules of the house
+	hack/verify.sh
+
+.PHONY: help build demo cluster cluster-down run test unit e2e generate verify

@@ -1,0 +1,110 @@
+// Command cluster runs the embedded Kubernetes cluster of this checkout: a real
+// control plane, built from Go modules, with fake nodes whose pods behave as
+// their image tags say.
+//
+//	go -C hack/cluster run . up|down|status
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+)
+
+func main() {
+	// Children get this context: the first signal stops them and up cleans up.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("interrupted (%w)", err)
+		}
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: go -C hack/cluster run . up|down|status")
+	}
+	c, err := newCluster()
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "up":
+		return c.up(ctx)
+	case "down":
+		return c.down(ctx)
+	case "status":
+		return c.status(ctx)
+	}
+	return fmt.Errorf("unknown command %q: want up, down or status", args[0])
+}
+
+// newCluster describes the cluster of the checkout that holds the working
+// directory's module; it starts nothing.
+func newCluster() (*cluster, error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	// Processes are recognised by their path, so it must always be the same one.
+	module, err := filepath.EvalSymlinks(wd)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(module, "audit-policy.yaml")); err != nil {
+		return nil, errors.New("not in hack/cluster of a checkout: use go -C hack/cluster run .")
+	}
+	userCache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("no place for the binaries: %w (set XDG_CACHE_HOME or HOME)", err)
+	}
+	cache := filepath.Join(userCache, "belay")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	return &cluster{
+		module: module,
+		dir:    filepath.Join(module, "..", "..", ".cluster"),
+		cache:  cache,
+	}, nil
+}
+
+// say prints a line of progress.
+func say(format string, args ...any) {
+	fmt.Printf("cluster: "+format+"\n", args...)
+}
+
+// lock takes an exclusive lock on a file in the cache, shared by all checkouts.
+// The kernel gives it back when the process ends, however it ends.
+func lock(ctx context.Context, path, waiting string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for told := false; ; told = true {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if !told {
+			say("%s", waiting)
+		}
+		if err := sleep(ctx, lockPoll); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs test/e2e on the local cluster, which is started if it does not run and ended after the tests if it was started.
+# E2E_KUBECONFIG names another cluster to run on. Arguments go to the tests, for example: hack/e2e.sh -run TestCrash
+set -o errexit -o nounset -o pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [[ -n "${E2E_KUBECONFIG:-}" ]]; then
+  export KUBECONFIG="${E2E_KUBECONFIG}"
+else
+  export KUBECONFIG="${PWD}/.cluster/kubeconfig"
+  if ! go -C hack/cluster run . status >/dev/null 2>&1; then
+    trap 'go -C hack/cluster run . down' EXIT
+  fi
+  go -C hack/cluster run . up
+fi
+BELAY_E2E=1 go test ./test/e2e -count=1 -timeout 30m -v "$@" 2>&1 | grep -v -E '^=== (RUN|PAUSE|CONT|NAME)'
