@@ -40,13 +40,14 @@ func (e *nameTakenError) Error() string { return rollout.NameTaken(e.name) }
 // verdict is stored before the Deployment moves, and what was stored is observed before anything else is decided.
 func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollout.Observed, d rollout.Decision) (time.Duration, error) {
 	var err error
+	var put *appsv1.Deployment
 	switch {
 	case d.Record != nil:
 		err = c.recordRevision(ctx, key, o.Guarded, d.Record)
 	case d.Mark != nil:
 		err = c.markRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
-		d.Memory.Accepted, err = c.putDeployment(ctx, key, o, d.Deployment)
+		put, err = c.putDeployment(ctx, key, o, d.Deployment)
 	}
 	if refusal := refusalOf(err, d.Write()); refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
@@ -57,6 +58,12 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	}
 	if err != nil {
 		return 0, err
+	}
+	if put != nil {
+		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
+	}
+	if put != nil && d.Correction != "" && put.Generation != o.Deployment.Generation {
+		d.Events = append(d.Events, rollout.PutBack(d.Correction))
 	}
 	c.remember(key, d.Memory)
 	if err := c.pruneRevisions(ctx, d.Prune); err != nil {
@@ -114,22 +121,22 @@ func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, rev
 }
 
 // putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, and the
-// write is refused if any of it has changed. It returns what rollout.Accept says of the answer.
-func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o rollout.Observed, wanted *appsv1.Deployment) (string, error) {
+// write is refused if any of it has changed. It returns the API server's answer.
+func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o rollout.Observed, wanted *appsv1.Deployment) (*appsv1.Deployment, error) {
 	if err := c.stillAsked(ctx, o.Guarded); err != nil {
-		return "", err
+		return nil, err
 	}
 	if err := c.stillRecorded(ctx, o, wanted); err != nil {
-		return "", err
+		return nil, err
 	}
 	client := c.kube.AppsV1().Deployments(key.Namespace)
 	live, err := client.Get(ctx, key.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return "", fmt.Errorf("get Deployment: %w", err)
+		return nil, fmt.Errorf("get Deployment: %w", err)
 	}
 	exists := err == nil
 	if err := stillThere(live, exists, o); err != nil {
-		return "", err
+		return nil, err
 	}
 	var answer *appsv1.Deployment
 	if exists {
@@ -138,15 +145,15 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 		answer, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
 	}
 	if apierrors.IsAlreadyExists(err) {
-		return "", &staleError{"the cache of Deployments"}
+		return nil, &staleError{"the cache of Deployments"}
 	}
 	if err != nil {
-		return "", fmt.Errorf("write Deployment: %w", err)
+		return nil, fmt.Errorf("write Deployment: %w", err)
 	}
 	c.fresh.wrote(key, c.deploymentStore, answer.ResourceVersion)
 	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", wanted.Annotations[v1alpha1.RevisionAnnotation],
 		"generation", answer.Generation)
-	return rollout.Accept(wanted, answer), nil
+	return answer, nil
 }
 
 // stillAsked makes sure, live, that guarded asks for the same as when it was decided.

@@ -61,7 +61,7 @@ func newCluster() (*cluster, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(module, "audit-policy.yaml")); err != nil {
-		return nil, errors.New("not in hack/cluster of a checkout: use go -C hack/cluster run .")
+		return nil, errors.New("not in hack/cluster of a checkout: use make cluster")
 	}
 	userCache, err := os.UserCacheDir()
 	if err != nil {

@@ -38,7 +38,7 @@ func Decide(o Observed) Decision {
 		return d
 	}
 	s.prune(&d)
-	s.tell(&d)
+	s.tellUnproven(&d)
 	s.report(&d, report)
 	return d
 }
@@ -272,12 +272,8 @@ func (s *state) prune(d *Decision) {
 	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runs()))
 }
 
-// tell adds the Events that are no outcomes: what was put back and, once, every revision that is not used.
-func (s *state) tell(d *Decision) {
-	if d.Correction != "" {
-		d.Events = append(d.Events, Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: "PutBack",
-			Message: "put back " + d.Correction + " of the Deployment, which somebody had changed"})
-	}
+// tellUnproven tells once of every revision that is not used.
+func (s *state) tellUnproven(d *Decision) {
 	for _, name := range s.unproven {
 		if !slices.Contains(s.Memory.reported, name) {
 			d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore",

@@ -67,7 +67,7 @@ func (s *state) report(d *Decision, r report) {
 	after := before.DeepCopy()
 	s.describe(after, d, r)
 	news := !equality.Semantic.DeepEqual(before, after)
-	s.mirror(after)
+	s.mirror(after, d)
 	if !news && equality.Semantic.DeepEqual(before, after) {
 		return
 	}
@@ -105,11 +105,13 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 }
 
 // mirror copies the Deployment's counts and its own word on whether it is available.
-func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus) {
+func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus, d *Decision) {
 	var live appsv1.DeploymentStatus
 	available := appsv1.DeploymentCondition{Status: corev1.ConditionFalse, Reason: "NoDeployment", Message: "there is no Deployment"}
 	if s.Deployment != nil && !s.foreign {
 		live = s.Deployment.Status
+	}
+	if s.runs() != "" || d.Deployment != nil {
 		available.Reason, available.Message = "NotReported", "the Deployment controller has not reported yet"
 	}
 	for _, condition := range live.Conditions {
@@ -161,6 +163,12 @@ func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 		return events
 	}
 	return append(events, event)
+}
+
+// PutBack is the Event about a value of the Deployment that somebody changed, and Belay changed back.
+func PutBack(path string) Event {
+	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: "PutBack",
+		Message: "put back " + path + " of the Deployment, which somebody had changed"}
 }
 
 // NameTaken is the message about a Deployment that belongs to somebody else.

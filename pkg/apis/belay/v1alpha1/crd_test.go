@@ -1,7 +1,6 @@
 package v1alpha1_test
 
 import (
-	"encoding/json"
 	"os"
 	"reflect"
 	"strings"
@@ -168,17 +167,4 @@ func eachField(typ reflect.Type, f func(name string, field reflect.Type)) {
 			eachField(field.Type, f)
 		}
 	}
-}
-
-func toMap(t *testing.T, object any) map[string]any {
-	t.Helper()
-	data, err := json.Marshal(object)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]any{}
-	if err := json.Unmarshal(data, &out); err != nil {
-		t.Fatal(err)
-	}
-	return out
 }

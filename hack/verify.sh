@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Checks, without a cluster, what a review should not have to look for. Every check runs; any that fails fails the whole.
+set -o nounset
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+failed=()
+
+# check WHAT REMEDY FUNCTION: says what holds if FUNCTION succeeds, and shows its output and what to do if not.
+check() {
+  local output start=${SECONDS}
+  printf '%s ... ' "$1"
+  if output=$("$3" 2>&1); then
+    echo "ok ($((SECONDS - start)) s)"
+  else
+    printf 'FAILED\n%s\n  -> %s\n' "${output}" "$2"
+    failed+=("$1")
+  fi
+}
+
+# none succeeds if nothing comes in, and shows what does.
+none() { ! grep .; }
+
+# sources NAME...: the files of these names, generated ones included; nothing hidden, nothing built.
+sources() { find . \( -path './.?*' -o -path ./bin \) -prune -o -type f \( -name "$1" "${@:2}" \) -print; }
+
+scripts() {
+  local script failures=0
+  for script in $(sources '*.sh') .ci/run; do
+    [[ ! -e ${script} ]] || bash -n "${script}" || failures=1
+  done
+  return ${failures}
+}
+
+format() { sources '*.go' | xargs gofmt -l | none; }
+
+# hack/cluster is a module of its own.
+vet() { go vet ./... && go -C hack/cluster vet ./...; }
+
+lint() {
+  local staticcheck packages
+  staticcheck=$(go tool -n staticcheck) && packages=$(go list ./... | grep -v /pkg/generated/) &&
+    "${staticcheck}" ${packages} && (cd hack/cluster && "${staticcheck}" ./... || { echo "in hack/cluster"; false; })
+}
+
+tidy() { go mod tidy -diff && go -C hack/cluster mod tidy -diff; }
+
+domain_imports() {
+  local imports modules own
+  own=$(go list -m)/pkg/apis/
+  imports=$(go list -f '{{join .Imports "\n"}}' ./pkg/rollout) || return
+  modules=$(go list -deps -f '{{with .Module}}{{.Path}}{{end}}' ./pkg/rollout) || return
+  {
+    grep -E '^(context|log|math/rand|net|os|runtime|sync|syscall|unsafe)(/|$)' <<<"${imports}"
+    grep -E '^[^/]*\.' <<<"${imports}" | grep -vE "^(k8s\.io/(api|apimachinery)/|${own})"
+    grep -E '^k8s\.io/' <<<"${modules}" | sort -u | grep -vE '^k8s\.io/(api|apimachinery|klog/v2|kube-openapi|utils)$'
+  } | none
+}
+
+domain_clock() {
+  grep -nE '\b(time\.(Now|Since|Until|Sleep|After|AfterFunc|Tick|NewTicker|NewTimer)|metav1\.Now)\b' \
+    $(find pkg/rollout -name '*.go' ! -name '*_test.go') | none
+}
+
+# A call whose first argument is a context is a client's: maps, sets and caches have the same verbs. An access review is
+# created, too, but changes nothing.
+writes() {
+  grep -nE '\.(Create|Update|Patch|Apply|Delete|Evict|Bind)[A-Za-z]*\(([a-zA-Z]*[cC]tx|[a-zA-Z.]*[cC]ontext)\b|\.(Post|Put|Verb)\(' \
+    $(find . -maxdepth 1 -name '*.go' ! -name '*_test.go' ! -name writes.go) | grep -v 'AccessReviews()\.Create(' | none
+}
+
+check "shell scripts parse" "correct what bash says" scripts
+check "Go code is formatted" "gofmt -w these files" format
+check "go vet has nothing to say, in both modules" "correct what it says" vet
+check "staticcheck has nothing to say, in both modules" "correct what it says, or explain with //lint:ignore" lint
+check "go.mod and go.sum are tidy, in both modules" "go mod tidy, also in hack/cluster" tidy
+check "generated files are fresh" "hack/update-codegen.sh, and commit what it changes" hack/verify-codegen.sh
+check "pkg/rollout imports nothing but plain data" "it is a function of plain data: hand it what it needs in Observed" domain_imports
+check "pkg/rollout has no clock" "take the time from Observed.Now, and return Recheck" domain_clock
+check "only writes.go writes to the API" "move these calls to writes.go" writes
+
+if ((${#failed[@]})); then
+  printf '\n%d of the checks failed:\n' "${#failed[@]}"
+  printf '  %s\n' "${failed[@]}"
+  exit 1
+fi
