@@ -33,8 +33,6 @@ const (
 
 	// syncTimeout bounds one sync, with all its requests.
 	syncTimeout = 30 * time.Second
-	// staleRetry is when to look again at a cache that lags behind.
-	staleRetry = 50 * time.Millisecond
 	// Failures of one key are retried after retryFirst, doubling up to retryMost.
 	retryFirst, retryMost = 5 * time.Millisecond, 30 * time.Second
 
@@ -144,11 +142,12 @@ func (c *Controller) Run(ctx context.Context, workers int) error {
 	if !cache.WaitFor(ctx, "caches", c.synced...) {
 		return context.Cause(ctx)
 	}
-	// A sync that has begun is finished, also after ctx is done: its own timeout bounds it.
+	// A sync that has begun is finished, also after ctx is done: its own timeout bounds it. What still waits in the
+	// queue, which hands it out even after ShutDown, is left to the next process.
 	work := context.WithoutCancel(ctx)
 	for range workers {
 		running.Go(func() {
-			for c.next(work) {
+			for ctx.Err() == nil && c.next(work) {
 			}
 		})
 	}
@@ -176,11 +175,9 @@ func (c *Controller) next(ctx context.Context) bool {
 		if recheck > 0 {
 			c.queue.AddAfter(key, recheck)
 		}
-	case errors.As(err, &stale):
+	case errors.As(err, &stale), apierrors.IsConflict(err):
+		// News brings the key back at once. Trying without it costs requests: not more often than after a failure.
 		logger.V(4).Info("Waiting for news", "reason", err)
-		c.queue.AddAfter(key, staleRetry)
-	case apierrors.IsConflict(err):
-		logger.V(4).Info("Trying again after a conflict", "reason", err)
 		c.queue.AddRateLimited(key)
 	default:
 		logger.Error(err, "Sync failed, trying again", "failures", c.queue.NumRequeues(key)+1)

@@ -41,6 +41,7 @@ func (e *nameTakenError) Error() string { return rollout.NameTaken(e.name) }
 func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollout.Observed, d rollout.Decision) (time.Duration, error) {
 	var err error
 	var put *appsv1.Deployment
+	write := d.Write() // as it was decided: a revision may get another name
 	switch {
 	case d.Record != nil:
 		err = c.recordRevision(ctx, key, o.Guarded, d.Record)
@@ -49,7 +50,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	case d.Deployment != nil:
 		put, err = c.putDeployment(ctx, key, o, d.Deployment)
 	}
-	if refusal := refusalOf(err, d.Write()); refusal != nil {
+	if refusal := refusalOf(err, write); refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
 		memory := o.Memory
 		memory.UID, memory.Refusal = o.Guarded.UID, *refusal
@@ -66,14 +67,11 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 		d.Events = append(d.Events, rollout.PutBack(d.Correction))
 	}
 	c.remember(key, d.Memory)
-	if err := c.pruneRevisions(ctx, d.Prune); err != nil {
-		return 0, err
-	}
 	if err := c.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
 		return 0, err
 	}
 	c.recordEvents(o.Guarded, d.Events)
-	return d.Recheck, nil
+	return d.Recheck, c.pruneRevisions(ctx, d.Prune)
 }
 
 // recordRevision creates or updates the revision that the spec asks for.
@@ -100,7 +98,12 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, g
 			return fmt.Errorf("get ControllerRevision %s: %w", revision.Name, err)
 		}
 		if rollout.Proven(guarded, existing) {
-			return &staleError{"the cache of ControllerRevisions"}
+			if existing.Labels[v1alpha1.GuardedLabel] == "true" {
+				return &staleError{"the cache of ControllerRevisions"}
+			}
+			// It has lost its label: without, the cache will never have it.
+			metav1.SetMetaDataLabel(&existing.ObjectMeta, v1alpha1.GuardedLabel, "true")
+			return c.markRevision(ctx, key, existing)
 		}
 		if revision.Name = rollout.OtherName(guarded, revision); revision.Name == "" {
 			return fmt.Errorf("every name for the revision is taken, the last by ControllerRevision %s; delete it", existing.Name)
@@ -215,18 +218,6 @@ func stillThere(live *appsv1.Deployment, exists bool, o rollout.Observed) error 
 	return nil
 }
 
-// pruneRevisions deletes revisions that nothing refers to any more.
-func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
-	for _, r := range revisions {
-		err := c.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
-			Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete ControllerRevision %s: %w", r.Name, err)
-		}
-	}
-	return nil
-}
-
 // updateStatus writes the status, if there is one to write.
 func (c *Controller) updateStatus(ctx context.Context, key cache.ObjectName, guarded *v1alpha1.GuardedDeployment, status *v1alpha1.GuardedDeploymentStatus) error {
 	if status == nil {
@@ -249,6 +240,18 @@ func (c *Controller) recordEvents(guarded *v1alpha1.GuardedDeployment, events []
 	}
 }
 
+// pruneRevisions deletes revisions that nothing refers to any more.
+func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
+	for _, r := range revisions {
+		err := c.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete ControllerRevision %s: %w", r.Name, err)
+		}
+	}
+	return nil
+}
+
 // refusalOf returns the refusal that err is, nil if it is none. What only a person can mend is a refusal; so is a size
 // that the API server's store reports as an internal error.
 func refusalOf(err error, write string) *rollout.Refusal {
@@ -262,8 +265,8 @@ func refusalOf(err error, write string) *rollout.Refusal {
 	switch {
 	case errors.As(err, &taken):
 		reason, message, retry = v1alpha1.ReasonNameTaken, taken.Error(), nameTakenRetry
-	case apierrors.IsInvalid(err) && strings.Contains(message, "denied request"):
-		reason = v1alpha1.ReasonDenied
+	case strings.Contains(message, "denied request"), strings.Contains(message, "denied the request"):
+		reason = v1alpha1.ReasonDenied // by a ValidatingAdmissionPolicy, by a webhook: each chooses its own code
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err), tooLarge:
 		reason = v1alpha1.ReasonInvalid
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):

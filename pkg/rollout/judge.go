@@ -50,7 +50,8 @@ type Move struct {
 	lookAt     time.Time   // when to read it next
 	clock      instant
 	progressed instant // when something last got better
-	blamed     instant // since when, without a break, something speaks against the release
+	blamed     instant // since when something speaks against the release; short breaks do not count
+	blameless  instant // since when, without a break, nothing does
 	complete   instant // since when, without a break, it is complete
 	soaking    instant // when it was first complete
 	best       counts
@@ -117,7 +118,7 @@ func (m Move) UnderWay() bool {
 
 // look returns the move after a look at new evidence.
 func (m Move) look(d *appsv1.Deployment, e *Evidence, limit limits, now time.Time, every time.Duration) Move {
-	m.clock += instant(min(now.Sub(m.looked), maxBlind))
+	m.clock += instant(max(0, min(now.Sub(m.looked), maxBlind)))
 	m.looked, m.lookAt = now, now.Add(every)
 	current := CurrentReplicaSet(d, e.ReplicaSets)
 	pods := active(e.Pods)
@@ -126,11 +127,7 @@ func (m Move) look(d *appsv1.Deployment, e *Evidence, limit limits, now time.Tim
 	m.progress(seen)
 
 	blame := blameFor(d, current, pods, seen, m.recorded)
-	if blame == nil {
-		m.blamed = 0
-	} else if m.blamed == 0 {
-		m.blamed = m.clock
-	}
+	m.blame(blame != nil, d, limit)
 	if !limit.arrival {
 		if failure := m.broken(pods, limit); failure != nil {
 			return m.failed(failure)
@@ -154,9 +151,23 @@ func (m Move) look(d *appsv1.Deployment, e *Evidence, limit limits, now time.Tim
 	case m.since(m.progressed) >= absentAfter:
 		if m.Absent = absent(d, current, pods, seen); m.Absent != "" {
 			m.Phase = PhaseAbsent
+			m.soaking = 0 // What is missed in the soak meanwhile is not held against the release.
 		}
 	}
 	return m
+}
+
+// blame notes since when something speaks against the release. Pods that are ready now and then, too shortly to become
+// available, do not end it; a time in which somebody was absent does.
+func (m *Move) blame(blamed bool, d *appsv1.Deployment, limit limits) {
+	if blamed {
+		m.blamed, m.blameless = firstOf(m.blamed, m.clock), 0
+		return
+	}
+	m.blameless = firstOf(m.blameless, m.clock)
+	if m.since(m.blameless) >= time.Duration(d.Spec.MinReadySeconds)*time.Second+min(absentAfter, limit.deadline/2) {
+		m.blamed = 0
+	}
 }
 
 // soak returns a complete move: up, once it has been complete for long enough.
@@ -193,7 +204,7 @@ func (m *Move) remember(pods []*corev1.Pod) {
 	before, unready := m.containers, m.unready
 	m.containers, m.unready = map[containerKey]containerMemory{}, map[types.UID]instant{}
 	for _, pod := range pods {
-		if !ready(pod) {
+		if !ready(pod) && placed(pod) {
 			m.unready[pod.UID] = firstOf(unready[pod.UID], m.clock)
 		}
 		for c := range containers(pod) {

@@ -104,7 +104,8 @@ func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.Controll
 // decode returns nil for an object that cannot be proven to be a revision of guarded, unchanged since it was written.
 func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) *Revision {
 	var data revisionData
-	if !metav1.IsControlledBy(object, guarded) || json.Unmarshal(object.Data.Raw, &data) != nil {
+	// What is decoded is what is hashed: of a key that is there twice, a decoder would merge the values.
+	if !metav1.IsControlledBy(object, guarded) || json.Unmarshal(canonical(object.Data.Raw), &data) != nil {
 		return nil
 	}
 	if !slices.Contains(revisionNames(guarded, object.Data.Raw), object.Name) {
@@ -187,7 +188,9 @@ func newRevision(guarded *v1alpha1.GuardedDeployment, number int64) *appsv1.Cont
 			Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},
 			OwnerReferences: []metav1.OwnerReference{ownerReference(guarded)},
 		},
-		Data:     runtime.RawExtension{Raw: raw},
+		// With sorted keys, as a patch makes them: data is immutable down to its bytes, and a patch of the metadata, the
+		// garbage collector's when it orphans the revision for example, would be refused as a change of it.
+		Data:     runtime.RawExtension{Raw: canonical(raw)},
 		Revision: number,
 	}
 }
@@ -231,7 +234,7 @@ func canonical(raw []byte) []byte {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
 	var value any
-	if decoder.Decode(&value) != nil {
+	if !json.Valid(raw) || decoder.Decode(&value) != nil {
 		return raw
 	}
 	data, err := json.Marshal(value)

@@ -177,10 +177,11 @@ func NameTaken(name string) string {
 		"Delete it, or give this GuardedDeployment another name", name)
 }
 
-// Clean returns text as valid UTF-8 without control characters, in at most limit bytes.
+// Clean returns text as valid UTF-8 on one line without control characters, also those for the direction of the text,
+// in at most limit bytes.
 func Clean(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if unicode.In(r, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			return ' '
 		}
 		return r

@@ -31,6 +31,9 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 		d.Memory.Move.Fresh = moving && r.Unjudged() && !r.Retrying
 	}
 	d.recheckIn(s.LookEvery)
+	if d.Memory.Move.Phase == PhaseUp && !r.Unjudged() {
+		return nil // What is up stays up while replicas, for example, are written.
+	}
 	busy := underWay(d.Memory.Move, doing)
 	return &busy
 }
@@ -38,17 +41,20 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 // put asks for wanted to be written, unless the Deployment says so already. It returns what to report if it may not be
 // written now.
 func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
+	changed := ""
 	if s.Deployment != nil && wanted.Annotations[v1alpha1.AppliedAnnotation] == s.Deployment.Annotations[v1alpha1.AppliedAnnotation] {
-		changed := drift(wanted, s.Deployment)
+		changed = drift(wanted, s.Deployment)
 		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.Accepted {
 			return nil
-		}
-		if contested := s.correct(d, changed); contested != nil {
-			return contested
 		}
 	}
 	if refused := s.refused(d, writeOfDeployment(wanted)); refused != nil {
 		return refused
+	}
+	if changed != "" {
+		if contested := s.correct(d, changed); contested != nil {
+			return contested
+		}
 	}
 	d.Deployment = wanted
 	return nil

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+)
+
+// The crash plans: the story of tellStory, disturbed at each of its writes in turn, has to end as it does undisturbed.
+
+func TestTheStoryEndsTheSameIfBelayDiesAfterAnyOfItsWrites(t *testing.T) {
+	forEveryWrite(t, func(w *world, k int, undisturbed []request) {
+		belay := w.startBelay()
+		replaced := make(chan struct{})
+		w.afterWrite(k, func() error {
+			belay.dead.Store(true) // whatever it was about to do has no effect
+			go func() {
+				defer close(replaced)
+				belay.stop()
+				time.Sleep(time.Second)
+				w.startBelay()
+			}()
+			return nil
+		})
+		tellStory(w)
+		<-replaced
+		wantTheEnding(w)
+		wantHardlyMore(w, undisturbed)
+	})
+}
+
+func TestTheStoryEndsTheSameIfTheAnswerToAnyWriteIsLost(t *testing.T) {
+	forEveryWrite(t, func(w *world, k int, undisturbed []request) {
+		w.startBelay()
+		w.afterWrite(k, func() error { return errors.New("http2: client connection lost") })
+		tellStory(w)
+		wantTheEnding(w)
+		wantHardlyMore(w, undisturbed)
+	})
+}
+
+func TestTheStoryEndsTheSameIfBelayDiesAfterEachOfItsWrites(t *testing.T) {
+	inEmptyWorld(t, func(w *world) {
+		lives := make(chan *belay, 1)
+		lives <- w.startBelay()
+		w.intercept = func(r request, carryOut func() error) error {
+			err := carryOut()
+			if err != nil || !r.writes() || r.resource == "events" {
+				return err
+			}
+			life := <-lives
+			life.dead.Store(true)
+			go func() {
+				life.stop()
+				lives <- w.startBelay()
+			}()
+			return nil
+		}
+		tellStory(w)
+		wantTheEnding(w)
+	})
+}
+
+// forEveryWrite runs test for each of the writes of the undisturbed story, in a world without Belay.
+func forEveryWrite(t *testing.T, test func(w *world, k int, undisturbed []request)) {
+	var undisturbed []request
+	inWorld(t, func(w *world) {
+		tellStory(w)
+		wantTheEnding(w)
+		undisturbed = w.storyWrites()
+	})
+	for k, write := range undisturbed {
+		t.Run(fmt.Sprintf("%d %s", k+1, write), func(t *testing.T) {
+			inEmptyWorld(t, func(w *world) { test(w, k+1, undisturbed) })
+		})
+	}
+}
+
+// afterWrite calls do when the k-th write, Events not counted, has been carried out. What it returns is the answer.
+func (w *world) afterWrite(k int, do func() error) {
+	w.intercept = func(r request, carryOut func() error) error {
+		err := carryOut()
+		if r.writes() && r.resource != "events" {
+			if k--; k == 0 {
+				return do()
+			}
+		}
+		return err
+	}
+}
+
+// storyWrites returns what Belay wrote, but for Events.
+func (w *world) storyWrites() []request {
+	return w.asked(func(r request) bool { return r.writes() && r.resource != "events" })
+}
+
+// wantHardlyMore fails the test if the Deployment was written more often than in the undisturbed story, or anything else
+// more than once more.
+func wantHardlyMore(w *world, undisturbed []request) {
+	w.t.Helper()
+	before, after := counts(undisturbed), counts(w.storyWrites())
+	d, _ := read[*appsv1.Deployment](w, "web")
+	if want := int64(before["create deployments"] + before["update deployments"]); d.Generation != want {
+		w.t.Errorf("the Deployment was written %d times, want %d", d.Generation, want)
+	}
+	for kind, n := range after {
+		// A status may be written once more for the counts, which another second brings.
+		if spare := map[string]int{"update guardeddeployments/status": 3}[kind]; n > before[kind]+1+spare {
+			w.t.Errorf("%d requests to %s, want at most %d", n, kind, before[kind]+1+spare)
+		}
+	}
+}

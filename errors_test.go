@@ -1,0 +1,316 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// everyWrite is every kind of write that the story of tellStory needs. Each comes more than once.
+var everyWrite = map[string]func(r request) bool{
+	"record a revision":     func(r request) bool { return r.verb == "create" && r.resource == "controllerrevisions" },
+	"mark a revision":       func(r request) bool { return r.verb == "update" && r.resource == "controllerrevisions" },
+	"create the Deployment": func(r request) bool { return r.verb == "create" && r.resource == "deployments" },
+	"update the Deployment": func(r request) bool { return r.verb == "update" && r.resource == "deployments" },
+	"write the status":      func(r request) bool { return r.resource == "guardeddeployments/status" },
+	"prune a revision":      func(r request) bool { return r.verb == "delete" },
+}
+
+// passing are errors after which trying again helps, as client-go returns them.
+var passing = map[string]error{
+	"conflict":            apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "web", errors.New("modified")),
+	"internal error":      apierrors.NewInternalError(errors.New("etcdserver: leader changed")),
+	"unavailable":         apierrors.NewServiceUnavailable("the server is starting"),
+	"too many requests":   apierrors.NewTooManyRequests("slow down", 1),
+	"server timeout":      apierrors.NewServerTimeout(schema.GroupResource{Resource: "things"}, "update", 1),
+	"gateway timeout":     apierrors.NewTimeoutError("the request timed out", 1),
+	"connection lost":     errors.New("read tcp: connection reset by peer"),
+	"not found":           apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, namespace),
+	"Belay lacks a right": forbidden(`User "system:serviceaccount:belay:belay" cannot update resource "things" in API group "apps" in the namespace "shop"`),
+}
+
+func forbidden(why string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "things"}, "web", errors.New(why))
+}
+
+// tellStory lives through a good release, one that fails, and a third, which is good. No old revision is kept.
+func tellStory(w *world) {
+	g := webshop("web", "web:1")
+	g.Spec.RevisionHistoryLimit = new(int32(0))
+	add(w, g)
+	w.pass(20 * time.Minute)
+	w.node.set("web:2", crashing)
+	release(w, "web", "web:2")
+	w.pass(40 * time.Minute)
+	release(w, "web", "web:3")
+	w.pass(20 * time.Minute)
+}
+
+// ending is what is left at the end of a story.
+type ending struct {
+	Status    string
+	Failure   *v1alpha1.Failure
+	Ran       []string // the images that the Deployment was on, one after the other
+	Revisions []string // what is kept: number and verdict
+}
+
+func endingOf(w *world) ending {
+	e := ending{Status: w.status("web")}
+	if g, ok := read[*v1alpha1.GuardedDeployment](w, "web"); ok {
+		e.Failure = g.Status.Failure
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	generation := int64(0)
+	for _, change := range w.changes {
+		if d, ok := change.after.(*appsv1.Deployment); ok && d.Generation != generation {
+			generation = d.Generation
+			e.Ran = append(e.Ran, d.Spec.Template.Spec.Containers[0].Image)
+		}
+	}
+	for _, o := range w.matching("controllerrevisions", namespace, nil) {
+		r := o.(*appsv1.ControllerRevision)
+		e.Revisions = append(e.Revisions, fmt.Sprintf("%d %s", r.Revision, r.Annotations[v1alpha1.VerdictAnnotation]))
+	}
+	return e
+}
+
+// theEnding is how tellStory ends, whatever happens on the way. The revision that failed is pruned.
+func wantTheEnding(w *world) {
+	w.t.Helper()
+	e := endingOf(w)
+	if len(e.Revisions) == 2 && e.Revisions[0] > e.Revisions[1] { // they are sorted by their names, which are hashes
+		e.Revisions[0], e.Revisions[1] = e.Revisions[1], e.Revisions[0]
+	}
+	wantSame(w.t, "the ending", ending{
+		Status:    "Ready=True RolledOut",
+		Ran:       []string{"web:1", "web:2", "web:1", "web:3"},
+		Revisions: []string{"1 good", "3 good"},
+	}, e)
+}
+
+func TestAnErrorThatPassesChangesNothingInTheEnd(t *testing.T) {
+	for what, is := range everyWrite {
+		for why, err := range passing {
+			t.Run(what+"/"+why, func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					failures := 0
+					w.intercept = func(r request, carryOut func() error) error {
+						if is(r) && failures < 3 {
+							failures++
+							return err
+						}
+						return carryOut()
+					}
+					tellStory(w)
+					wantTheEnding(w)
+					if failures == 0 {
+						t.Error("the write that was to fail never came")
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestAnAnswerThatIsLostIsNoReasonToWriteTwice(t *testing.T) {
+	for what, is := range everyWrite {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.intercept = func(r request, carryOut func() error) error {
+					if err := carryOut(); err != nil || !is(r) {
+						return err
+					}
+					return errors.New("http2: client connection lost")
+				}
+				tellStory(w)
+				wantTheEnding(w)
+			})
+		})
+	}
+}
+
+func TestAConflictIsRetriedQuietly(t *testing.T) {
+	for what, is := range everyWrite {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				failed := false
+				w.intercept = func(r request, carryOut func() error) error {
+					if is(r) && !failed {
+						failed = true
+						return passing["conflict"]
+					}
+					return carryOut()
+				}
+				tellStory(w)
+				if strings.Contains(w.logged(), "Sync failed") {
+					t.Error("the conflict was logged as a failure")
+				}
+			})
+		})
+	}
+}
+
+// refusals are errors that only a person can mend, and the reason for which they are reported.
+var refusals = map[string]struct {
+	err    error
+	reason string
+}{
+	"invalid": {apierrors.NewInvalid(schema.GroupKind{Group: "apps", Kind: "Deployment"}, "web",
+		field.ErrorList{field.Invalid(field.NewPath("spec", "template"), "x", "must not be x")}), v1alpha1.ReasonInvalid},
+	"denied by a ValidatingAdmissionPolicy": {deniedByPolicy(), v1alpha1.ReasonDenied},
+	"denied by a webhook":                   {deniedByWebhook(403), v1alpha1.ReasonDenied},
+	"over the quota":                        {forbidden("exceeded quota: small, requested: count/deployments.apps=1, used: count/deployments.apps=1, limited: count/deployments.apps=1"), v1alpha1.ReasonDenied},
+	"the namespace is terminating":          {namespaceTerminating(), v1alpha1.ReasonDenied},
+	"the request is too large":              {apierrors.NewRequestEntityTooLargeError("limit is 3145728"), v1alpha1.ReasonInvalid},
+	"the object is too large for etcd":      {apierrors.NewInternalError(errors.New("rpc error: code = ResourceExhausted desc = trying to send message larger than max (2981375 vs. 2097152)")), v1alpha1.ReasonInvalid},
+}
+
+// deniedByPolicy is what the API server answers for a ValidatingAdmissionPolicy whose validation has no reason.
+func deniedByPolicy() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: 422, Reason: metav1.StatusReasonInvalid,
+		Message: `deployments.apps "web" is forbidden: ValidatingAdmissionPolicy 'owned' with binding 'everywhere' denied request: no`}}
+}
+
+// deniedByWebhook is what the API server answers for a webhook that denies with a code; 400 if it gives none.
+func deniedByWebhook(code int32) error {
+	reason := map[int32]metav1.StatusReason{403: metav1.StatusReasonForbidden, 422: metav1.StatusReasonInvalid}[code]
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason,
+		Message: `admission webhook "policy.example.com" denied the request: no`}}
+}
+
+func namespaceTerminating() error {
+	err := apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "deployments"}, "web",
+		errors.New("unable to create new content in namespace shop because it is being terminated"))
+	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
+		Type: corev1.NamespaceTerminatingCause, Message: "namespace shop is being terminated", Field: "metadata.namespace"})
+	return err
+}
+
+func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
+	for _, write := range []string{"record a revision", "create the Deployment", "update the Deployment"} {
+		for why, refusal := range refusals {
+			t.Run(write+"/"+why, func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					if write == "update the Deployment" {
+						w.upAndRunning("web")
+					} else {
+						add(w, webshop("web", "web:1"))
+					}
+					w.intercept = func(r request, carryOut func() error) error {
+						if everyWrite[write](r) {
+							return refusal.err
+						}
+						return carryOut()
+					}
+					release(w, "web", "web:2")
+					w.pass(time.Second)
+					wantStatus(w, "web", "Ready=False "+refusal.reason)
+
+					w.pass(10 * time.Minute)
+					wantStatus(w, "web", "Ready=False "+refusal.reason)
+					if tries := len(w.asked(everyWrite[write])); tries > 5 {
+						t.Errorf("%d tries in 10 minutes, want one every 5 minutes", tries)
+					}
+					wantOnce(w, "Warning "+refusal.reason)
+
+					w.intercept = nil
+					release(w, "web", "web:3")
+					w.pass(40 * time.Second)
+					wantStatus(w, "web", "Ready=True RolledOut")
+				})
+			})
+		}
+	}
+}
+
+func TestARefusalThatIsLiftedIsNoticedAfterFiveMinutes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.intercept = func(r request, carryOut func() error) error {
+			if everyWrite["create the Deployment"](r) {
+				return deniedByPolicy()
+			}
+			return carryOut()
+		}
+		add(w, webshop("web", "web:1"))
+		w.pass(time.Minute)
+		w.intercept = nil
+		w.pass(3*time.Minute + 59*time.Second)
+		wantStatus(w, "web", "Ready=False Denied")
+		w.pass(40 * time.Second)
+		wantStatus(w, "web", "Ready=True RolledOut")
+	})
+}
+
+// A verdict, a deletion or a status that is refused for good cannot be reported by a condition. It must not be a hot loop.
+func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
+	for _, write := range []string{"mark a revision", "prune a revision", "write the status"} {
+		for why, refusal := range refusals {
+			t.Run(write+"/"+why, func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					w.intercept = func(r request, carryOut func() error) error {
+						if everyWrite[write](r) {
+							return refusal.err
+						}
+						return carryOut()
+					}
+					g := webshop("web", "web:1")
+					g.Spec.RevisionHistoryLimit = new(int32(0))
+					add(w, g)
+					w.pass(time.Minute)
+					w.node.set("web:2", crashing)
+					release(w, "web", "web:2")
+					w.pass(4 * time.Minute)
+					release(w, "web", "web:3")
+					w.pass(time.Minute)
+					w.forgetRequests()
+					w.pass(10 * time.Minute)
+					if tries := len(w.asked(everyWrite[write])); tries > 22 {
+						t.Errorf("%d tries in 10 minutes, want one every 30 seconds", tries)
+					}
+					w.intercept = nil
+					w.pass(10 * time.Minute)
+					wantStatus(w, "web", "Ready=True RolledOut")
+				})
+			})
+		}
+	}
+}
+
+func TestTheStatusIsWrittenAlthoughPruningFails(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.intercept = func(r request, carryOut func() error) error {
+			if everyWrite["prune a revision"](r) {
+				return forbidden("policy")
+			}
+			return carryOut()
+		}
+		tellStory(w)
+		wantStatus(w, "web", "Ready=True RolledOut")
+	})
+}
+
+// wantOnce fails the test unless exactly one Event of this type and reason was sent.
+func wantOnce(w *world, event string) {
+	w.t.Helper()
+	n := 0
+	for _, sent := range w.eventsSent() {
+		if sent == event {
+			n++
+		}
+	}
+	if n != 1 {
+		w.t.Errorf("%d Events %q, want 1; all: %v", n, event, w.eventsSent())
+	}
+}

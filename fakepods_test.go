@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// node stands for the Deployment controller, the scheduler and the kubelet of a cluster. It surges by 100 %: all new
+// pods are created at once, and the old ones go when all the new ones are ready.
+//
+// It works at half seconds, so that what it does never coincides with what Belay does at full ones.
+type node struct {
+	cluster *cluster
+
+	mu   sync.Mutex
+	fare map[string]func(age time.Duration) corev1.PodStatus // by image; the others run
+	off  bool
+	done map[types.UID]string // the resourceVersions of the Deployments for which nothing is left to do
+}
+
+func startNode(ctx context.Context, c *cluster) *node {
+	n := &node{cluster: c, fare: map[string]func(age time.Duration) corev1.PodStatus{}, done: map[types.UID]string{}}
+	go func() {
+		for next := 500 * time.Millisecond; ; next = time.Second {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(next):
+				n.work()
+			}
+		}
+	}()
+	return n
+}
+
+// set says how the pods of an image fare from now on.
+func (n *node) set(image string, fare func(age time.Duration) corev1.PodStatus) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fare[image] = fare
+	clear(n.done)
+}
+
+// switchOff stops everything: Deployments are not acted on, and pods stay as they are.
+func (n *node) switchOff(off bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.off = off
+}
+
+func (n *node) work() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.off {
+		return
+	}
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	for _, d := range n.cluster.matching("deployments", "", nil) {
+		d := d.(*appsv1.Deployment)
+		if d.DeletionTimestamp == nil && !d.Spec.Paused && n.done[d.UID] != d.ResourceVersion {
+			n.bringOn(copied(d))
+		}
+	}
+}
+
+// bringOn brings a Deployment one second further.
+func (n *node) bringOn(d *appsv1.Deployment) {
+	c := n.cluster
+	wanted := *d.Spec.Replicas
+	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + templateHash(d), Namespace: d.Namespace}}
+	if found, err := c.get(resourceOf(current), current.Namespace, current.Name); err == nil {
+		current = found.(*appsv1.ReplicaSet)
+	} else {
+		current.Labels = d.Spec.Template.Labels
+		current.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+		current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: templateHash(d)}}
+		current.Spec.Template = *d.Spec.Template.DeepCopy()
+		metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, templateHash(d))
+		created, err := c.create(resourceOf(current), current)
+		must(err)
+		current = created.(*appsv1.ReplicaSet)
+	}
+	status := appsv1.DeploymentStatus{ObservedGeneration: d.Generation}
+	n.scale(current, wanted)
+	status.UpdatedReplicas = current.Status.Replicas
+	complete := current.Status.AvailableReplicas >= wanted
+	for _, other := range c.matching("replicasets", d.Namespace, nil) {
+		if !metav1.IsControlledBy(other, d) {
+			continue
+		}
+		set := copied(other.(*appsv1.ReplicaSet))
+		if set.Name == current.Name {
+			set = current
+		} else if complete {
+			n.scale(set, 0)
+		} else {
+			n.scale(set, set.Status.Replicas)
+		}
+		status.Replicas += set.Status.Replicas
+		status.ReadyReplicas += set.Status.ReadyReplicas
+		status.AvailableReplicas += set.Status.AvailableReplicas
+	}
+	progress := "ReplicaSetUpdated"
+	if complete && status.Replicas == status.UpdatedReplicas {
+		progress = "NewReplicaSetAvailable"
+	}
+	status.Conditions = []appsv1.DeploymentCondition{
+		{Type: appsv1.DeploymentAvailable, Status: truthOf(status.AvailableReplicas >= wanted), Reason: "Counted"},
+		{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: progress},
+	}
+	d.Status = status
+	updated, err := c.update(resourceOf(d), d, true)
+	must(err)
+	if progress == "NewReplicaSetAvailable" {
+		n.done[d.UID] = updated.GetResourceVersion()
+	}
+}
+
+// scale gives a ReplicaSet its number of pods, and lets them age.
+func (n *node) scale(set *appsv1.ReplicaSet, replicas int32) {
+	c := n.cluster
+	status := appsv1.ReplicaSetStatus{ObservedGeneration: set.Generation}
+	for i := int32(0); i < max(replicas, set.Status.Replicas); i++ {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Name: fmt.Sprintf("%s-%d", set.Name, i), Namespace: set.Namespace, Labels: set.Spec.Template.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))},
+		}, Spec: set.Spec.Template.Spec}
+		pod.Spec.NodeName = "node"
+		found, err := c.get(resourceOf(pod), pod.Namespace, pod.Name)
+		switch {
+		case i >= replicas && err == nil:
+			must(c.delete(resourceOf(pod), pod.Namespace, pod.Name, nil))
+			continue
+		case i >= replicas:
+			continue
+		case err != nil:
+			found, err = c.create(resourceOf(pod), pod)
+			must(err)
+		}
+		pod = found.(*corev1.Pod)
+		fare := n.fare[pod.Spec.Containers[0].Image]
+		if fare == nil {
+			fare = running
+		}
+		pod.Status = fare(time.Since(pod.CreationTimestamp.Time))
+		_, err = c.update(resourceOf(pod), pod, true)
+		must(err)
+		status.Replicas++
+		if pod.Status.ContainerStatuses[0].Ready {
+			status.ReadyReplicas++
+			status.AvailableReplicas++
+		}
+	}
+	set.Spec.Replicas = &replicas
+	updated, err := c.update(resourceOf(set), set, false)
+	must(err)
+	*set = *updated.(*appsv1.ReplicaSet)
+	status.ObservedGeneration = set.Generation
+	set.Status = status
+	updated, err = c.update(resourceOf(set), set, true)
+	must(err)
+	*set = *updated.(*appsv1.ReplicaSet)
+}
+
+// running is a pod that is ready a second after it was created.
+func running(age time.Duration) corev1.PodStatus {
+	if age < time.Second {
+		return podStatus(corev1.ContainerStatus{State: waiting("ContainerCreating", "")})
+	}
+	return podStatus(corev1.ContainerStatus{Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+}
+
+// crashing is a pod whose container ends at once. It is started again after 0, 10, 30, 70, 150 and 310 seconds, and
+// then every 300.
+func crashing(age time.Duration) corev1.PodStatus {
+	restarts := int32(0)
+	for at, pause := time.Duration(0), 10*time.Second; at <= age; at, pause = at+pause, min(2*pause, 5*time.Minute) {
+		restarts++
+	}
+	return podStatus(corev1.ContainerStatus{RestartCount: restarts, State: waiting("CrashLoopBackOff", ""),
+		LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+			ExitCode: 1, Reason: "Error", Message: "no DATABASE_URL"}}})
+}
+
+// neverReady is a pod that runs, and is not ready.
+func neverReady(time.Duration) corev1.PodStatus {
+	return podStatus(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+}
+
+// imageMissing is a pod whose image cannot be pulled.
+func imageMissing(time.Duration) corev1.PodStatus {
+	return podStatus(corev1.ContainerStatus{State: waiting("ImagePullBackOff", "not found")})
+}
+
+func waiting(reason, message string) corev1.ContainerState {
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+}
+
+func podStatus(container corev1.ContainerStatus) corev1.PodStatus {
+	container.Name = "app"
+	return corev1.PodStatus{
+		Phase:             corev1.PodRunning,
+		Conditions:        []corev1.PodCondition{{Type: corev1.PodReady, Status: truthOf(container.Ready)}},
+		ContainerStatuses: []corev1.ContainerStatus{container},
+	}
+}
+
+func truthOf(value bool) corev1.ConditionStatus {
+	if value {
+		return corev1.ConditionTrue
+	}
+	return corev1.ConditionFalse
+}
+
+func templateHash(d *appsv1.Deployment) string {
+	sum := sha256.Sum256([]byte(d.Spec.Template.String()))
+	return fmt.Sprintf("%x", sum[:4])
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"slices"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// clusterWatch is one open watch: where it stands in the changes, and what it sees of them.
+type clusterWatch struct {
+	cluster   *cluster
+	resource  string
+	namespace string
+	selector  labels.Selector
+	next      int // index into cluster.changes
+	events    chan watch.Event
+}
+
+func (c *cluster) watch(resource, namespace string, selector labels.Selector, after string) (watch.Interface, error) {
+	version, err := strconv.ParseInt(after, 10, 64)
+	if err != nil {
+		return nil, apierrors.NewBadRequest("this cluster only watches from a version on")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if version < c.expired {
+		return nil, apierrors.NewResourceExpired("too old resource version")
+	}
+	w := &clusterWatch{cluster: c, resource: resource, namespace: namespace, selector: selector, events: make(chan watch.Event, 10_000)}
+	for w.next < len(c.changes) && c.changes[w.next].version <= version {
+		w.next++
+	}
+	c.watches = append(c.watches, w)
+	w.deliver()
+	return w, nil
+}
+
+// deliver sends what has changed since the last time, unless it is held back.
+func (w *clusterWatch) deliver() {
+	for ; !w.cluster.held[w.resource] && w.next < len(w.cluster.changes); w.next++ {
+		change := w.cluster.changes[w.next]
+		if change.resource != w.resource {
+			continue
+		}
+		was, is := matches(change.before, w.namespace, w.selector), matches(change.after, w.namespace, w.selector)
+		switch {
+		case is && was:
+			w.events <- watch.Event{Type: watch.Modified, Object: copied(change.after)}
+		case is:
+			w.events <- watch.Event{Type: watch.Added, Object: copied(change.after)}
+		case was:
+			gone := copied(change.before)
+			gone.SetResourceVersion(strconv.FormatInt(change.version, 10))
+			w.events <- watch.Event{Type: watch.Deleted, Object: gone}
+		}
+	}
+}
+
+func (w *clusterWatch) ResultChan() <-chan watch.Event { return w.events }
+
+// Stop ends the watch, once.
+func (w *clusterWatch) Stop() {
+	w.cluster.mu.Lock()
+	defer w.cluster.mu.Unlock()
+	if i := slices.Index(w.cluster.watches, w); i >= 0 {
+		w.cluster.watches = slices.Delete(w.cluster.watches, i, i+1)
+		close(w.events)
+	}
+}
+
+// hold keeps every watch of a resource from seeing what changes, until letGo.
+func (c *cluster) hold(resource string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[resource] = true
+}
+
+func (c *cluster) letGo(resource string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.held, resource)
+	for _, w := range c.watches {
+		w.deliver()
+	}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+)
+
+var webKey = cache.NewObjectName("shop", "web")
+
+func newStore(at string) cache.Store {
+	store := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	store.Bookmark(at)
+	return store
+}
+
+func wantFresh(t *testing.T, f *freshness, key cache.ObjectName) {
+	t.Helper()
+	if err := f.check(key); err != nil {
+		t.Errorf("check(%s): %v, want none", key, err)
+	}
+}
+
+func wantStale(t *testing.T, f *freshness, key cache.ObjectName) {
+	t.Helper()
+	var stale *staleError
+	if err := f.check(key); !errors.As(err, &stale) {
+		t.Errorf("check(%s): %v, want a staleError", key, err)
+	}
+}
+
+func TestAKeyWithoutWritesIsFresh(t *testing.T) {
+	wantFresh(t, newFreshness(), webKey)
+}
+
+func TestAWriteIsWaitedForUntilTheStoreReachesIt(t *testing.T) {
+	for _, c := range []struct{ at, written string }{
+		{at: "9", written: "10"}, // as strings the other way round
+		{at: "99", written: "100"},
+		{at: "10", written: "11"},
+	} {
+		f, store := newFreshness(), newStore(c.at)
+		f.wrote(webKey, store, c.written)
+		wantStale(t, f, webKey)
+		wantStale(t, f, webKey)
+		store.Bookmark(c.written)
+		wantFresh(t, f, webKey)
+	}
+}
+
+func TestAStoreThatIsAheadOfTheWriteIsFresh(t *testing.T) {
+	f := newFreshness()
+	f.wrote(webKey, newStore("100"), "99")
+	wantFresh(t, f, webKey)
+}
+
+func TestWhatWasSeenOnceIsNotWaitedForAgain(t *testing.T) {
+	f, store := newFreshness(), newStore("10")
+	f.wrote(webKey, store, "10")
+	wantFresh(t, f, webKey)
+	store.Bookmark("1") // an API server restored from a backup
+	wantFresh(t, f, webKey)
+}
+
+func TestOnlyTheLastWriteIsWaitedFor(t *testing.T) {
+	f, store := newFreshness(), newStore("10")
+	f.wrote(webKey, store, "11")
+	f.wrote(webKey, store, "13")
+	store.Bookmark("12")
+	wantStale(t, f, webKey)
+	store.Bookmark("13")
+	wantFresh(t, f, webKey)
+}
+
+func TestEveryStoreIsWaitedFor(t *testing.T) {
+	f := newFreshness()
+	first, second := newStore("10"), newStore("10")
+	f.wrote(webKey, first, "11")
+	f.wrote(webKey, second, "12")
+	first.Bookmark("11")
+	wantStale(t, f, webKey)
+	second.Bookmark("12")
+	wantFresh(t, f, webKey)
+}
+
+func TestVersionsThatCannotBeComparedAreNotWaitedFor(t *testing.T) {
+	for _, c := range []struct{ at, written string }{{"", "10"}, {"10", ""}, {"abc", "10"}, {"10", "abc"}, {"0", "10"}} {
+		f := newFreshness()
+		f.wrote(webKey, newStore(c.at), c.written)
+		wantFresh(t, f, webKey)
+	}
+}
+
+func TestAStoreThatNeverShowsTheWriteIsBelievedAfter30Seconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFreshness()
+		f.wrote(webKey, newStore("10"), "11")
+		time.Sleep(giveUpWaiting - time.Nanosecond)
+		wantStale(t, f, webKey)
+		time.Sleep(time.Nanosecond)
+		wantFresh(t, f, webKey)
+	})
+}
+
+func TestANewWriteBeginsANewWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, store := newFreshness(), newStore("10")
+		f.wrote(webKey, store, "11")
+		time.Sleep(giveUpWaiting - time.Second)
+		f.wrote(webKey, store, "12")
+		time.Sleep(giveUpWaiting - time.Second)
+		wantStale(t, f, webKey)
+	})
+}
+
+func TestAForgottenKeyIsFresh(t *testing.T) {
+	f := newFreshness()
+	f.wrote(webKey, newStore("10"), "11")
+	f.forget(webKey)
+	wantFresh(t, f, webKey)
+}
+
+func TestKeysDoNotWaitForEachOther(t *testing.T) {
+	f, store := newFreshness(), newStore("10")
+	other := cache.NewObjectName("shop", "other")
+	f.wrote(webKey, store, "11")
+	wantFresh(t, f, other)
+	f.forget(other)
+	wantStale(t, f, webKey)
+}
+
+func TestNothingIsKeptOfKeysThatAreFresh(t *testing.T) {
+	f, store := newFreshness(), newStore("10")
+	f.wrote(webKey, store, "10")
+	wantFresh(t, f, webKey)
+	if len(f.written) != 0 {
+		t.Errorf("%d keys are remembered, want none", len(f.written))
+	}
+}
+
+func TestWorkersMayUseItAtTheSameTime(t *testing.T) {
+	f, store := newFreshness(), newStore("10")
+	var workers sync.WaitGroup
+	for _, name := range []string{"a", "b", "c", "d"} {
+		workers.Go(func() {
+			key := cache.NewObjectName("shop", name)
+			for range 1000 {
+				f.wrote(key, store, "10")
+				_ = f.check(key)
+				f.forget(key)
+			}
+		})
+	}
+	workers.Wait()
+}

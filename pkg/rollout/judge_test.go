@@ -1,0 +1,456 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// sight is what is seen for some time: one look every 3 s, or none at all.
+type sight struct {
+	seconds int
+	blind   bool
+	spec    func(*appsv1.DeploymentSpec)
+	status  []appsv1.DeploymentCondition
+	*Evidence
+}
+
+// seeing sees a ReplicaSet of which these are the pods, all that there should be, for so many seconds.
+func seeing(seconds int, pods ...*corev1.Pod) sight {
+	d := &appsv1.Deployment{}
+	d.Spec.Template, d.Spec.Replicas = template("v1"), new(int32(len(pods)))
+	return sight{seconds: seconds, Evidence: evidence(d, pods...)}
+}
+
+func nobodyLooks(seconds int) sight { return sight{seconds: seconds, blind: true} }
+
+func (s sight) set() *appsv1.ReplicaSet { return s.ReplicaSets[0] }
+
+// of says how many pods the new ReplicaSet should have.
+func (s sight) of(pods int32) sight { s.set().Spec.Replicas = &pods; return s }
+
+// available says how many of them the ReplicaSet controller calls so.
+func (s sight) available(pods int32) sight { s.set().Status.AvailableReplicas = pods; return s }
+
+// old adds a ReplicaSet of another template.
+func (s sight) old(pods int32) sight {
+	set := &appsv1.ReplicaSet{}
+	set.Spec.Template, set.Spec.Replicas, set.Status.Replicas = template("v0"), new(pods), pods
+	s.ReplicaSets = append(s.ReplicaSets, set)
+	return s
+}
+
+func (s sight) noSet() sight { s.Evidence = &Evidence{}; return s }
+
+// refusing adds the ReplicaSet controller's word that it cannot create pods.
+func (s sight) refusing(message string) sight {
+	s.set().Status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: message}}
+	return s
+}
+
+// condition adds the Deployment controller's word.
+func (s sight) condition(reason, message string, at time.Time) sight {
+	s.status = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastUpdateTime: metav1.NewTime(at)}}
+	return s
+}
+
+// wanting changes what the Deployment asks for from here on.
+func (s sight) wanting(replicas int32) sight {
+	s.spec = func(spec *appsv1.DeploymentSpec) { spec.Replicas = &replicas }
+	return s
+}
+
+// watched is a move to v1 that is looked at while time passes.
+type watched struct {
+	Move
+	now        time.Time
+	deployment *appsv1.Deployment
+	limits
+}
+
+func (w *watched) see(s sight) {
+	if s.blind {
+		w.now = w.now.Add(time.Duration(s.seconds) * time.Second)
+		return
+	}
+	if s.spec != nil {
+		s.spec(&w.deployment.Spec)
+	}
+	w.deployment.Status.Conditions = s.status
+	for range s.seconds / 3 {
+		w.now = w.now.Add(lookEvery)
+		w.Move = w.look(w.deployment, s.Evidence, w.limits, w.now, lookEvery)
+		if w.Phase == PhaseFailed || w.Phase == PhaseUp {
+			return
+		}
+	}
+}
+
+func (w *watched) stands() string {
+	switch w.Phase {
+	case PhaseFailed:
+		return "Failed " + w.Failure.Reason
+	case PhaseAbsent:
+		who, _, _ := strings.Cut(w.Absent, ",")
+		return "Absent " + strings.TrimPrefix(who, "the ")
+	default:
+		return string(w.Phase)
+	}
+}
+
+// watching begins a move of a Deployment with so many replicas, with the default guard.
+func watching(replicas int32) *watched {
+	r := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Attempt: Attempt{Number: 1}}
+	r.Name, r.CreationTimestamp = "web-1", metav1.NewTime(noon)
+	w := &watched{Move: newMove(r, noon, noon), now: noon, deployment: &appsv1.Deployment{}}
+	w.limits = limitsOf(&v1alpha1.GuardedDeployment{}, false)
+	w.deployment.Spec.Template, w.deployment.Spec.Replicas = template("v1"), &replicas
+	return w
+}
+
+// The kinds of pods that the stories are about.
+var (
+	up       = func(name string) *corev1.Pod { return pod(name, isReady) }
+	starting = func(name string) *corev1.Pod { return pod(name) }
+	crashed  = func(name string, times int32) *corev1.Pod {
+		return pod(name, restarted(times), waits("CrashLoopBackOff"), exited(1, "boom"))
+	}
+	pulling   = func(name string) *corev1.Pod { return pod(name, waits("ErrImagePull")) }
+	unlooked  = func(name string) *corev1.Pod { return pod(name, func(p *corev1.Pod) { p.Spec.NodeName = "" }) }
+	homeless  = func(name string) *corev1.Pod { return pod(name, unschedulable) }
+	initCrash = func(name string, times int32) *corev1.Pod {
+		return pod(name, waits("PodInitializing"), func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = crashed(name, times).Status.ContainerStatuses
+			p.Status.InitContainerStatuses[0].Name = "migrate"
+		})
+	}
+	onItsWay = func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} }
+	evicted  = func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }
+)
+
+func unschedulable(p *corev1.Pod) {
+	p.Spec.NodeName = ""
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes"}}
+}
+
+func changed(p *corev1.Pod, is ...func(*corev1.Pod)) *corev1.Pod {
+	for _, change := range is {
+		change(p)
+	}
+	return p
+}
+
+// With the default guard: 3 restarts, stuck after 120 s, a soak of 30 s, a deadline of 600 s. 1 replica unless said.
+func TestJudge(t *testing.T) {
+	fresh := func(w *watched) { w.Fresh = true }
+	arrival := func(w *watched) { w.limits.arrival = true }
+	replicas := func(n int32) func(*watched) { return func(w *watched) { w.deployment.Spec.Replicas = &n } }
+	minReady := func(seconds int32) func(*watched) {
+		return func(w *watched) { w.deployment.Spec.MinReadySeconds = seconds }
+	}
+	maxRestarts := func(n int32) func(*watched) { return func(w *watched) { w.limits.maxRestarts = n } }
+	scenes := func(s ...sight) []sight { return s }
+	repeat := func(times int, s ...sight) (all []sight) {
+		for range times {
+			all = append(all, s...)
+		}
+		return all
+	}
+
+	for _, row := range []struct {
+		name   string
+		move   func(*watched)
+		scenes []sight
+		want   string
+	}{
+		// Good.
+		{"a release that comes up soaks first", nil, scenes(seeing(30, up("a"))), "Soaking"},
+		{"a release that soaked is up", nil, scenes(seeing(33, up("a"))), "Up"},
+		{"a soak that is interrupted begins again", nil, scenes(seeing(27, up("a")), seeing(3, starting("a")), seeing(30, up("a"))), "Soaking"},
+		{"a release is not up beside old pods", nil, scenes(seeing(60, up("a")).old(1)), "Absent Deployment controller"},
+		{"a release is not up with too few pods", replicas(3), scenes(seeing(27, up("a"), up("b")).of(3)), "Progressing"},
+		{"a release at no replicas is never up", replicas(0), scenes(seeing(60)), "Absent Deployment controller"},
+		{"a release that others only call available is not up", nil, scenes(seeing(60, starting("a")).available(1)), "Progressing"},
+		{"a release that is ready but not yet available is not up", minReady(20), scenes(seeing(27, up("a")).available(0)), "Progressing"},
+		{"a rollback need not soak", arrival, scenes(seeing(3, up("a"))), "Up"},
+
+		// Failed, by evidence.
+		{"a crash loop fails", fresh, scenes(seeing(3, crashed("a", 4))), "Failed CrashLoop"},
+		{"as many restarts as are tolerated do not", fresh, scenes(seeing(540, crashed("a", 3))), "Progressing"},
+		{"a crash loop of an init container fails", fresh, scenes(seeing(3, initCrash("a", 4))), "Failed CrashLoop"},
+		{"a second pod's crash loop fails", fresh, scenes(seeing(3, up("a"), crashed("b", 4))), "Failed CrashLoop"},
+		{"no restart is tolerated at 0", maxRestarts(0), scenes(seeing(3, starting("a")), seeing(3, crashed("a", 1))), "Failed CrashLoop"},
+		{"restarts from before the move do not count", nil, scenes(seeing(540, crashed("a", 100))), "Progressing"},
+		{"restarts since then do", nil, scenes(seeing(3, crashed("a", 100)), seeing(3, crashed("a", 104))), "Failed CrashLoop"},
+		{"all restarts of a pod created since count", nil, scenes(seeing(3, crashed("a", 100)), seeing(3, crashed("b", 4))), "Failed CrashLoop"},
+		{"all restarts count where there was no pod", nil, scenes(seeing(3).of(1), seeing(3, crashed("b", 4))), "Failed CrashLoop"},
+		{"restarts count though the pod is ready in between", nil, scenes(seeing(3, up("a")).old(1), seeing(3, changed(up("a"), restarted(2))).old(1),
+			seeing(3, changed(up("a"), restarted(4))).old(1), seeing(3, crashed("a", 4)).old(1)), "Failed CrashLoop"},
+		{"a dependency that comes late is no failure (F12)", nil, scenes(seeing(60, crashed("a", 1)), seeing(60, crashed("a", 3)), seeing(33, changed(up("a"), restarted(3)))), "Up"},
+		{"an image that cannot be pulled fails in time", nil, scenes(seeing(123, pulling("a"))), "Failed ImagePull"},
+		{"and not before", nil, scenes(seeing(120, pulling("a"))), "Progressing"},
+		{"both errors of a pull are one", nil, append(repeat(20, seeing(3, pulling("a")), seeing(3, pod("a", waits("ImagePullBackOff")))), seeing(3, pulling("a"))), "Failed ImagePull"},
+		{"a registry's hiccup is no failure (F11)", nil, append(repeat(4, seeing(90, pulling("a")), seeing(3, starting("a"))), seeing(33, up("a"))), "Up"},
+		{"a configuration error fails in time", nil, scenes(seeing(123, pod("a", waits("CreateContainerConfigError")))), "Failed ContainerConfig"},
+		{"any other reason to wait is none", nil, scenes(seeing(540, pod("a", waits("ContainerCreating")))), "Progressing"},
+
+		// Failed, by deadline.
+		{"a pod that never gets ready fails at the deadline", nil, scenes(seeing(603, starting("a"))), "Failed DeadlineExceeded"},
+		{"and not before", nil, scenes(seeing(600, starting("a"))), "Progressing"},
+		{"a pod that fits on no node fails at the deadline", nil, scenes(seeing(606, homeless("a"))), "Failed DeadlineExceeded"},
+		{"pods over the quota fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: exceeded quota: q")), "Failed QuotaExceeded"},
+		{"pods that are forbidden fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: violates PodSecurity")), "Failed PodsForbidden"},
+		{"pods that cannot be created fail at the deadline", nil, scenes(seeing(606).of(1).refusing("webhook: no route to host")), "Failed DeadlineExceeded"},
+		{"a refusal of long ago is none", nil, scenes(seeing(630, unlooked("a")).of(1).refusing("exceeded quota")), "Absent scheduler"},
+		{"a ReplicaSet that is refused fails at the deadline (T5)", nil, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "exceeded quota: rs", noon)), "Failed QuotaExceeded"},
+		{"one that was refused before the revision was recorded does not", nil,
+			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "exceeded quota: rs", noon.Add(-time.Minute))), "Absent Deployment controller"},
+		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
+		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Up"},
+		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("a")).old(1)), "Progressing"},
+		{"a pod created again is no progress", nil, append(repeat(66, seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c"))), seeing(9, starting("d"))), "Failed DeadlineExceeded"},
+		{"a pod ready again is no progress", replicas(2), append(repeat(100, seeing(3, up("a"), starting("b")), seeing(3, starting("a"), starting("b"))), seeing(9, starting("a"), starting("b"))), "Failed DeadlineExceeded"},
+		{"readiness that comes and goes is not waited for until it stays (F10)", minReady(30), repeat(120, seeing(6, starting("a")), seeing(6, up("a")).available(0)), "Failed DeadlineExceeded"},
+		{"a rollback fails by deadline", arrival, scenes(seeing(606, crashed("a", 9))), "Failed DeadlineExceeded"},
+		{"and by nothing else", arrival, scenes(seeing(540, crashed("a", 1)), seeing(30, crashed("a", 9))), "Progressing"},
+		{"nobody looked, so nobody is blamed", nil, scenes(seeing(300, starting("a")), nobodyLooks(86400), seeing(180, starting("a"))), "Progressing"},
+		{"at most a minute counts of a time nobody looked", nil, scenes(seeing(300, starting("a")), nobodyLooks(86400), seeing(246, starting("a"))), "Failed DeadlineExceeded"},
+
+		// Somebody is absent.
+		{"no ReplicaSet: the Deployment controller is absent", nil, scenes(seeing(7200).noSet()), "Absent Deployment controller"},
+		{"it is not called absent at once", nil, scenes(seeing(27).noSet()), "Progressing"},
+		{"no pods: the ReplicaSet controller is absent", nil, scenes(seeing(7200).of(1)), "Absent ReplicaSet controller"},
+		{"a pod nobody gave a node: the scheduler is absent", nil, scenes(seeing(7200, unlooked("a"))), "Absent scheduler"},
+		{"nothing goes on: the Deployment controller is absent", replicas(3), scenes(seeing(7200, up("a")).old(3)), "Absent Deployment controller"},
+		{"ready, and nobody says so: a controller is absent", replicas(1), scenes(seeing(7200, up("a")).available(0)), "Absent Deployment controller"},
+		{"the Deployment controller comes back", nil, scenes(seeing(7200).noSet(), seeing(540, starting("a")), seeing(33, up("a"))), "Up"},
+		{"the ReplicaSet controller comes back", nil, scenes(seeing(7200).of(1), seeing(540, starting("a")), seeing(33, up("a"))), "Up"},
+		{"the scheduler comes back", nil, scenes(seeing(7200, unlooked("a")), seeing(540, starting("a")), seeing(33, up("a"))), "Up"},
+		{"the controllers come back, and a pod is lost", replicas(2), scenes(seeing(3, starting("a")).old(2), seeing(7200, up("a")).old(1),
+			seeing(540, starting("c")).old(1), seeing(3, up("c")).old(1), seeing(33, up("c"), up("d"))), "Up"},
+		{"a release fails after everybody is back", nil, scenes(seeing(7200, unlooked("a")), seeing(606, starting("a"))), "Failed DeadlineExceeded"},
+
+		// What does not count.
+		{"old pods never count", fresh, scenes(seeing(30, up("a")).old(3)), "Progressing"},
+		{"pods on their way out do not count", fresh, scenes(seeing(33, up("a"), changed(crashed("b", 9), onItsWay), changed(pulling("c"), onItsWay))), "Up"},
+		{"evicted pods do not count", fresh, scenes(seeing(33, up("a"), changed(crashed("b", 9), evicted))), "Up"},
+		{"ready pods on their way out do not count either", nil, scenes(seeing(27, changed(up("a"), onItsWay)).of(1)), "Progressing"},
+
+		// The soak.
+		{"a crash loop in the soak fails", nil, scenes(seeing(9, up("a")), seeing(3, crashed("a", 4))), "Failed CrashLoop"},
+		{"restarts in the soak fail, though the pod is ready", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(4)))), "Failed UnhealthyInSoak"},
+		{"restarts from before the soak do not", nil, scenes(seeing(3, starting("a")), seeing(33, changed(up("a"), restarted(4)))), "Up"},
+		{"a pod that is unready for long in the soak fails", nil, scenes(seeing(9, up("a")), seeing(123, starting("a"))), "Failed UnhealthyInSoak"},
+		{"and not before", nil, scenes(seeing(9, up("a")), seeing(120, starting("a"))), "Progressing"},
+		{"a pod that comes and goes in the soak fails in the end", nil, repeat(40, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
+		{"a pod lost in the soak makes it begin again", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(30, up("b"))), "Soaking"},
+		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
+		{"a pod lost in the soak while the scheduler is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200, unlooked("b")), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
+		{"a pod lost in the soak while the ReplicaSet controller is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200).of(1), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
+		{"a pod lost in the soak that fits on no node is one", nil, scenes(seeing(27, up("a")), seeing(123, homeless("b"))), "Failed UnhealthyInSoak"},
+
+		// Scale.
+		{"asking for more pods sets the deadline back", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a"), starting("b")).wanting(2)), "Progressing"},
+		{"asking for more pods in the soak is a rollout again", nil, scenes(seeing(27, up("a")), seeing(540, up("a"), starting("b")).wanting(2), seeing(33, up("a"), up("b"))), "Up"},
+		{"asking for fewer is no failure", replicas(3), scenes(seeing(540, starting("a"), starting("b"), starting("c")), seeing(33, up("a")).wanting(1)), "Up"},
+		{"asking for none judges nothing", nil, scenes(seeing(9, up("a")), seeing(60).wanting(0)), "Absent Deployment controller"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := watching(1)
+			if row.move != nil {
+				row.move(w)
+			}
+			for _, scene := range row.scenes {
+				if w.see(scene); w.Phase == PhaseFailed || w.Phase == PhaseUp {
+					break
+				}
+			}
+			if got := w.stands(); got != row.want {
+				t.Errorf("after %s: %s, want %s (%s)", w.now.Sub(noon), got, row.want, w.Failure.Message)
+			}
+		})
+	}
+}
+
+// Whatever the Deployment controller says of a rollout, true, stale or false (T1 to T4), the judge does not change its
+// mind: what fails without the word fails with it, at the same look, and what does not does not.
+func TestTheJudgeDoesNotListenToConditions(t *testing.T) {
+	stories := map[string][]sight{
+		"T1 the exceeded deadline of the template before": {seeing(30, starting("a")).old(1), seeing(33, up("a"))},
+		"T2 the completion of the template before":        {seeing(9).noSet().old(1), seeing(606, starting("a"))},
+		"T3 an exceeded deadline that never comes":        {seeing(606).of(1).refusing("exceeded quota")},
+		"T4 an exceeded deadline after downtime":          {seeing(3, starting("a")), nobodyLooks(900), seeing(30, starting("a")), seeing(33, up("a"))},
+		"a crash loop":                                    {seeing(3, starting("a")), seeing(3, crashed("a", 4))},
+		"an absent scheduler":                             {seeing(900, unlooked("a"))},
+		"a failure in the soak":                           {seeing(9, up("a")), seeing(123, starting("a"))},
+	}
+	tell := func(story []sight, condition appsv1.DeploymentCondition, observed int64) string {
+		w := watching(1)
+		w.deployment.Generation = 2
+		w.deployment.Status.ObservedGeneration = observed
+		w.deployment.Status.UpdatedReplicas, w.deployment.Status.AvailableReplicas = 1, 1
+		var told strings.Builder
+		for _, s := range story {
+			s.status = []appsv1.DeploymentCondition{condition}
+			if w.Phase != PhaseFailed && w.Phase != PhaseUp {
+				w.see(s)
+			}
+			fmt.Fprintf(&told, "%s: %s\n", w.now.Sub(noon), w.stands())
+		}
+		return told.String()
+	}
+	for name, story := range stories {
+		want := tell(story, appsv1.DeploymentCondition{}, 2)
+		for _, reason := range []string{"", "NewReplicaSetCreated", "ReplicaSetUpdated", "NewReplicaSetAvailable", "ProgressDeadlineExceeded", "ReplicaSetCreateError", "DeploymentPaused", "DeploymentResumed"} {
+			for _, status := range []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown} {
+				for observed := range int64(3) {
+					said := appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: status, Reason: reason, LastUpdateTime: metav1.NewTime(noon.Add(time.Hour))}
+					if diff := cmp.Diff(want, tell(story, said, observed)); diff != "" {
+						t.Errorf("%s, with %s=%s: -without +with\n%s", name, reason, status, diff)
+					}
+				}
+			}
+		}
+	}
+}
+
+// T5: a ReplicaSet that is refused shows in the condition alone. That is the one word that counts, and only while there
+// is no ReplicaSet, for the whole deadline.
+func TestAReplicaSetThatIsRefusedIsTheOneWordThatCounts(t *testing.T) {
+	w := watching(1)
+	w.see(seeing(300).noSet().condition("ReplicaSetCreateError", "exceeded quota", noon))
+	w.see(seeing(33, up("a")).condition("ReplicaSetCreateError", "exceeded quota", noon))
+	if w.Phase != PhaseUp {
+		t.Errorf("the quota was raised in time, and the release: %s", w.stands())
+	}
+}
+
+// The evidence names what a person looks for first.
+func TestEvidenceIsCaptured(t *testing.T) {
+	w := watching(1)
+	w.Fresh = true
+	w.see(seeing(3, pod("a", restarted(4), waits("CrashLoopBackOff"), exited(7, "no database\x1b[31m\nat db:5432"))))
+	want := v1alpha1.Failure{Reason: "CrashLoop", Pod: "a", Container: "web", ExitCode: new(int32(7)),
+		Message: "container web of pod a exited with code 7, after 4 restarts: no database [31m at db:5432"}
+	if diff := cmp.Diff(want, w.Failure); diff != "" {
+		t.Errorf("crash (-want +got):\n%s", diff)
+	}
+	for _, row := range []struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		{pulling("a"), "container web of pod a cannot start: ErrImagePull: as the kubelet says"},
+		{starting("a"), "pod a is not ready: container web is not ready"},
+		{homeless("a"), "pod a fits on no node: 0/3 nodes"},
+		{crashed("a", 1), "pod a is not ready: container web waits: CrashLoopBackOff: boom"},
+		{initCrash("a", 1), "pod a is not ready: container migrate waits: CrashLoopBackOff: boom"},
+		{pod("a", waits("ContainerCreating")), "pod a is not ready: container web waits: ContainerCreating: as the kubelet says"},
+		{pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses = nil }), "pod a is not ready: nothing is known of its containers"},
+	} {
+		w := watching(1)
+		w.see(seeing(900, row.pod))
+		if w.Failure.Message != row.want {
+			t.Errorf("got  %q\nwant %q", w.Failure.Message, row.want)
+		}
+	}
+	for _, row := range []struct {
+		end  *corev1.ContainerStateTerminated
+		want string
+	}{
+		{nil, "container web of pod a keeps ending, after 4 restarts: as the kubelet says"},
+		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}, "container web of pod a exited with code 137 (OOMKilled), after 4 restarts: as the kubelet says"},
+		{&corev1.ContainerStateTerminated{Reason: "Completed"}, "container web of pod a exited with code 0, after 4 restarts: as the kubelet says"},
+	} {
+		p := crashed("a", 4)
+		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = row.end
+		w := watching(1)
+		w.Fresh = true
+		if w.see(seeing(3, p)); w.Failure.Message != row.want {
+			t.Errorf("got  %q\nwant %q", w.Failure.Message, row.want)
+		}
+	}
+	p := pod("a", restarted(4), func(p *corev1.Pod) {
+		p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 3, Message: "just now"}
+	})
+	w = watching(1)
+	w.Fresh = true
+	if w.see(seeing(3, p)); *w.Failure.ExitCode != 3 || !strings.HasSuffix(w.Failure.Message, "just now") {
+		t.Errorf("the end that was just now: %+v", w.Failure)
+	}
+}
+
+// Every reason for which the kubelet waits for a person is known by its family.
+func TestStuckReasons(t *testing.T) {
+	for reason, family := range stuckReasons {
+		w := watching(1)
+		if w.see(seeing(123, pod("a", waits(reason)))); w.Failure.Reason != family {
+			t.Errorf("%s: %s", reason, w.stands())
+		}
+	}
+}
+
+// The Deployment controller uses the oldest of the ReplicaSets with the template, and so does the judge.
+func TestTheCurrentReplicaSetIsTheOldestWithTheTemplate(t *testing.T) {
+	set := func(name, image string, age int) *appsv1.ReplicaSet {
+		s := &appsv1.ReplicaSet{}
+		s.Name, s.UID, s.CreationTimestamp = name, types.UID(name), metav1.NewTime(noon.Add(-time.Duration(age)*time.Hour))
+		s.Spec.Template = template(image)
+		s.Spec.Template.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = name
+		return s
+	}
+	d := &appsv1.Deployment{}
+	d.Spec.Template = template("v1")
+	for _, row := range []struct {
+		sets []*appsv1.ReplicaSet
+		want string
+	}{
+		{nil, ""},
+		{[]*appsv1.ReplicaSet{set("a", "v0", 1)}, ""},
+		{[]*appsv1.ReplicaSet{set("a", "v0", 3), set("b", "v1", 1), set("c", "v1", 2)}, "c"},
+		{[]*appsv1.ReplicaSet{set("c", "v1", 1), set("b", "v1", 1)}, "b"},
+	} {
+		got := ""
+		if current := CurrentReplicaSet(d, row.sets); current != nil {
+			got = current.Name
+		}
+		if got != row.want {
+			t.Errorf("got %q, want %q", got, row.want)
+		}
+	}
+	if d.Spec.Template.Labels == nil || len(d.Spec.Template.Labels) != 1 {
+		t.Errorf("the Deployment was changed: %v", d.Spec.Template.Labels)
+	}
+}
+
+// A look is a value: looking changes nothing of what was.
+func TestALookChangesNothingBefore(t *testing.T) {
+	w := watching(2)
+	sights := []sight{seeing(3, starting("a")), seeing(3, up("a"), crashed("b", 1)), seeing(3, up("a"), up("b")), seeing(3, up("a"), pulling("b"))}
+	for _, s := range sights {
+		before := fmt.Sprintf("%+v", w.Move)
+		old := w.Move
+		w.see(s)
+		if after := fmt.Sprintf("%+v", old); before != after {
+			t.Errorf("before: %s\nafter:  %s", before, after)
+		}
+	}
+}
+
+// A clock that goes back (it never does: Go's is monotonic) makes no failure and no hang.
+func TestAClockThatGoesBack(t *testing.T) {
+	w := watching(1)
+	w.see(seeing(9, up("a")))
+	w.now = w.now.Add(-time.Hour)
+	if w.see(seeing(45, up("a"))); w.Phase != PhaseUp {
+		t.Errorf("the release: %s", w.stands())
+	}
+}
