@@ -180,13 +180,13 @@ func TestAThousandFailingKeysShareNoBucketOfRetries(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const objects = 1000
 		failed := map[string]bool{}
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			if r.String() == "create controllerrevisions" && !failed[r.name] {
 				failed[r.name] = true
 				return apierrors.NewInternalError(fmt.Errorf("not now"))
 			}
 			return carryOut()
-		}
+		})
 		w.node.switchOff(true)
 		for i := range objects {
 			add(w, webshop(fmt.Sprintf("web-%d", i), "web:1"))
@@ -205,12 +205,12 @@ func TestAThousandFailingKeysShareNoBucketOfRetries(t *testing.T) {
 
 func TestAFailingKeyDoesNotDelayAnother(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			if r.name == "broken" && r.writes() {
 				return apierrors.NewInternalError(fmt.Errorf("always"))
 			}
 			return carryOut()
-		}
+		})
 		add(w, webshop("broken", "web:1"))
 		w.pass(10*time.Minute + 100*time.Millisecond)
 		add(w, webshop("web", "web:1"))
@@ -221,12 +221,12 @@ func TestAFailingKeyDoesNotDelayAnother(t *testing.T) {
 
 func TestAFailureIsRetriedAfter5MillisecondsDoublingUpTo30Seconds(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			if r.writes() {
 				return apierrors.NewInternalError(fmt.Errorf("always"))
 			}
 			return carryOut()
-		}
+		})
 		add(w, webshop("web", "web:1"))
 		w.pass(10 * time.Minute)
 		var pauses []time.Duration
@@ -248,12 +248,12 @@ func TestAFailureIsRetriedAfter5MillisecondsDoublingUpTo30Seconds(t *testing.T) 
 func TestRunReturnsOnlyAfterASyncThatHadBegun(t *testing.T) {
 	inEmptyWorld(t, func(w *world) {
 		belay := w.startBelay()
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			if r.resource == "deployments" && r.writes() {
 				time.Sleep(2 * time.Second)
 			}
 			return carryOut()
-		}
+		})
 		add(w, webshop("web", "web:1"))
 		w.pass(time.Second)
 		belay.stop()
@@ -274,12 +274,12 @@ func TestABacklogIsNotWorkedOffAfterTheEnd(t *testing.T) {
 			add(w, webshop(fmt.Sprintf("web-%d", i), "web:1"))
 		}
 		belay := w.startBelay()
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			if r.writes() {
 				belay.terminate()
 			}
 			return carryOut()
-		}
+		})
 		w.pass(time.Second)
 		belay.stop()
 		if begun := len(w.requested("create", "controllerrevisions")); begun > 50 {
@@ -290,7 +290,7 @@ func TestABacklogIsNotWorkedOffAfterTheEnd(t *testing.T) {
 
 func TestBelayCanBeStoppedBeforeItsCachesAreFilled(t *testing.T) {
 	inEmptyWorld(t, func(w *world) {
-		w.intercept = func(request, func() error) error { return apierrors.NewInternalError(fmt.Errorf("not now")) }
+		w.intercept(func(request, func() error) error { return apierrors.NewInternalError(fmt.Errorf("not now")) })
 		belay := w.startBelay()
 		w.pass(time.Minute)
 		belay.mayFail = true

@@ -106,13 +106,13 @@ func TestAnErrorThatPassesChangesNothingInTheEnd(t *testing.T) {
 			t.Run(what+"/"+why, func(t *testing.T) {
 				inWorld(t, func(w *world) {
 					failures := 0
-					w.intercept = func(r request, carryOut func() error) error {
+					w.intercept(func(r request, carryOut func() error) error {
 						if is(r) && failures < 3 {
 							failures++
 							return err
 						}
 						return carryOut()
-					}
+					})
 					tellStory(w)
 					wantTheEnding(w)
 					if failures == 0 {
@@ -128,12 +128,12 @@ func TestAnAnswerThatIsLostIsNoReasonToWriteTwice(t *testing.T) {
 	for what, is := range everyWrite {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.intercept = func(r request, carryOut func() error) error {
+				w.intercept(func(r request, carryOut func() error) error {
 					if err := carryOut(); err != nil || !is(r) {
 						return err
 					}
 					return errors.New("http2: client connection lost")
-				}
+				})
 				tellStory(w)
 				wantTheEnding(w)
 			})
@@ -146,13 +146,13 @@ func TestAConflictIsRetriedQuietly(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				failed := false
-				w.intercept = func(r request, carryOut func() error) error {
+				w.intercept(func(r request, carryOut func() error) error {
 					if is(r) && !failed {
 						failed = true
 						return passing["conflict"]
 					}
 					return carryOut()
-				}
+				})
 				tellStory(w)
 				if strings.Contains(w.logged(), "Sync failed") {
 					t.Error("the conflict was logged as a failure")
@@ -208,12 +208,12 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 					} else {
 						add(w, webshop("web", "web:1"))
 					}
-					w.intercept = func(r request, carryOut func() error) error {
+					w.intercept(func(r request, carryOut func() error) error {
 						if everyWrite[write](r) {
 							return refusal.err
 						}
 						return carryOut()
-					}
+					})
 					release(w, "web", "web:2")
 					w.pass(time.Second)
 					wantStatus(w, "web", "Ready=False "+refusal.reason)
@@ -225,7 +225,7 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 					}
 					wantOnce(w, "Warning "+refusal.reason)
 
-					w.intercept = nil
+					w.intercept(nil)
 					release(w, "web", "web:3")
 					w.pass(40 * time.Second)
 					wantStatus(w, "web", "Ready=True RolledOut")
@@ -237,15 +237,15 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 
 func TestARefusalThatIsLiftedIsNoticedAfterFiveMinutes(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			if everyWrite["create the Deployment"](r) {
 				return deniedByPolicy()
 			}
 			return carryOut()
-		}
+		})
 		add(w, webshop("web", "web:1"))
 		w.pass(time.Minute)
-		w.intercept = nil
+		w.intercept(nil)
 		w.pass(3*time.Minute + 59*time.Second)
 		wantStatus(w, "web", "Ready=False Denied")
 		w.pass(40 * time.Second)
@@ -259,12 +259,12 @@ func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
 		for why, refusal := range refusals {
 			t.Run(write+"/"+why, func(t *testing.T) {
 				inWorld(t, func(w *world) {
-					w.intercept = func(r request, carryOut func() error) error {
+					w.intercept(func(r request, carryOut func() error) error {
 						if everyWrite[write](r) {
 							return refusal.err
 						}
 						return carryOut()
-					}
+					})
 					g := webshop("web", "web:1")
 					g.Spec.RevisionHistoryLimit = new(int32(0))
 					add(w, g)
@@ -279,7 +279,7 @@ func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
 					if tries := len(w.asked(everyWrite[write])); tries > 22 {
 						t.Errorf("%d tries in 10 minutes, want one every 30 seconds", tries)
 					}
-					w.intercept = nil
+					w.intercept(nil)
 					w.pass(10 * time.Minute)
 					wantStatus(w, "web", "Ready=True RolledOut")
 				})
@@ -290,12 +290,12 @@ func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
 
 func TestTheStatusIsWrittenAlthoughPruningFails(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			if everyWrite["prune a revision"](r) {
 				return forbidden("policy")
 			}
 			return carryOut()
-		}
+		})
 		tellStory(w)
 		wantStatus(w, "web", "Ready=True RolledOut")
 	})

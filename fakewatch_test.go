@@ -86,3 +86,20 @@ func (c *cluster) letGo(resource string) {
 		w.deliver()
 	}
 }
+
+// compact forgets what changed: no watch can resume at a version before now.
+func (c *cluster) compact() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expired = c.version
+}
+
+// cut ends every watch. The clients open them again, or list anew if that is not possible.
+func (c *cluster) cut() {
+	c.mu.Lock()
+	open := slices.Clone(c.watches)
+	c.mu.Unlock()
+	for _, w := range open {
+		w.Stop()
+	}
+}

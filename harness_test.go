@@ -48,9 +48,18 @@ type world struct {
 	*cluster
 	t    *testing.T
 	node *node
-	// intercept stands between Belay and the API server; by default every request is carried out.
-	intercept func(r request, carryOut func() error) error
-	logger    klog.Logger
+	logger klog.Logger
+
+	interceptor  atomic.Pointer[interceptor]
+	intercepting sync.Mutex // one request at a time
+}
+
+// interceptor decides what becomes of a request: whether it is carried out, and what Belay hears of it.
+type interceptor func(r request, carryOut func() error) error
+
+// intercept puts do between Belay and the API server, in place of what was there before; nil carries everything out.
+func (w *world) intercept(do interceptor) {
+	w.interceptor.Store(&do)
 }
 
 // inWorld runs test in a bubble, in a world with one running Belay.
@@ -128,13 +137,16 @@ func (w *world) startBelay() *belay {
 }
 
 func (p *belay) intercept(r request, carryOut func() error) error {
+	do := p.world.interceptor.Load()
 	switch {
 	case p.dead.Load():
 		return fmt.Errorf("dial tcp: connect: connection refused")
-	case p.world.intercept == nil:
+	case do == nil || *do == nil:
 		return carryOut()
 	}
-	return p.world.intercept(r, carryOut)
+	p.world.intercepting.Lock()
+	defer p.world.intercepting.Unlock()
+	return (*do)(r, carryOut)
 }
 
 // logged returns what Belay has logged.

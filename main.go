@@ -42,7 +42,7 @@ func main() {
 	defer stop()
 	err := run(ctx, parseFlags())
 	klog.Flush()
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // To be stopped is no failure, also in the middle of starting.
 		fmt.Fprintln(os.Stderr, "belay:", err)
 		os.Exit(1)
 	}

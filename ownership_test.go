@@ -89,7 +89,7 @@ func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 		t.Run(whose, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				forged := false
-				w.intercept = func(r request, carryOut func() error) error {
+				w.intercept(func(r request, carryOut func() error) error {
 					if r.String() == "create controllerrevisions" && !forged {
 						forged = true
 						theirs := copied(r.object.(*appsv1.ControllerRevision))
@@ -97,7 +97,7 @@ func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 						add(w, theirs)
 					}
 					return carryOut()
-				}
+				})
 				add(w, webshop("web", "web:1"))
 				w.pass(40 * time.Second)
 				wantStatus(w, "web", "Ready=True RolledOut")
@@ -115,7 +115,7 @@ func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 func TestARefusedRevisionUnderItsSecondNameIsNoHotLoop(t *testing.T) {
 	inWorld(t, func(w *world) {
 		forged := false
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			switch {
 			case r.String() != "create controllerrevisions":
 			case !forged:
@@ -131,7 +131,7 @@ func TestARefusedRevisionUnderItsSecondNameIsNoHotLoop(t *testing.T) {
 				return deniedByPolicy()
 			}
 			return carryOut()
-		}
+		})
 		add(w, webshop("web", "web:1"))
 		w.pass(10 * time.Minute)
 		wantStatus(w, "web", "Ready=False Denied")

@@ -42,14 +42,18 @@ func preflight(ctx context.Context, server, namespace string, kube kubernetes.In
 	}
 	install, cancel := context.WithTimeout(ctx, installTimeout)
 	defer cancel()
+	var missing error
 	for {
 		err := installed(install, namespace, kube)
 		if err == nil {
 			return nil
 		}
+		if missing == nil || install.Err() == nil { // A look that was cut short has nothing to say.
+			missing = err
+		}
 		select {
 		case <-install.Done():
-			return err
+			return missing
 		case <-time.After(time.Second):
 		}
 	}

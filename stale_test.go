@@ -21,15 +21,15 @@ func TestASyncWaitsForTheCachesToShowItsOwnLastWrite(t *testing.T) {
 	} {
 		t.Run(resource, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.intercept = func(r request, carryOut func() error) error {
+				w.intercept(func(r request, carryOut func() error) error {
 					if r.verb+" "+r.resource == written {
 						w.hold(resource)
 					}
 					return carryOut()
-				}
+				})
 				add(w, webshop("web", "web:1"))
 				w.pass(time.Second)
-				w.intercept = nil
+				w.intercept(nil)
 				w.forgetRequests()
 				w.pass(28 * time.Second)
 				wantSame(t, "requests while the cache lags", map[string]int{}, counts(w.requests))
@@ -51,12 +51,12 @@ func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.
 	} {
 		t.Run(resource, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.intercept = func(r request, carryOut func() error) error {
+				w.intercept(func(r request, carryOut func() error) error {
 					if r.verb+" "+r.resource == written {
 						w.hold(resource)
 					}
 					return carryOut()
-				}
+				})
 				add(w, webshop("web", "web:1"))
 				w.pass(time.Second)
 				w.forgetRequests()
@@ -68,7 +68,7 @@ func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.
 					t.Error("nothing was tried in 10 minutes, want the cache to be believed after 30 s")
 				}
 				wantCalm(w, 300)
-				w.intercept = nil
+				w.intercept(nil)
 				w.letGo(resource)
 				w.pass(2 * time.Minute)
 				wantStatus(w, "web", "Ready=True RolledOut")
@@ -82,14 +82,14 @@ func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.
 
 func TestOurOwnRevisionThatTheCacheMissesIsNotCreatedUnderAnotherName(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.intercept = func(r request, carryOut func() error) error {
+		w.intercept(func(r request, carryOut func() error) error {
 			err := carryOut()
 			if err == nil && r.String() == "create controllerrevisions" {
 				w.hold("controllerrevisions")
 				return errors.New("http2: client connection lost")
 			}
 			return err
-		}
+		})
 		w.hold("controllerrevisions")
 		add(w, webshop("web", "web:1"))
 		w.pass(10 * time.Second)
@@ -189,11 +189,50 @@ func TestARevisionChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) {
 
 // onFirst does something just before the next request of its kind is carried out.
 func (w *world) onFirst(verb, resource string, do func()) {
-	w.intercept = func(r request, carryOut func() error) error {
+	w.intercept(func(r request, carryOut func() error) error {
 		if r.verb == verb && r.resource == resource {
-			w.intercept = nil
+			w.intercept(nil)
 			do()
 		}
 		return carryOut()
-	}
+	})
+}
+
+// A deletion that no watch has shown is found when the informers list anew.
+
+func TestADeploymentThatVanishesBehindABrokenWatchIsCreatedAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.upAndRunning("web")
+		w.hold("deployments")
+		remove[*appsv1.Deployment](w, "web")
+		w.collectGarbage()
+		w.compact()
+		w.cut()
+		w.letGo("deployments")
+		w.pass(2 * time.Minute)
+		wantStatus(w, "web", "Ready=True RolledOut")
+		if w.image("web") != "web:1" {
+			t.Errorf("the Deployment runs %q, want web:1", w.image("web"))
+		}
+	})
+}
+
+func TestAGuardedDeploymentThatVanishesBehindABrokenWatchIsForgotten(t *testing.T) {
+	inEmptyWorld(t, func(w *world) {
+		belay := w.startBelay()
+		w.upAndRunning("web")
+		w.hold("guardeddeployments")
+		remove[*v1alpha1.GuardedDeployment](w, "web")
+		w.collectGarbage()
+		w.compact()
+		w.cut()
+		w.letGo("guardeddeployments")
+		w.forgetRequests()
+		w.pass(2 * time.Minute)
+		wantSame(t, "what was written", []string(nil), w.diary())
+		belay.stop()
+		if len(belay.memories) != 0 || len(belay.fresh.written) != 0 || belay.moving != 0 {
+			t.Errorf("remembered: %v, %v, %d on the move, want nothing", belay.memories, belay.fresh.written, belay.moving)
+		}
+	})
 }

@@ -67,11 +67,12 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 		d.Events = append(d.Events, rollout.PutBack(d.Correction))
 	}
 	c.remember(key, d.Memory)
+	unpruned := c.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
 	if err := c.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
 		return 0, err
 	}
 	c.recordEvents(o.Guarded, d.Events)
-	return d.Recheck, c.pruneRevisions(ctx, d.Prune)
+	return d.Recheck, unpruned
 }
 
 // recordRevision creates or updates the revision that the spec asks for.
@@ -218,6 +219,18 @@ func stillThere(live *appsv1.Deployment, exists bool, o rollout.Observed) error 
 	return nil
 }
 
+// pruneRevisions deletes revisions that nothing refers to any more.
+func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
+	for _, r := range revisions {
+		err := c.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete ControllerRevision %s: %w", r.Name, err)
+		}
+	}
+	return nil
+}
+
 // updateStatus writes the status, if there is one to write.
 func (c *Controller) updateStatus(ctx context.Context, key cache.ObjectName, guarded *v1alpha1.GuardedDeployment, status *v1alpha1.GuardedDeploymentStatus) error {
 	if status == nil {
@@ -238,18 +251,6 @@ func (c *Controller) recordEvents(guarded *v1alpha1.GuardedDeployment, events []
 	for _, e := range events {
 		c.recorder.Eventf(guarded, nil, e.Type, e.Reason, e.Action, "%s", e.Message)
 	}
-}
-
-// pruneRevisions deletes revisions that nothing refers to any more.
-func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
-	for _, r := range revisions {
-		err := c.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
-			Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete ControllerRevision %s: %w", r.Name, err)
-		}
-	}
-	return nil
 }
 
 // refusalOf returns the refusal that err is, nil if it is none. What only a person can mend is a refusal; so is a size

@@ -34,10 +34,13 @@ func Decide(o Observed) Decision {
 
 	d := Decision{Memory: o.Memory}
 	report := s.choose(&d)
+	if d.NeedEvidence || d.NeedRevisions {
+		return Decision{NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions, Memory: o.Memory}
+	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
 		d.Memory.Refusal = Refusal{} // The spec has changed since: what was refused may be tried again.
 	}
-	if d.NeedEvidence || d.NeedRevisions || d.Record != nil || d.Mark != nil {
+	if d.Record != nil || d.Mark != nil {
 		return d
 	}
 	s.prune(&d)

@@ -228,6 +228,12 @@ func TestStories(t *testing.T) {
 			"record v1 as 1", "create v1 x3, Reconciling Progressing, again in 3s", "again in 3s", "mark v1 failed: CrashLoop, attempt 1, again in 3s",
 			"Stalled NoGoodRevision, Warning CrashLoop, Warning NoGoodRevision",
 		}},
+		{"an attempt that is good begins no other move", asking("v1").knows("v1", 1, tried(2, "!", failed)).runs("v1").with(func(s *scene) {
+			s.down()
+			s.cluster = allUp
+		}), []string{
+			"Reconciling Soaking, again in 3s", "again in 3s", "mark v1 good, again in 3s", "Ready RolledOut, Normal RolledOut",
+		}},
 		{"a release that fails on hold", asking("v2").knows("v1", 1, good).runs("v1").hold().with(crash), []string{
 			"record v2 as 2", "run v2 x3, Reconciling Progressing, again in 3s", "again in 3s", "mark v2 failed: CrashLoop, attempt 1, again in 3s",
 			"Stalled Held, Warning CrashLoop, Warning Held",
@@ -599,6 +605,25 @@ func TestEveryConditionFollowsTheGeneration(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Only the pods of a template that never ran before have no past.
+func TestRestartsOfThePastCountOnlyWhereThereIsNone(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		given *scene
+		fresh bool
+	}{
+		{"a new template", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, unjudged), true},
+		{"another attempt", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, tried(2, "!", failed)), false},
+		{"a rollback", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v2"), false},
+		{"a correction", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs" }), false},
+	} {
+		d := Decide(row.given.Observed)
+		if d.Deployment == nil || d.Memory.Move.Fresh != row.fresh || d.Memory.Move.Phase != PhaseProgressing {
+			t.Errorf("%s: %+v", row.name, d.Memory.Move)
+		}
 	}
 }
 

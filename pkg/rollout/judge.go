@@ -119,11 +119,12 @@ func (m Move) UnderWay() bool {
 // look returns the move after a look at new evidence.
 func (m Move) look(d *appsv1.Deployment, e *Evidence, limit limits, now time.Time, every time.Duration) Move {
 	m.clock += instant(max(0, min(now.Sub(m.looked), maxBlind)))
-	m.looked, m.lookAt = now, now.Add(every)
+	m.looked = now
 	current := CurrentReplicaSet(d, e.ReplicaSets)
 	pods := active(e.Pods)
 	seen := count(d, current, e.ReplicaSets, pods)
 	m.remember(pods)
+	m.lookAt = now.Add(m.nextLook(limit, every))
 	m.progress(seen)
 
 	blame := blameFor(d, current, pods, seen, m.recorded)
@@ -222,6 +223,16 @@ func (m *Move) remember(pods []*corev1.Pod) {
 			m.containers[key] = memory
 		}
 	}
+}
+
+// nextLook returns how long until the next look: every, or less when the time of a stuck container is up before.
+func (m Move) nextLook(limit limits, every time.Duration) time.Duration {
+	for _, c := range m.containers {
+		if left := limit.stuck - m.since(c.stuck); !limit.arrival && c.stuck != 0 && left > 0 {
+			every = min(every, left)
+		}
+	}
+	return every
 }
 
 func firstOf(earlier, now instant) instant {

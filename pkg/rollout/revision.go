@@ -103,12 +103,13 @@ func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.Controll
 
 // decode returns nil for an object that cannot be proven to be a revision of guarded, unchanged since it was written.
 func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) *Revision {
+	// What is hashed is what is decoded: of a key that is there twice, a decoder would merge the values.
+	raw := canonical(object.Data.Raw)
 	var data revisionData
-	// What is decoded is what is hashed: of a key that is there twice, a decoder would merge the values.
-	if !metav1.IsControlledBy(object, guarded) || json.Unmarshal(canonical(object.Data.Raw), &data) != nil {
+	if !metav1.IsControlledBy(object, guarded) || json.Unmarshal(raw, &data) != nil {
 		return nil
 	}
-	if !slices.Contains(revisionNames(guarded, object.Data.Raw), object.Name) {
+	if !slices.Contains(revisionNames(guarded, raw), object.Name) {
 		return nil
 	}
 	r := &Revision{ControllerRevision: object, Template: data.Spec.Template, Attempt: Attempt{Number: 1}}
@@ -183,7 +184,7 @@ func newRevision(guarded *v1alpha1.GuardedDeployment, number int64) *appsv1.Cont
 	}
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:            revisionNames(guarded, raw)[0],
+			Name:            revisionNames(guarded, canonical(raw))[0],
 			Namespace:       guarded.Namespace,
 			Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},
 			OwnerReferences: []metav1.OwnerReference{ownerReference(guarded)},
@@ -198,7 +199,7 @@ func newRevision(guarded *v1alpha1.GuardedDeployment, number int64) *appsv1.Cont
 // OtherName returns the name to try after name turned out to be taken by an object that is not this revision, empty if
 // all were tried.
 func OtherName(guarded *v1alpha1.GuardedDeployment, revision *appsv1.ControllerRevision) string {
-	names := revisionNames(guarded, revision.Data.Raw)
+	names := revisionNames(guarded, canonical(revision.Data.Raw))
 	if i := slices.Index(names, revision.Name); i >= 0 && i+1 < len(names) {
 		return names[i+1]
 	}
@@ -211,10 +212,9 @@ func Proven(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 	return decode(guarded, object) != nil
 }
 
-// revisionNames returns the names that a revision with this data may have, in the order in which they are tried. The
-// owner's uid is part of the hash: what an earlier object of the same name left behind never collides.
-func revisionNames(guarded *v1alpha1.GuardedDeployment, raw []byte) []string {
-	data := canonical(raw)
+// revisionNames returns the names that a revision with this canonical data may have, in the order in which they are
+// tried. The owner's uid is part of the hash: what an earlier object of the same name left behind never collides.
+func revisionNames(guarded *v1alpha1.GuardedDeployment, data []byte) []string {
 	names := make([]string, maxCollisions)
 	for collision := range names {
 		names[collision] = revisionName(guarded.Name, guarded.UID, data, collision)

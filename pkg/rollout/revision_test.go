@@ -17,7 +17,7 @@ import (
 )
 
 func TestRevisionNames(t *testing.T) {
-	raw := newRevision(newGuarded("v1"), 1).Data.Raw
+	raw := canonical(newRevision(newGuarded("v1"), 1).Data.Raw)
 	for _, owner := range []string{
 		"web", "web.v2", strings.Repeat("a", 253),
 		strings.Repeat("a", 241) + "." + strings.Repeat("b", 11), // cut right after the dot
@@ -64,7 +64,7 @@ func TestNamesAreTriedInOrder(t *testing.T) {
 		}
 		names = append(names, r.Name)
 	}
-	if diff := cmp.Diff(revisionNames(g, r.Data.Raw), names); diff != "" {
+	if diff := cmp.Diff(revisionNames(g, canonical(r.Data.Raw)), names); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
 	r.Name = "somebody-elses"

@@ -27,6 +27,7 @@ func TestClean(t *testing.T) {
 		{"one more!", 8, "one m..."},
 		{"a\nb\tc\rd\x00e\x7ff\u0085g", 100, "a b c d e f g"},
 		{"\x1b[31mred\x1b[0m", 100, " [31mred [0m"},
+		{"abc\u202edef\u2066 \u2028 \u2029", 100, "abc def     "},
 		{"bad \xff\xfe bytes", 100, "bad \uFFFD bytes"},
 		{"ünïcödé", 100, "ünïcödé"},
 		{"ü" + "ü" + "ü" + "ü", 6, "ü..."}, // four would be 8 bytes: cut before a half one
@@ -38,6 +39,11 @@ func TestClean(t *testing.T) {
 			t.Errorf("Clean(%.20q, %d) = %q, want %q", row.text, row.limit, got, row.want)
 		}
 	}
+}
+
+// unprintable says of what Clean must leave nothing: it would change a terminal, or what a line seems to say.
+func unprintable(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
 }
 
 func FuzzClean(f *testing.F) {
@@ -53,7 +59,7 @@ func FuzzClean(f *testing.F) {
 			t.Errorf("%d bytes of %d", len(got), limit)
 		case !utf8.ValidString(got):
 			t.Errorf("no valid UTF-8: %q", got)
-		case strings.ContainsFunc(got, unicode.IsControl):
+		case strings.ContainsFunc(got, unprintable):
 			t.Errorf("a control character: %q", got)
 		case Clean(got, limit) != got:
 			t.Errorf("cleaned again: %q", Clean(got, limit))
@@ -92,7 +98,7 @@ func TestNothingThatOthersSayBreaksWhatIsWritten(t *testing.T) {
 
 func checkText(t *testing.T, text string, limit int) {
 	t.Helper()
-	if len(text) > limit || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+	if len(text) > limit || !utf8.ValidString(text) || strings.ContainsFunc(text, unprintable) {
 		t.Errorf("%d bytes of %d: %.100q", len(text), limit, text)
 	}
 }

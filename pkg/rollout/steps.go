@@ -99,7 +99,7 @@ func (s *state) watch(d *Decision, r *Revision, arrival bool) Move {
 		d.NeedEvidence = true
 	default:
 		move = move.look(s.Deployment, s.Evidence, limitsOf(s.Guarded, arrival), s.Now, s.LookEvery)
-		d.recheckIn(s.LookEvery)
+		d.recheckIn(move.lookAt.Sub(s.Now))
 	}
 	d.Memory.Move = move
 	return move

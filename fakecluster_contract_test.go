@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+
+	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
+	belayclient "github.com/belay-dev/belay/pkg/generated/clientset/versioned/typed/belay/v1alpha1"
+)
+
+// What the comment of cluster says, as a client sees it. A real API server does the same.
+
+type contract struct {
+	*cluster
+	kube        *kubefake.Clientset
+	deployments appsclient.DeploymentInterface
+	revisions   appsclient.ControllerRevisionInterface
+	guarded     belayclient.GuardedDeploymentInterface
+}
+
+func newContract() contract {
+	c := contract{cluster: newCluster(), kube: kubefake.NewClientset()}
+	belay := belayfake.NewSimpleClientset()
+	carryOut := func(_ request, carryOut func() error) error { return carryOut() }
+	c.serve(&c.kube.Fake, carryOut)
+	c.serve(&belay.Fake, carryOut)
+	c.deployments = c.kube.AppsV1().Deployments(namespace)
+	c.revisions = c.kube.AppsV1().ControllerRevisions(namespace)
+	c.guarded = belay.BelayV1alpha1().GuardedDeployments(namespace)
+	return c
+}
+
+func (c contract) createDeployment(t *testing.T, name string) *appsv1.Deployment {
+	t.Helper()
+	d := deploymentOf(webshop(name, "web:1"))
+	d.Status.Replicas = 5
+	created, err := c.deployments.Create(t.Context(), d, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return created
+}
+
+func TestClusterNumbersWhatIsCreated(t *testing.T) {
+	c := newContract()
+	first, second := c.createDeployment(t, "a"), c.createDeployment(t, "b")
+	g, err := c.guarded.Create(t.Context(), webshop("c", "web:1"), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.UID == "" || first.UID == second.UID || first.CreationTimestamp.IsZero() || first.Generation != 1 || first.Status.Replicas != 0 {
+		t.Errorf("created %+v, status %+v", first.ObjectMeta, first.Status)
+	}
+	wantSame(t, "versions", []string{"1", "2", "3"}, []string{first.ResourceVersion, second.ResourceVersion, g.ResourceVersion})
+	if _, err := c.deployments.Create(t.Context(), first, metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
+		t.Errorf("the same again: %v, want AlreadyExists", err)
+	}
+}
+
+func TestClusterMovesTheGenerationWithTheSpecAndTheAnnotations(t *testing.T) {
+	c := newContract()
+	d := c.createDeployment(t, "web")
+	for _, step := range []struct {
+		change     func()
+		generation int64
+	}{
+		{func() { d.Spec.MinReadySeconds = 5 }, 2},
+		{func() { d.Annotations = map[string]string{"a": "b"} }, 3},
+		{func() { d.Labels = map[string]string{"a": "b"} }, 3},
+		{func() { d.Generation = 99 }, 3},
+	} {
+		step.change()
+		var err error
+		if d, err = c.deployments.Update(t.Context(), d, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if d.Generation != step.generation {
+			t.Errorf("generation %d, want %d", d.Generation, step.generation)
+		}
+	}
+}
+
+func TestClusterKeepsStatusAndSpecApart(t *testing.T) {
+	c := newContract()
+	d := c.createDeployment(t, "web")
+	d.Spec.MinReadySeconds, d.Status.Replicas = 5, 3
+	d, err := c.deployments.UpdateStatus(t.Context(), d, metav1.UpdateOptions{})
+	if err != nil || d.Spec.MinReadySeconds != 0 || d.Status.Replicas != 3 || d.Generation != 1 {
+		t.Errorf("after a write of the status: %v, %+v", err, d)
+	}
+	d.Spec.MinReadySeconds, d.Status.Replicas = 5, 0
+	d, err = c.deployments.Update(t.Context(), d, metav1.UpdateOptions{})
+	if err != nil || d.Spec.MinReadySeconds != 5 || d.Status.Replicas != 3 {
+		t.Errorf("after a write of the spec: %v, %+v", err, d)
+	}
+}
+
+func TestClusterRefusesWhatIsStale(t *testing.T) {
+	c := newContract()
+	stale := c.createDeployment(t, "web")
+	fresh := stale.DeepCopy()
+	fresh.Spec.MinReadySeconds = 5
+	if _, err := c.deployments.Update(t.Context(), fresh, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.deployments.Update(t.Context(), stale, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+		t.Errorf("an old resourceVersion: %v, want a conflict", err)
+	}
+	if _, err := c.deployments.UpdateStatus(t.Context(), stale, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+		t.Errorf("an old resourceVersion in a status: %v, want a conflict", err)
+	}
+	stale.ResourceVersion, stale.UID = "", "another"
+	if _, err := c.deployments.Update(t.Context(), stale, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+		t.Errorf("another uid: %v, want a conflict", err)
+	}
+	stale.UID = ""
+	if _, err := c.deployments.Update(t.Context(), stale, metav1.UpdateOptions{}); err != nil {
+		t.Errorf("no resourceVersion: %v, want an unconditional update", err)
+	}
+	g, _ := c.guarded.Create(t.Context(), webshop("web", "web:1"), metav1.CreateOptions{})
+	g.ResourceVersion = ""
+	if _, err := c.guarded.Update(t.Context(), g, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {
+		t.Errorf("a custom resource without resourceVersion: %v, want it to be invalid", err)
+	}
+	if _, err := c.deployments.Update(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "none", Namespace: namespace}}, metav1.UpdateOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("update of none: %v, want NotFound", err)
+	}
+}
+
+func TestClusterLeavesTheVersionWhenNothingChanges(t *testing.T) {
+	c := newContract()
+	d := c.createDeployment(t, "web")
+	same, err := c.deployments.Update(t.Context(), d.DeepCopy(), metav1.UpdateOptions{})
+	if err != nil || same.ResourceVersion != d.ResourceVersion {
+		t.Errorf("%v, version %s, want %s", err, same.ResourceVersion, d.ResourceVersion)
+	}
+}
+
+func TestClusterDeletesOnItsConditions(t *testing.T) {
+	c := newContract()
+	d := c.createDeployment(t, "web")
+	for _, only := range []metav1.Preconditions{{UID: new(types.UID("another"))}, {ResourceVersion: new("99")}} {
+		if err := c.deployments.Delete(t.Context(), "web", metav1.DeleteOptions{Preconditions: &only}); !apierrors.IsConflict(err) {
+			t.Errorf("delete only %v: %v, want a conflict", only, err)
+		}
+	}
+	if err := c.deployments.Delete(t.Context(), "web", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &d.UID, ResourceVersion: &d.ResourceVersion}}); err != nil {
+		t.Error(err)
+	}
+	if err := c.deployments.Delete(t.Context(), "web", metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("delete again: %v, want NotFound", err)
+	}
+	if again := c.createDeployment(t, "web"); again.UID == d.UID {
+		t.Error("a second life has the uid of the first")
+	}
+}
+
+func TestClusterWaitsForFinalizers(t *testing.T) {
+	c := newContract()
+	d := deploymentOf(webshop("web", "web:1"))
+	d.Finalizers = []string{"wait"}
+	if _, err := c.deployments.Create(t.Context(), d, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.deployments.Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	leaving, err := c.deployments.Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil || leaving.DeletionTimestamp == nil {
+		t.Fatalf("%v, deletionTimestamp %v", err, leaving.DeletionTimestamp)
+	}
+	leaving.Finalizers = nil
+	if _, err := c.deployments.Update(t.Context(), leaving, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.deployments.Get(t.Context(), "web", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("after the last finalizer: %v, want NotFound", err)
+	}
+}
+
+func TestClusterKeepsTheDataOfARevision(t *testing.T) {
+	c := newContract()
+	r := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: namespace}}
+	r.Data.Raw = []byte(`{"a":1}`)
+	r, err := c.revisions.Create(t.Context(), r, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Data.Raw = []byte(`{"a":2}`)
+	if _, err := c.revisions.Update(t.Context(), r, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {
+		t.Errorf("other data: %v, want it to be invalid", err)
+	}
+}
+
+func TestClusterHandsOutCopies(t *testing.T) {
+	c := newContract()
+	c.createDeployment(t, "web").Spec.MinReadySeconds = 5
+	d, _ := c.deployments.Get(t.Context(), "web", metav1.GetOptions{})
+	d.Spec.MinReadySeconds = 6
+	list, _ := c.deployments.List(t.Context(), metav1.ListOptions{})
+	if got := list.Items[0].Spec.MinReadySeconds; got != 0 {
+		t.Errorf("what is stored was changed to %d by a reader", got)
+	}
+}
+
+func TestClusterShowsAWatchWhatMatchesItsSelector(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContract()
+		d := c.createDeployment(t, "web") // version 1
+		opened, err := c.deployments.Watch(t.Context(), metav1.ListOptions{LabelSelector: "a=b", ResourceVersion: "1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer opened.Stop()
+		step := func(change func()) {
+			t.Helper()
+			change()
+			if d, err = c.deployments.Update(t.Context(), d, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect := func(kind watch.EventType, version string) {
+			t.Helper()
+			select {
+			case event := <-opened.ResultChan():
+				if got := event.Object.(*appsv1.Deployment).ResourceVersion; event.Type != kind || got != version {
+					t.Errorf("%s at version %s, want %s at %s", event.Type, got, kind, version)
+				}
+			case <-time.After(time.Second):
+				if kind != "" {
+					t.Errorf("nothing, want %s at %s", kind, version)
+				}
+			}
+		}
+		step(func() { d.Spec.MinReadySeconds = 1 })
+		expect("", "")
+		step(func() { d.Labels = map[string]string{"a": "b"} })
+		expect(watch.Added, "3")
+		step(func() { d.Spec.MinReadySeconds = 2 })
+		expect(watch.Modified, "4")
+		step(func() { d.Labels = nil })
+		expect(watch.Deleted, "5")
+		c.hold("deployments")
+		step(func() { d.Labels = map[string]string{"a": "b"} })
+		expect("", "")
+		c.letGo("deployments")
+		expect(watch.Added, "6")
+	})
+}
+
+func TestClusterLetsAWatchResume(t *testing.T) {
+	c := newContract()
+	c.createDeployment(t, "a")
+	c.createDeployment(t, "b")
+	opened, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Stop()
+	if event := <-opened.ResultChan(); event.Object.(*appsv1.Deployment).Name != "b" {
+		t.Errorf("resumed with %v, want b", event.Object)
+	}
+	c.compact()
+	if _, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "1"}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("a watch from a compacted version: %v, want it to be expired", err)
+	}
+}
+
+// The freshness of Belay rests on this.
+func TestClusterMakesStoresFollowItsVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContract()
+		factory := informers.NewSharedInformerFactory(c.kube, 0)
+		store := factory.Apps().V1().Deployments().Informer().GetStore()
+		running, stop := context.WithCancel(t.Context())
+		factory.StartWithContext(running)
+		defer factory.Shutdown()
+		defer stop()
+		d := c.createDeployment(t, "web")
+		synctest.Wait()
+		if got := store.LastStoreSyncResourceVersion(); got != d.ResourceVersion {
+			t.Errorf("the store is at %q after a creation, want %q", got, d.ResourceVersion)
+		}
+		if err := c.deployments.Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := store.LastStoreSyncResourceVersion(); got != "2" {
+			t.Errorf("the store is at %q after a deletion, want 2", got)
+		}
+	})
+}
+
+func TestClusterDoesNotPatch(t *testing.T) {
+	c := newContract()
+	c.createDeployment(t, "web")
+	if _, err := c.deployments.Patch(t.Context(), "web", types.MergePatchType, []byte("{}"), metav1.PatchOptions{}); !apierrors.IsMethodNotSupported(err) {
+		t.Errorf("patch: %v, want it not to be supported", err)
+	}
+}
