@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+func (o *object) delete(how metav1.DeletionPropagation) {
+	o.Helper()
+	err := cluster.belay.BelayV1alpha1().GuardedDeployments(o.namespace.name).Delete(o.Context(), o.name, metav1.DeleteOptions{PropagationPolicy: &how})
+	if err != nil {
+		o.Fatal(err)
+	}
+}
+
+func (o *object) awaitGone() {
+	o.Helper()
+	o.eventually(o.name+" is gone", func(ctx context.Context) (bool, error) {
+		_, err := cluster.belay.BelayV1alpha1().GuardedDeployments(o.namespace.name).Get(ctx, o.name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err), nil
+	})
+}
+
+func TestDeletionTakesEverythingAlong(t *testing.T) {
+	t.Parallel()
+	for _, how := range []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground} {
+		t.Run(string(how), func(t *testing.T) {
+			n := newNamespace(t)
+			web := n.createReady("web", template(good, "1"))
+			first := web.get().Status.GoodRevision
+			web.release(template(crash, "2"))
+			g := web.awaitRolledBack(v1alpha1.FailureCrashLoop, first)
+			web.delete(how)
+			web.awaitGone()
+			n.eventually("Deployments, revisions and pods are gone", func(ctx context.Context) (bool, error) {
+				deployments, err := cluster.kube.AppsV1().Deployments(n.name).List(ctx, metav1.ListOptions{})
+				if err != nil {
+					return false, err
+				}
+				return len(deployments.Items)+len(web.revisions())+len(web.pods()) == 0, nil
+			})
+			web.checkMoves(first, g.Status.TargetRevision, first) // Nothing was created again in between.
+		})
+	}
+}
+
+func TestOrphansGoOn(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	before := map[string]bool{}
+	for _, pod := range web.pods() {
+		before[string(pod.UID)] = true
+	}
+	web.delete(metav1.DeletePropagationOrphan)
+	web.awaitGone()
+	orphan := web.awaitDeployment("has no owner", func(d *appsv1.Deployment) bool { return metav1.GetControllerOf(d) == nil })
+	writes := len(n.writes())
+	n.nothingHappens(5*time.Second, func(context.Context) error {
+		if d := web.deployment(); d.ResourceVersion != orphan.ResourceVersion || len(n.writes()) != writes {
+			return fmt.Errorf("the orphan was written:\n%s", n.describeWrites())
+		}
+		for _, pod := range web.pods() {
+			if !before[string(pod.UID)] || pod.DeletionTimestamp != nil {
+				return fmt.Errorf("pod %s is not as before", pod.Name)
+			}
+		}
+		return nil
+	})
+}
+
+func TestSameNameAgainAtOnce(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	was := web.get()
+	deployment := web.deployment()
+	web.delete(metav1.DeletePropagationBackground)
+	web = n.create("web", template(good, "2"))
+
+	g := web.awaitReady()
+	if g.UID == was.UID || g.Status.GoodRevision == was.Status.GoodRevision {
+		t.Errorf("uid %s, good revision %s: they are the earlier object's", g.UID, g.Status.GoodRevision)
+	}
+	if d := web.deployment(); d.UID == deployment.UID || version(d) != "2" || !metav1.IsControlledBy(d, g) {
+		t.Errorf("the Deployment is not the new object's: %+v", d.ObjectMeta)
+	}
+	web.awaitAvailable(3)
+}
+
+// At rest Belay writes nothing at all, whatever the state.
+func TestAtRestNothingIsWritten(t *testing.T) {
+	n := newNamespace(t)
+	if !n.counting() {
+		t.Skip("without an audit log writes cannot be counted")
+	}
+	n.createReady("rolled-out", template(good, "1"))
+	back := n.createReady("rolled-back", template(good, "1"))
+	back.release(template(missing, "2"))
+	held := n.createReady("held", template(good, "1"), onFailure(v1alpha1.Hold))
+	held.release(template(missing, "2"))
+	nothing := n.create("no-good-revision", template(badConfig, "1"))
+	paused := n.create("paused", template(good, "1"), paused(true))
+	zero := n.create("zero", template(good, "1"), replicas(0))
+	back.awaitReason(v1alpha1.ReasonRolledBack)
+	held.awaitReason(v1alpha1.ReasonHeld)
+	nothing.awaitReason(v1alpha1.ReasonNoGoodRevision)
+	paused.awaitReason(v1alpha1.ReasonPaused)
+	zero.awaitReason(v1alpha1.ReasonScaledToZero)
+
+	before := len(n.writesAtRest())
+	time.Sleep(*atRestFlag)
+	writes := len(n.writes()) - before
+	figures.count(fmt.Sprintf("writes: at rest, 6 objects in %s", *atRestFlag), writes, 0)
+	if writes > 0 {
+		t.Errorf("%d writes in %s at rest:\n%s", writes, *atRestFlag, n.describeWrites())
+	}
+}

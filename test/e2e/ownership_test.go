@@ -1,0 +1,155 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+func (o *object) deleteDeployment() (was *appsv1.Deployment) {
+	o.Helper()
+	was = o.deployment()
+	background := metav1.DeletePropagationBackground
+	if err := cluster.kube.AppsV1().Deployments(o.namespace.name).Delete(o.Context(), o.name, metav1.DeleteOptions{PropagationPolicy: &background}); err != nil {
+		o.Fatal(err)
+	}
+	return was
+}
+
+func TestDeletedDeploymentComesBackAsItWas(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	a := web.get().Status.GoodRevision
+	was := web.deleteDeployment()
+	web.awaitDeployment("is back on the good release", func(d *appsv1.Deployment) bool { return d.UID != was.UID && version(d) == "1" })
+	web.awaitAvailable(3)
+	web.awaitReady()
+
+	web.release(template(crash, "2"))
+	g := web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
+	was = web.deleteDeployment()
+	web.awaitDeployment("is back on the release that was good", func(d *appsv1.Deployment) bool { return d.UID != was.UID && version(d) == "1" })
+	web.awaitAvailable(3)
+	web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
+	web.checkMoves(a, g.Status.TargetRevision, a)
+}
+
+func TestChangesByOthersArePutBack(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	image := web.deployment().Spec.Template.Spec.Containers[0].Image
+
+	// As "kubectl set image" does.
+	web.patchDeployment(types.StrategicMergePatchType, map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{
+		"containers": []any{map[string]any{"name": "app", "image": "localhost/other:good"}}}}}})
+	web.awaitDeployment("has its image again", func(d *appsv1.Deployment) bool { return d.Spec.Template.Spec.Containers[0].Image == image })
+	web.awaitReady()
+	if note := web.awaitEvents(v1alpha1.ReasonContested, 1)[0]; !strings.Contains(note, "image") {
+		t.Errorf("the Event does not tell what was put back: %q", note)
+	}
+	if failures := web.get().Status.Failure; failures != nil {
+		t.Errorf("somebody else's change was judged: %+v", failures)
+	}
+}
+
+func TestRolloutRestartIsLeftAlone(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	before := len(web.deploymentWrites())
+	const restarted = "kubectl.kubernetes.io/restartedAt"
+	web.patchDeployment(types.StrategicMergePatchType, map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{
+		"annotations": map[string]string{restarted: "2026-01-01T00:00:00Z"}}}}})
+	n.eventually("all pods are new", func(context.Context) (bool, error) {
+		pods := web.pods()
+		for _, pod := range pods {
+			if pod.Annotations[restarted] == "" {
+				return false, nil
+			}
+		}
+		return len(pods) == 3, nil
+	})
+	n.nothingHappens(5*time.Second, func(context.Context) error {
+		if writes := len(web.deploymentWrites()); writes != before || web.deployment().Spec.Template.Annotations[restarted] == "" {
+			return fmt.Errorf("the restart was undone (%d writes)", writes-before)
+		}
+		return nil
+	})
+}
+
+// What a release drops is gone from the Deployment, and what others put there stays.
+func TestReleaseReplacesTheWholeTemplate(t *testing.T) {
+	n := newNamespace(t)
+	full := template(good, "1")
+	full.Labels["tier"], full.Annotations = "old", map[string]string{"note": "old"}
+	full.Spec.Containers[0].Env = append(full.Spec.Containers[0].Env, corev1.EnvVar{Name: "OLD", Value: "1"})
+	full.Spec.Containers = append(full.Spec.Containers, container("sidecar", good))
+	web := n.createReady("web", full, func(g *v1alpha1.GuardedDeployment) { g.Spec.MinReadySeconds = 1 })
+	web.patchDeployment(types.MergePatchType, map[string]any{"metadata": map[string]any{
+		"labels": map[string]string{"team": "a"}, "annotations": map[string]string{"contact": "b"}}})
+
+	web.update(runs(template(good, "2")), func(g *v1alpha1.GuardedDeployment) { g.Spec.MinReadySeconds = 0 })
+	web.awaitReady()
+	d := web.deployment()
+	pods := d.Spec.Template
+	if len(pods.Spec.Containers) != 1 || len(pods.Spec.Containers[0].Env) != 1 || pods.Labels["tier"] != "" || pods.Annotations["note"] != "" || d.Spec.MinReadySeconds != 0 {
+		t.Errorf("something of the old release is left: %+v, minReadySeconds %d", pods, d.Spec.MinReadySeconds)
+	}
+	if d.Labels["team"] != "a" || d.Annotations["contact"] != "b" {
+		t.Errorf("what others had put on the Deployment is gone: %v %v", d.Labels, d.Annotations)
+	}
+}
+
+func TestSelectorCannotBeChanged(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	_, err := web.tryUpdate(func(g *v1alpha1.GuardedDeployment) {
+		g.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "other"}}
+	})
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "immutable") {
+		t.Errorf("another selector: %v, want it refused as immutable", err)
+	}
+}
+
+func TestForeignDeploymentIsLeftAlone(t *testing.T) {
+	n := newNamespace(t)
+	web := &object{namespace: n, name: "web"}
+	pods := template(good, "foreign")
+	pods.Labels["app"] = "foreign"
+	_, err := cluster.kube.AppsV1().Deployments(n.name).Create(t.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: pods.Labels}, Template: pods},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web.awaitAvailable(2)
+	before := web.deployment()
+
+	web = n.create("web", template(good, "1"))
+	g := web.awaitReason(v1alpha1.ReasonNameTaken)
+	web.awaitEvents(v1alpha1.ReasonNameTaken, 1)
+	if g.Status.Replicas != 0 || g.Status.RunningRevision != "" {
+		t.Errorf("the status reports the foreign Deployment as ours: %+v", g.Status)
+	}
+	n.nothingHappens(10*time.Second, func(context.Context) error {
+		if now := web.deployment(); now.ResourceVersion != before.ResourceVersion {
+			return fmt.Errorf("the foreign Deployment was written: resourceVersion %s, before %s", now.ResourceVersion, before.ResourceVersion)
+		}
+		return nil
+	})
+
+	web.deleteDeployment()
+	web.awaitWithin(90*time.Second, "is ready when the name is free, which is looked at every minute", func(g *v1alpha1.GuardedDeployment) bool {
+		return reasonOf(g) == v1alpha1.ReasonRolledOut
+	})
+}

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// stopWithin is how long belay may take to end after SIGTERM.
+const stopWithin = 5 * time.Second
+
+// process is a belay that runs against the cluster.
+type process struct {
+	cmd    *exec.Cmd
+	log    string
+	ended  chan struct{} // closed when it has ended, and err is set
+	err    error
+	killed bool // by kill
+	forget func()
+}
+
+// startProcess starts belay. Its log is appended to the file.
+func startProcess(log string, args ...string) (*process, error) {
+	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	p := &process{log: log, ended: make(chan struct{})}
+	p.cmd = exec.Command(cluster.binary, append([]string{"--kubeconfig", cluster.kubeconfig}, args...)...)
+	p.cmd.Stdout, p.cmd.Stderr = file, file
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	p.forget = leave(p.stop)
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// stop ends belay with SIGTERM. It is an error if it takes long, or does not exit with 0.
+func (p *process) stop() error {
+	p.forget()
+	select {
+	case <-p.ended:
+		return fmt.Errorf("belay had ended before it was stopped (%v); its log ends with:\n%s", p.err, tail(p.log, "", 20))
+	default:
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.ended:
+		if p.err != nil {
+			return fmt.Errorf("belay after SIGTERM: %w", p.err)
+		}
+		return nil
+	case <-time.After(stopWithin):
+		p.kill()
+		return fmt.Errorf("belay runs on %s after SIGTERM", stopWithin)
+	}
+}
+
+// kill ends belay with SIGKILL.
+func (p *process) kill() {
+	p.forget()
+	p.killed = true
+	_ = p.cmd.Process.Kill()
+	<-p.ended
+}
+
+// shared is the belay of all parallel tests. The first of them starts it, TestMain stops it.
+var shared = sync.OnceValues(func() (*process, error) {
+	return startProcess(filepath.Join(cluster.scratch, "belay.log"))
+})
+
+// startBelay runs belay for this test alone. Its namespace is all that it works in.
+func startBelay(t *testing.T, n *namespace) *process {
+	t.Helper()
+	if *externalFlag {
+		t.Skip("this needs a belay of its own, and -external says that one runs already")
+	}
+	p, err := startProcess(filepath.Join(t.TempDir(), "belay.log"), "--namespace", n.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.belay = p
+	t.Cleanup(func() {
+		if err := p.stop(); err != nil && !p.killed {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// tail returns the last lines of the file that contain text.
+func tail(path, text string, lines int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	var found []string
+	for line := range bytes.Lines(data) {
+		if bytes.Contains(line, []byte(text)) {
+			found = append(found, string(line))
+		}
+	}
+	return strings.Join(found[max(0, len(found)-lines):], "")
+}

@@ -1,0 +1,100 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// A rollback reuses a ReplicaSet. When its pods cannot be created, the Deployment controller says that all is well: only
+// an own deadline tells.
+func TestRollbackThatDoesNotComeUpIsReported(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"), deadline(10), allAtOnce)
+	first := web.get().Status.GoodRevision
+	web.release(template(unready, "2"))
+	n.eventually("only pods of the new release are there", func(context.Context) (bool, error) {
+		pods := web.pods()
+		old := slices.ContainsFunc(pods, func(p corev1.Pod) bool { return versionOf(p.Spec) != "2" })
+		return len(pods) == 3 && !old, nil
+	})
+	quota := n.setQuota(corev1.ResourcePods, "0")
+
+	g := web.awaitReason(v1alpha1.ReasonRollbackFailed)
+	web.checkFailure(g, v1alpha1.FailureDeadlineExceeded)
+	if note := web.awaitEvents(v1alpha1.ReasonRollbackFailed, 1)[0]; !strings.Contains(note, "exceeded quota") {
+		t.Errorf("Event RollbackFailed says %q, want the quota in it", note)
+	}
+
+	quota.lift(web)
+	web.awaitRolledBack(v1alpha1.FailureDeadlineExceeded, first)
+	web.checkMoves(first, g.Status.TargetRevision, first)
+}
+
+// quota is a ResourceQuota of a test.
+type quota struct {
+	*namespace
+	name string
+}
+
+// setQuota limits a resource, and waits until the limit is enforced.
+func (n *namespace) setQuota(name corev1.ResourceName, most string) quota {
+	n.Helper()
+	quotas := cluster.kube.CoreV1().ResourceQuotas(n.name)
+	created, err := quotas.Create(n.Context(), &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{name: resource.MustParse(most)}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.eventually("the quota is enforced", func(ctx context.Context) (bool, error) {
+		q, err := quotas.Get(ctx, created.Name, metav1.GetOptions{})
+		return err == nil && len(q.Status.Hard) == 1 && len(q.Status.Used) == 1, err
+	})
+	return quota{n, created.Name}
+}
+
+// lift removes the quota. The controllers that it held up wait for ever longer; a nudge makes them try at once.
+func (q quota) lift(o *object) {
+	q.Helper()
+	if err := cluster.kube.CoreV1().ResourceQuotas(q.namespace.name).Delete(q.Context(), q.name, metav1.DeleteOptions{}); err != nil {
+		q.Fatal(err)
+	}
+	sets := cluster.kube.AppsV1().ReplicaSets(q.namespace.name)
+	nudged := time.Time{}
+	o.awaitDeployment("has its pods", func(d *appsv1.Deployment) bool {
+		if time.Since(nudged) > 2*time.Second {
+			nudged = time.Now()
+			all, err := sets.List(q.Context(), metav1.ListOptions{})
+			if err != nil {
+				q.Fatal(err)
+			}
+			patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"e2e.belay.dev/nudge": nudged.String()}}})
+			for _, set := range all.Items {
+				_, _ = sets.Patch(q.Context(), set.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+			}
+		}
+		return d.Status.AvailableReplicas == *d.Spec.Replicas
+	})
+}
+
+// label puts a label on the namespace.
+func (n *namespace) label(key, value string) {
+	n.Helper()
+	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{key: value}}})
+	if _, err := cluster.kube.CoreV1().Namespaces().Patch(n.Context(), n.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		n.Fatal(err)
+	}
+}

@@ -1,0 +1,705 @@
+// Package sim plays whole rollouts with virtual time: Belay's decisions against a pretend API and pretend controllers
+// that are as late, stale and absent as the real ones can be. What must always hold is checked at every write.
+package sim
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+var (
+	runs = flag.Int("runs", 250, "how many seeds to play in each of the random simulations")
+	seed = flag.Uint64("seed", 0, "play this seed only, and tell what happens")
+)
+
+// The guard in every run.
+const (
+	deadline = 60 * time.Second
+	soak     = 10 * time.Second
+	// lookEvery is Observed.LookEvery.
+	lookEvery = 3 * time.Second
+	stuck     = 20 * time.Second
+	// bound is how long after the last disturbance a release has settled: the deadline may begin anew for each of up to
+	// four pods, and a rollback takes its time, too.
+	bound = 6 * time.Minute
+)
+
+// run is one play: the world, Belay, and what was seen of them.
+type run struct {
+	*world
+	*belay
+	t        testing.TB
+	seed     uint64
+	story    []string
+	failed   bool
+	acted    time.Time        // when the users did something last
+	took     time.Duration    // until it had settled
+	rolled   map[string]int   // how often each attempt was rolled back
+	numbers  map[string]int64 // the highest number of each revision
+	observed int64            // the highest observed generation
+}
+
+func (r *run) now() time.Time { return r.world.now }
+
+func newRun(t testing.TB, seed uint64) *run {
+	w := newWorld(seed)
+	r := &run{world: w, belay: newBelay(w), t: t, seed: seed, rolled: map[string]int{}, numbers: map[string]int64{}}
+	r.check = r.checkWrite
+	g := &v1alpha1.GuardedDeployment{}
+	g.Name, g.Namespace, g.Generation = "web", "shop", 1
+	g.Spec.Replicas, g.Spec.ProgressDeadlineSeconds = new(int32(3)), new(int32(deadline/time.Second))
+	g.Spec.Guard = v1alpha1.Guard{MaxRestarts: new(int32(3)), SoakSeconds: new(int32(soak / time.Second)), StuckSeconds: new(int32(stuck / time.Second))}
+	g.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	g.Spec.Template = templateOf("good:0")
+	w.guarded = g
+	w.stamp(g, "guardeddeployments")
+	r.boot()
+	return r
+}
+
+func templateOf(image string) (t corev1.PodTemplateSpec) {
+	t.Labels = map[string]string{"app": "web"}
+	t.Spec.Containers = []corev1.Container{{Name: "web", Image: image}}
+	t.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	return t
+}
+
+func (r *run) tell(format string, args ...any) {
+	r.story = append(r.story, r.now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+// violated tells what went wrong, with the whole story, once in a run.
+func (r *run) violated(format string, args ...any) {
+	r.t.Helper()
+	if !r.failed {
+		r.failed = true
+		r.t.Errorf("seed %d, %s: %s\n%s\nwrites:\n%s\nstatus: %s", r.seed, r.now().Format("15:04:05.000"), fmt.Sprintf(format, args...),
+			strings.Join(r.story, "\n"), strings.Join(r.writes(r.now().Add(-3*time.Minute)), "\n"), r.reason())
+	}
+}
+
+// ---- what must hold at every write
+
+func (r *run) checkWrite(write string, object any) {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		r.checkDeployment(o)
+	case *appsv1.ControllerRevision:
+		r.checkRevision(write, o)
+	case *v1alpha1.GuardedDeploymentStatus:
+		r.checkStatus(o)
+	case rollout.Event:
+		if len(o.Message) > 1024 {
+			r.violated("an Event of %d bytes", len(o.Message))
+		}
+	}
+}
+
+// target returns the stored revision with the template that the spec asks for now.
+func (r *run) target() *appsv1.ControllerRevision {
+	for _, revision := range r.revisions {
+		if equality.Semantic.DeepEqual(decode(revision), r.guarded.Spec.Template) {
+			return revision
+		}
+	}
+	return nil
+}
+
+func decode(r *appsv1.ControllerRevision) corev1.PodTemplateSpec {
+	var data struct {
+		Spec struct{ Template corev1.PodTemplateSpec }
+	}
+	if err := json.Unmarshal(r.Data.Raw, &data); err != nil {
+		panic(err)
+	}
+	return data.Spec.Template
+}
+
+func verdict(r *appsv1.ControllerRevision) string {
+	if r.Annotations[v1alpha1.AttemptAnnotation] != "" {
+		return ""
+	}
+	return r.Annotations[v1alpha1.VerdictAnnotation]
+}
+
+// proven reports whether the last verdict is good: an attempt that was cut short takes nothing away from it.
+func proven(r *appsv1.ControllerRevision) bool {
+	return r.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood
+}
+
+func image(t corev1.PodTemplateSpec) string { return t.Spec.Containers[0].Image }
+
+func (r *run) checkDeployment(d *appsv1.Deployment) {
+	before, target := r.deployment, r.target()
+	running := r.revisions[d.Annotations[v1alpha1.RevisionAnnotation]]
+	r.tell("  Belay writes the Deployment: %s", image(d.Spec.Template))
+	same := before != nil && equality.Semantic.DeepEqual(before.Spec.Template.Spec, d.Spec.Template.Spec)
+	switch {
+	case r.guarded.Spec.Paused && !same:
+		r.violated("S16: a template is written while paused")
+	case r.guarded.Spec.Paused:
+	case running == nil || target == nil || image(decode(running)) != image(d.Spec.Template):
+		r.violated("S5: a template is written that is no revision's")
+	case running.Name != target.Name && !same && (!proven(running) || verdict(target) != "failed"):
+		r.violated("S5, S6: %s (%q) is written in place of %s (%q)", image(decode(running)), verdict(running), image(decode(target)), verdict(target))
+	case running.Name == target.Name && verdict(target) == "failed" && before != nil && !same && image(before.Spec.Template) != "theirs:0":
+		r.violated("S9: %s failed, and is written again without an attempt", image(d.Spec.Template))
+	}
+	if before != nil && r.guarded.Spec.Replicas == nil && *before.Spec.Replicas != *d.Spec.Replicas {
+		r.violated("S12: replicas are unset, and written")
+	}
+	if target != nil && running != nil && before != nil && before.Annotations[v1alpha1.RevisionAnnotation] == target.Name && running.Name != target.Name {
+		attempt := target.Name + target.Annotations[v1alpha1.FailureAnnotation]
+		if r.rolled[attempt]++; r.rolled[attempt] > 1 && r.guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
+			r.violated("S8: an attempt is rolled back twice")
+		}
+	}
+}
+
+func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
+	template := decode(revision)
+	o := outcomeOf(&template)
+	r.tell("  Belay writes (%s) %s: #%d, %q, attempt %q", write, image(template), revision.Revision, verdict(revision), revision.Annotations[v1alpha1.AttemptAnnotation])
+	if write == "mark" && o.healthy && verdict(revision) == "failed" {
+		r.violated("S7: %s is healthy, and marked failed: %s", image(template), revision.Annotations[v1alpha1.FailureAnnotation])
+	}
+	if write == "mark" && !o.healthy && verdict(revision) == "good" {
+		r.violated("S6: %s is bad, and marked good", image(template))
+	}
+	if r.guarded.Spec.Paused && write == "mark" && r.guarded.Generation == r.caches["guardeddeployments"].guarded.Generation {
+		r.violated("S16: a verdict while paused")
+	}
+	if write == "prune" {
+		target := r.target()
+		if target != nil && target.Name == revision.Name || r.deployment != nil && r.deployment.Annotations[v1alpha1.RevisionAnnotation] == revision.Name {
+			r.violated("S13: the target or the running revision is pruned")
+		}
+		return
+	}
+	if revision.Revision < r.numbers[revision.Name] {
+		r.violated("S10: the number of %s falls", image(template))
+	}
+	r.numbers[revision.Name] = revision.Revision
+}
+
+func (r *run) checkStatus(status *v1alpha1.GuardedDeploymentStatus) {
+	if status.ObservedGeneration < r.observed {
+		r.violated("S10: the observed generation falls")
+	}
+	r.observed = status.ObservedGeneration
+	before := r.guarded.Status
+	for _, c := range status.Conditions {
+		if was := meta.FindStatusCondition(before.Conditions, c.Type); was != nil && was.Status == c.Status && was.LastTransitionTime != c.LastTransitionTime {
+			r.violated("S10: the transition time of %s moves by itself", c.Type)
+		}
+	}
+	if len(before.Conditions) > 0 && r.reasonOf(&before) != r.reasonOf(status) {
+		r.tell("  Belay reports %s", r.reasonOf(status))
+	}
+}
+
+func (r *run) reasonOf(status *v1alpha1.GuardedDeploymentStatus) string {
+	if c := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady); c != nil {
+		return c.Reason
+	}
+	return ""
+}
+
+func (r *run) reason() string { return r.reasonOf(&r.guarded.Status) }
+
+// ---- what must hold in the end
+
+// settled reports whether the status says that nothing more is coming.
+func (r *run) settled() bool {
+	status := &r.guarded.Status
+	if status.ObservedGeneration != r.guarded.Generation || !r.running {
+		return false
+	}
+	switch r.reason() {
+	case v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonPaused, v1alpha1.ReasonScaledToZero:
+	default:
+		return false
+	}
+	target := r.target()
+	return r.guarded.Spec.Paused || (target != nil && status.TargetRevision == target.Name &&
+		(status.Failure == nil) == (verdict(target) != "failed"))
+}
+
+// settle waits until everything has settled, at most so long.
+func (r *run) settle(most time.Duration) {
+	if r.failed {
+		return
+	}
+	r.world.run(lookEvery, nil) // until the last action is seen
+	if !r.settled() && !r.world.run(most, r.settled) {
+		r.violated("L1: not settled after %s", most)
+		return
+	}
+	r.took = r.now().Sub(r.acted)
+	r.world.run(20*time.Second, nil)
+	if !r.settled() && !r.world.run(most, r.settled) {
+		r.violated("L1: it does not stay settled")
+	}
+	r.checkHonest()
+}
+
+// checkHonest checks the status against what is there.
+func (r *run) checkHonest() {
+	target := r.target()
+	if r.failed || r.guarded.Spec.Paused || target == nil || r.deployment == nil {
+		return
+	}
+	running := r.deployment.Annotations[v1alpha1.RevisionAnnotation]
+	runs := r.revisions[running]
+	bad := !outcomeOf(&r.guarded.Spec.Template).healthy
+	zero := *r.deployment.Spec.Replicas == 0
+	ok := runs != nil && image(decode(runs)) == image(r.deployment.Spec.Template)
+	switch r.reason() {
+	case v1alpha1.ReasonRolledOut:
+		ok = ok && running == target.Name && verdict(target) == "good" && !bad && r.deployment.Status.AvailableReplicas >= *r.deployment.Spec.Replicas
+	case v1alpha1.ReasonRolledBack:
+		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
+	case v1alpha1.ReasonNoGoodRevision:
+		ok = ok && verdict(target) == "failed" && bad
+	case v1alpha1.ReasonHeld:
+		ok = ok && verdict(target) == "failed" && bad && r.guarded.Spec.Guard.OnFailure == v1alpha1.Hold
+	case v1alpha1.ReasonScaledToZero:
+		ok = ok && zero && running == target.Name
+	}
+	if n := r.guarded.Spec.Replicas; n != nil && *r.deployment.Spec.Replicas != *n {
+		ok = false
+	}
+	if !ok {
+		r.violated("S11: it says %s of %s (%q), and %s runs", r.reason(), image(r.guarded.Spec.Template), verdict(target), image(r.deployment.Spec.Template))
+	}
+	images := map[string]bool{}
+	for _, revision := range r.revisions {
+		if images[image(decode(revision))] {
+			r.violated("S13: two revisions of one template")
+		}
+		images[image(decode(revision))] = true
+	}
+}
+
+// rest checks that nothing is written in ten minutes, but for the counts of pods that come and go.
+func (r *run) rest() {
+	if r.failed {
+		return
+	}
+	begun := len(r.log)
+	r.world.run(10*time.Minute, nil)
+	restless := r.deployment != nil && strings.HasPrefix(image(r.deployment.Spec.Template), "bad-flap")
+	for _, l := range r.log[begun:] {
+		if l.write != "status" || !restless {
+			r.violated("S18: at rest, %s is written", l.write)
+			return
+		}
+	}
+}
+
+// end is what a run leaves behind, but for times, names and numbers.
+func (r *run) end() map[string]string {
+	end := map[string]string{"asked": image(r.guarded.Spec.Template), "reason": r.reason()}
+	if r.deployment != nil {
+		end["running"] = fmt.Sprintf("%s x%d, paused %t", image(r.deployment.Spec.Template), *r.deployment.Spec.Replicas, r.deployment.Spec.Paused)
+	}
+	for _, revision := range r.revisions {
+		end[image(decode(revision))] = verdict(revision)
+	}
+	return end
+}
+
+// ---- what users do
+
+type action struct {
+	name string
+	do   func(*run)
+}
+
+func (r *run) act(a action) {
+	r.tell("%s", a.name)
+	r.acted = r.now()
+	a.do(r)
+}
+
+func spec(name string, change func(*v1alpha1.GuardedDeploymentSpec)) action {
+	return action{name, func(r *run) {
+		r.putGuarded(func(g *v1alpha1.GuardedDeployment) { change(&g.Spec) })
+	}}
+}
+
+func release(image string) action {
+	return spec("release "+image, func(s *v1alpha1.GuardedDeploymentSpec) { s.Template = templateOf(image) })
+}
+
+func scale(n int32) action {
+	return spec(fmt.Sprintf("scale to %d", n), func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas = &n })
+}
+
+func retry(token string) action {
+	return action{"retry " + token, func(r *run) {
+		r.putGuarded(func(g *v1alpha1.GuardedDeployment) {
+			g.Annotations = map[string]string{v1alpha1.RetryAnnotation: token}
+		})
+	}}
+}
+
+// meddle is what somebody does to the Deployment by hand.
+func meddle(name string, change func(*appsv1.Deployment)) action {
+	return action{name, func(r *run) {
+		if r.deployment != nil {
+			d := r.deployment.DeepCopy()
+			change(d)
+			r.putDeployment(d)
+		}
+	}}
+}
+
+var loseAPod = action{"a pod is lost", func(r *run) {
+	for _, set := range r.sets {
+		for _, pod := range r.podsOf(set) {
+			r.removePod(pod)
+			return
+		}
+	}
+}}
+
+var deleteDeployment = action{"delete the Deployment", func(r *run) {
+	if r.deployment != nil {
+		r.deployment = nil
+		r.version++
+		r.changed("deployments")
+		r.syncDeployment()
+	}
+}}
+
+// script returns what the users of a seed do. Bad outcomes and good ones take turns at random.
+func script(seed uint64, length int) []action {
+	random := rand.New(rand.NewPCG(seed, 1))
+	var images []string
+	var actions []action
+	fresh := func() action {
+		image := fmt.Sprintf("%s:%d", outcomes[random.IntN(len(outcomes))].name, len(images)+1)
+		images = append(images, image)
+		return release(image)
+	}
+	for range length {
+		a := fresh()
+		switch random.IntN(20) {
+		case 0, 1, 2:
+			a = release(append(images, "good:0")[random.IntN(len(images)+1)])
+		case 3:
+			a = retry(fmt.Sprint("token-", random.IntN(3)))
+		case 4:
+			a = scale(random.Int32N(5))
+		case 5:
+			a = spec("unset replicas", func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas = nil })
+		case 6:
+			a = spec("pause", func(s *v1alpha1.GuardedDeploymentSpec) { s.Paused = true })
+		case 7, 8:
+			a = spec("resume", func(s *v1alpha1.GuardedDeploymentSpec) { s.Paused = false })
+		case 9:
+			a = spec("hold", func(s *v1alpha1.GuardedDeploymentSpec) { s.Guard.OnFailure = v1alpha1.Hold })
+		case 10:
+			a = spec("roll back", func(s *v1alpha1.GuardedDeploymentSpec) { s.Guard.OnFailure = v1alpha1.Rollback })
+		case 11:
+			a = meddle("kubectl set image", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "theirs:0" })
+		case 12:
+			a = meddle("kubectl scale", func(d *appsv1.Deployment) { d.Spec.Replicas = new(1 + random.Int32N(4)) })
+		case 13:
+			n := random.Int32N(3)
+			a = spec("release and scale", func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas, s.Template = &n, templateOf("good:x") })
+		}
+		actions = append(actions, a)
+	}
+	return actions
+}
+
+// ---- the disturbances
+
+// disturb makes the next while as hard as it gets, and returns when it is over.
+func (r *run) disturb() time.Duration {
+	var over time.Duration
+	for range 1 + r.random.IntN(3) {
+		at := time.Duration(r.random.IntN(60_000)) * time.Millisecond
+		outage := time.Duration(r.random.IntN(150)) * time.Second
+		over = max(over, at+outage)
+		switch c := r.random.IntN(7); c {
+		case 0, 1, 2:
+			down := []*component{&r.deploymentController, &r.setController, &r.scheduler}[c]
+			r.in(at, func() {
+				r.tell("  %s is down", []string{"the Deployment controller", "the ReplicaSet controller", "the scheduler"}[c])
+				r.stop(down)
+			})
+			r.in(at+outage, func() { r.tell("  and is back"); r.start(down) })
+		case 3:
+			r.in(at, func() { r.tell("  Belay is down"); r.die(outage) })
+		case 4:
+			r.in(at, func() { r.tell("  Belay sees nothing"); r.freeze(outage) })
+		case 5:
+			r.in(at, func() { r.tell("  %s", loseAPod.name); loseAPod.do(r) })
+		case 6:
+			r.staleFor = time.Duration(1+r.random.IntN(10_000)) * time.Millisecond
+		}
+	}
+	return over
+}
+
+// freeze stops Belay's process for a while. It keeps its memory.
+func (r *run) freeze(d time.Duration) {
+	if !r.running {
+		return
+	}
+	r.running = false
+	r.turn++
+	r.in(d, func() {
+		if !r.running {
+			r.running = true
+			for kind := range r.caches {
+				r.caches[kind] = r.snapshot()
+			}
+			r.after(time.Millisecond)
+		}
+	})
+}
+
+// nasty makes caches lag, conditions stale, and the process die at writes now and then.
+func (r *run) nasty() {
+	r.staleFor = 5 * time.Second
+	r.lag = func() time.Duration { return time.Duration(r.random.IntN(400)*r.random.IntN(5)) * time.Millisecond }
+	r.belay.crash = func(string) (bool, bool) { return r.random.IntN(50) == 0, r.random.IntN(50) == 0 }
+}
+
+// ---- the simulations
+
+// seeds plays f for every seed, some at a time.
+func seeds(t *testing.T, f func(testing.TB, uint64)) {
+	t.Parallel()
+	if *seed != 0 {
+		f(t, *seed)
+		return
+	}
+	n := *runs
+	if testing.Short() {
+		n /= 10
+	}
+	for s := range n {
+		if f(t, uint64(s+1)); t.Failed() {
+			return
+		}
+	}
+}
+
+// Users wait for each release to settle. Whatever disturbs in between, it ends as it would have without.
+func TestDisturbedRunsEndAsUndisturbedOnes(t *testing.T) {
+	seeds(t, func(t testing.TB, seed uint64) {
+		play := func(disturbed bool) *run {
+			r := newRun(t, seed)
+			if disturbed {
+				r.nasty()
+			}
+			for _, a := range append([]action{{"begin", func(*run) {}}}, script(seed, 4)...) {
+				r.act(a)
+				if disturbed {
+					over := r.disturb()
+					r.world.run(over, nil)
+				}
+				r.settle(bound)
+			}
+			r.rest()
+			return r
+		}
+		undisturbed, disturbed := play(false), play(true)
+		if diff := cmp.Diff(undisturbed.end(), disturbed.end()); diff != "" && !undisturbed.failed {
+			disturbed.violated("it ends otherwise (-undisturbed +disturbed):\n%s", diff)
+		}
+	})
+}
+
+// Users do not wait. Whatever they do in the middle of what, nothing forbidden is ever done, and it settles in the end.
+func TestImpatientUsers(t *testing.T) {
+	seeds(t, func(t testing.TB, seed uint64) {
+		r := newRun(t, seed)
+		r.nasty()
+		random := rand.New(rand.NewPCG(seed, 2))
+		for _, a := range script(seed, 8) {
+			r.world.run(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
+			r.act(a)
+			switch random.IntN(6) {
+			case 0:
+				r.disturb()
+			case 1:
+				r.act(deleteDeployment)
+			}
+		}
+		r.tell("from here on nothing happens any more")
+		r.world.run(4*time.Minute, nil) // the last outage is over
+		r.settle(bound)
+		r.rest()
+	})
+}
+
+// One release each, undisturbed: how it is judged, how soon, and with how many writes.
+func TestEveryOutcome(t *testing.T) {
+	for _, o := range outcomes {
+		t.Run(o.name, func(t *testing.T) {
+			r := newRun(t, 1)
+			r.settle(bound)
+			r.rest()
+			if got := r.end(); got["reason"] != v1alpha1.ReasonRolledOut {
+				t.Fatalf("the first release: %v", got)
+			}
+			begun, written := r.now(), len(r.log)
+			r.act(release(o.name + ":1"))
+			r.world.run(5*time.Second, nil)
+			if image(r.deployment.Spec.Template) != o.name+":1" {
+				t.Error("L5: the new template is not acted on within 5 s")
+			}
+			r.settle(bound)
+			budget, reason := 9, v1alpha1.ReasonRolledOut
+			if !o.healthy {
+				budget, reason = 15, v1alpha1.ReasonRolledBack
+			}
+			if got := r.reason(); got != reason {
+				t.Errorf("it ended as %s", got)
+			}
+			budget += int(r.took / (10 * time.Second))
+			if n := len(r.log) - written; n > budget {
+				t.Errorf("S21: %d writes in %s, of %d:\n%s", n, r.took, budget, strings.Join(r.writes(begun), "\n"))
+			}
+			t.Logf("%s after %s, with %d writes of at most %d", reason, r.took.Round(time.Second), len(r.log)-written, budget)
+			r.rest()
+		})
+	}
+}
+
+// T1 to T5 on purpose, and longer than they were ever measured: no healthy release fails, and no bad one is missed.
+func TestStaleAndFalseConditions(t *testing.T) {
+	for name, play := range map[string]func(r *run){
+		"T1 a stale exceeded deadline": func(r *run) {
+			r.act(spec("hold", func(s *v1alpha1.GuardedDeploymentSpec) { s.Guard.OnFailure = v1alpha1.Hold }))
+			r.act(release("bad-unready:1"))
+			r.settle(bound)
+			r.staleFor = 30 * time.Second
+			r.act(release("good:2"))
+		},
+		"T2 a stale completion": func(r *run) {
+			r.staleFor = 30 * time.Second
+			r.act(spec("release and scale", func(s *v1alpha1.GuardedDeploymentSpec) {
+				s.Replicas, s.Template = new(int32(2)), templateOf("bad-quota:1")
+			}))
+			r.settle(bound)
+			if got := r.reason(); got != v1alpha1.ReasonRolledBack {
+				r.t.Errorf("the bad one ended as %s", got)
+			}
+			r.act(release("good:2"))
+		},
+		"T3 an exceeded deadline that never comes": func(r *run) {
+			r.act(release("bad-quota:1"))
+			r.settle(bound)
+			r.act(retry("!"))
+			r.settle(bound)
+			if got := r.progressing(r.deployment).Reason; r.reason() != v1alpha1.ReasonRolledBack || got == "ProgressDeadlineExceeded" {
+				r.t.Errorf("the bad one ended as %s, with %s", r.reason(), got)
+			}
+			r.act(release("good:2"))
+		},
+		"T4 a false exceeded deadline": func(r *run) {
+			r.staleFor = 30 * time.Second
+			r.act(release("good-slow:1"))
+			r.world.run(5*time.Second, nil)
+			r.stop(&r.deploymentController)
+			r.world.run(10*time.Minute, nil)
+			r.start(&r.deploymentController)
+			r.world.run(time.Second, nil)
+			if got := r.progressing(r.deployment).Reason; got != "ProgressDeadlineExceeded" {
+				r.t.Errorf("the pretend Deployment controller says %s", got)
+			}
+			r.settle(bound)
+		},
+		"T5 a generation that is never observed": func(r *run) {
+			r.act(release("bad-set:1"))
+			r.world.run(30*time.Second, nil)
+			if r.deployment.Status.ObservedGeneration >= r.deployment.Generation {
+				r.t.Error("the pretend Deployment controller observed it")
+			}
+			r.settle(bound)
+			if got := r.reason(); got != v1alpha1.ReasonRolledBack {
+				r.t.Errorf("the bad one ended as %s", got)
+			}
+			r.act(release("good:2"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRun(t, 1)
+			r.settle(bound)
+			play(r)
+			r.settle(bound)
+			if got := r.reason(); got != v1alpha1.ReasonRolledOut {
+				t.Errorf("the good one ended as %s", got)
+			}
+			r.rest()
+		})
+	}
+}
+
+// The process dies before or after every single write, at once or with its answer lost. It ends the same, and what was
+// written is written at most once more.
+func TestACrashAtEveryWrite(t *testing.T) {
+	play := func(crash int, before bool) *run {
+		r := newRun(t, 1)
+		n := 0
+		r.belay.crash = func(string) (bool, bool) {
+			n++
+			return n == crash && before, n == crash && !before
+		}
+		for _, a := range []action{release("good:1"), release("bad-crash:2"), retry("!"), release("good-slow:3"), release("bad-quota:4")} {
+			r.settle(bound)
+			r.act(a)
+		}
+		r.settle(bound)
+		r.rest()
+		return r
+	}
+	want := play(0, false)
+	for crash := 1; crash <= len(want.log); crash++ {
+		for _, before := range []bool{true, false} {
+			got := play(crash, before)
+			if diff := cmp.Diff(want.end(), got.end()); diff != "" {
+				t.Errorf("crash at write %d (before: %t): -without +with\n%s", crash, before, diff)
+			}
+			for _, kind := range []string{"record", "record again", "mark", "deployment", "prune"} {
+				if a, b := count(want, kind), count(got, kind); a != b {
+					t.Errorf("crash at write %d (before: %t): %d writes of kind %s instead of %d", crash, before, b, kind, a)
+				}
+			}
+			if a, b := len(want.log), len(got.log); b > a+3 {
+				t.Errorf("crash at write %d (before: %t): %d writes instead of %d", crash, before, b, a)
+			}
+		}
+	}
+}
+
+func count(r *run, write string) (n int) {
+	for _, l := range r.log {
+		if l.write == write {
+			n++
+		}
+	}
+	return n
+}
