@@ -22,6 +22,6 @@
 //	audit_test.go      Belay's own writes, from the audit log of the embedded cluster
 //	figures_test.go    what was measured, printed at the end
 //
-// Tests that stop a part of the cluster, or belay itself, are not parallel: the testing package runs these first, and
-// the belay that all others share is started after them.
+// Tests that stop a part of the cluster or belay itself, or that measure times, are not parallel: the testing package
+// runs these first, and the belay that all others share is started after them.
 package e2e

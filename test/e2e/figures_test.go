@@ -1,13 +1,17 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"sync"
+	"testing"
 	"text/tabwriter"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // figures are what was measured in a run.
@@ -18,7 +22,12 @@ type measurements struct {
 	names  []string
 	counts map[string]counted
 	times  map[string]timed
+	pace   []time.Duration // how long plain requests took while times were measured
 }
+
+// usualPace is what half of all plain requests must not exceed for times to be held against Belay: they take about 2 ms
+// where the cluster has two cores for itself.
+const usualPace = 50 * time.Millisecond
 
 type counted struct{ values, most []int }
 
@@ -66,10 +75,40 @@ func percentile(values []time.Duration, p int) time.Duration {
 	return sorted[(len(sorted)*p+99)/100-1]
 }
 
-// check returns an error for every promise about times that was not kept.
+// watchPace measures, until the test ends, how fast the API server answers.
+func (m *measurements) watchPace(t *testing.T) {
+	ticks := time.NewTicker(2 * pollEvery)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticks.C:
+			}
+			began := time.Now()
+			_, err := cluster.kube.CoreV1().Namespaces().Get(context.Background(), "default", metav1.GetOptions{})
+			if err != nil {
+				continue
+			}
+			m.Lock()
+			m.pace = append(m.pace, time.Since(began))
+			m.Unlock()
+		}
+	}()
+	t.Cleanup(func() { ticks.Stop(); close(done) })
+}
+
+// check returns an error for every promise about times that was not kept, unless nothing was fast.
 func (m *measurements) check() error {
 	m.Lock()
 	defer m.Unlock()
+	if len(m.times) > 0 && len(m.pace) > 0 {
+		if pace := percentile(m.pace, 50); pace > usualPace {
+			fmt.Printf("e2e: the machine is busy, a plain GET takes %s: promises about times are not checked\n", pace.Round(time.Millisecond))
+			return nil
+		}
+	}
 	var errs []error
 	for name, t := range m.times {
 		if p99 := percentile(t.values, 99); p99 >= t.limit {
@@ -89,6 +128,10 @@ func (m *measurements) print() {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "measured\tn\tp50\tp99\tmax\tpromised")
 	ms := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+	if len(m.pace) > 0 {
+		fmt.Fprintf(table, "time of a plain GET while times are measured\t%d\t%s\t%s\t%s\t-\n", len(m.pace),
+			ms(percentile(m.pace, 50)), ms(percentile(m.pace, 99)), ms(slices.Max(m.pace)))
+	}
 	for _, name := range m.names {
 		if t, ok := m.times[name]; ok {
 			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\tp99 < %s\n", name, len(t.values), ms(percentile(t.values, 50)),

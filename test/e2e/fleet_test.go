@@ -78,7 +78,8 @@ func TestFailuresAreActedOnSoon(t *testing.T) {
 	if !n.counting() {
 		t.Skip("without an audit log it is not known when the rollback was written")
 	}
-	startBelay(t, n)
+	n.belay = startBelay(t, n.name)
+	figures.watchPace(t)
 	fleet := n.createMany(40, template(good, "1"), replicas(2), soak(0))
 	for _, o := range fleet {
 		o.awaitReady()

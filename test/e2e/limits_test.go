@@ -100,10 +100,7 @@ func TestMessagesOfContainersAreCleaned(t *testing.T) {
 	if !bytes.Contains(patch, []byte{0xff}) {
 		t.Fatal("the message has no invalid bytes")
 	}
-	_, err := cluster.kube.CoreV1().Pods(n.name).Patch(t.Context(), pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil {
-		t.Fatal(err)
-	}
+	n.patchPod(pod.Name, string(patch))
 
 	g := web.awaitRolledBack(v1alpha1.FailureContainerConfig, first)
 	texts := map[string]string{"failure": g.Status.Failure.Message}
@@ -122,4 +119,13 @@ func TestMessagesOfContainersAreCleaned(t *testing.T) {
 		}
 	}
 	web.awaitDeployment("is back", func(d *appsv1.Deployment) bool { return version(d) == "1" })
+}
+
+// patchPod changes the status of a pod, as a kubelet does.
+func (n *namespace) patchPod(name, patch string) {
+	n.Helper()
+	_, err := cluster.kube.CoreV1().Pods(n.name).Patch(n.Context(), name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	if err != nil {
+		n.Fatalf("patch pod %s: %v", name, err)
+	}
 }

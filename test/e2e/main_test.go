@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given { // Tests wait most of the time.
-		_ = flag.Set("test.parallel", "16")
+		_ = flag.Set("test.parallel", "24")
 	}
 	if err := setUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)

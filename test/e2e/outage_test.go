@@ -22,7 +22,7 @@ import (
 func TestHealthyReleasesSurviveAnOutageOfTheDeploymentController(t *testing.T) {
 	pid := pidOf(t, "kube-controller-manager")
 	n := emptyNamespace(t)
-	startBelay(t, n)
+	n.belay = startBelay(t, n.name)
 	fleet := n.createMany(20, template(good, "1"), replicas(2), deadline(10), soak(0))
 	for _, o := range fleet {
 		o.awaitReady()
@@ -51,7 +51,7 @@ func TestHealthyReleasesSurviveAnOutageOfTheDeploymentController(t *testing.T) {
 func TestKilledBelayRollsBackOnce(t *testing.T) {
 	const lives = 10
 	n := emptyNamespace(t)
-	p := startBelay(t, n)
+	n.belay = startBelay(t, n.name)
 	fleet := n.createMany(5, template(good, "1"), replicas(2), soak(0), maxRestarts(0))
 	for _, o := range fleet {
 		o.awaitReady()
@@ -64,8 +64,8 @@ func TestKilledBelayRollsBackOnce(t *testing.T) {
 			fleet[life/2].release(template(crash, "2"))
 		}
 		time.Sleep(500*time.Millisecond + time.Duration(random.Int64N(int64(5*time.Second))))
-		p.kill()
-		p = startBelay(t, n)
+		n.belay.kill()
+		n.belay = startBelay(t, n.name)
 	}
 	for _, o := range fleet {
 		g := o.awaitReason(v1alpha1.ReasonRolledBack)

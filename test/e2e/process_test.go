@@ -83,17 +83,16 @@ var shared = sync.OnceValues(func() (*process, error) {
 	return startProcess(filepath.Join(cluster.scratch, "belay.log"))
 })
 
-// startBelay runs belay for this test alone. Its namespace is all that it works in.
-func startBelay(t *testing.T, n *namespace) *process {
+// startBelay runs belay for a test that is not parallel, in one namespace or in all.
+func startBelay(t *testing.T, namespace string) *process {
 	t.Helper()
 	if *externalFlag {
 		t.Skip("this needs a belay of its own, and -external says that one runs already")
 	}
-	p, err := startProcess(filepath.Join(t.TempDir(), "belay.log"), "--namespace", n.name)
+	p, err := startProcess(filepath.Join(t.TempDir(), "belay.log"), "--namespace", namespace)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.belay = p
 	t.Cleanup(func() {
 		if err := p.stop(); err != nil && !p.killed {
 			t.Error(err)
