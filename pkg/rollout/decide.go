@@ -29,7 +29,7 @@ func Decide(o Observed) Decision {
 	}
 	s := state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
 	s.target = s.find(&o.Guarded.Spec.Template)
-	s.lastGood = s.history.lastGood(s.target)
+	s.lastGood = s.newestGood(s.target)
 	s.foreign = o.Deployment != nil && !metav1.IsControlledBy(o.Deployment, o.Guarded)
 
 	d := Decision{Memory: o.Memory}

@@ -90,6 +90,14 @@ func TestDecideTable(t *testing.T) {
 		{"a good target that does not come up is reported only", goodV1("v1").down().remembers("v1", PhaseFailed), "Stalled DeadlineExceeded"},
 		{"a good target that lost a pod later is good and running", goodV1("v1").down().remembers("v1", PhaseUp), "Ready RolledOut, Normal RolledOut"},
 
+		{"a restarted process does not take lost pods for a release", goodV1("v1").with(func(s *scene) { s.Deployment.Status.AvailableReplicas = 1 }),
+			"Ready RolledOut, Normal RolledOut"},
+		{"nor old pods for none", goodV1("v1").with(func(s *scene) { s.Deployment.Status.Replicas = 4 }), "need evidence"},
+		{"nor what was not observed for done", goodV1("v1").with(func(s *scene) { s.Deployment.Generation++ }), "need evidence"},
+		{"nor too few new pods for all", goodV1("v1").with(func(s *scene) {
+			s.Deployment.Status.UpdatedReplicas, s.Deployment.Status.Replicas = 2, 2
+		}), "need evidence"},
+
 		{"an older template asked for again becomes the newest, with an attempt", goodV1("v1").knows("v2", 2, unjudged).runs("v2"), "record v1 as 3, attempt 2"},
 		{"a failed template asked for again gets an attempt", asking("v1").knows("v1", 1, failed).knows("v2", 2, good).runs("v2"), "record v1 as 3, attempt 2"},
 		{"an interrupted template asked for again gets an attempt", asking("v2").knows("v2", 2, unjudged).knows("v3", 3, good).runs("v3"), "record v2 as 4, attempt 2"},
@@ -491,7 +499,8 @@ func TestWhatOthersChangeIsPutBack(t *testing.T) {
 	for i := range freeCorrections {
 		meddle(s)
 		d, told := s.step()
-		if d.Correction != "spec.template.spec.containers[0].image" || d.Deployment == nil || d.Events[0].Reason != v1alpha1.ReasonContested {
+		if d.Correction != "spec.template.spec.containers[0].image" || d.Deployment == nil || d.Events[0].Reason != v1alpha1.ReasonContested ||
+			d.Memory.Move.Phase != PhaseProgressing { // another template is another move, also back
 			t.Fatalf("change %d: %s", i+1, told)
 		}
 		s.up().play()

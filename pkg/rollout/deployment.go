@@ -51,7 +51,8 @@ func sealed(wanted *appsv1.Deployment) *appsv1.Deployment {
 
 // Overlay returns live with everything that wanted states, and the rest as it was: replicas that are not stated, and
 // other people's labels, annotations and owners. Spec fields that the GuardedDeployment leaves out get the API server's
-// default, the template is replaced whole: what a release drops is gone.
+// default. The template of a release is replaced whole: what it drops is gone. Of a revision that runs already, what
+// others added stays: the annotation of "kubectl rollout restart", for example.
 func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 	updated := live.DeepCopy()
 	updated.Labels = merged(live.Labels, wanted.Labels)
@@ -64,9 +65,19 @@ func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 		updated.Spec.Paused = true
 	} else {
 		wanted.Spec.DeepCopyInto(&updated.Spec)
+		if carries(live, wanted) {
+			live.Spec.Template.DeepCopyInto(&updated.Spec.Template)
+		}
 	}
 	updated.Spec.Replicas = replicas
 	return updated
+}
+
+// carries reports whether live runs wanted's revision, with all that is stated about its template.
+func carries(live, wanted *appsv1.Deployment) bool {
+	const revision = v1alpha1.RevisionAnnotation
+	return live.Annotations[revision] == wanted.Annotations[revision] &&
+		difference("", plain(&wanted.Spec.Template), plain(&live.Spec.Template)) == ""
 }
 
 func merged(live, wanted map[string]string) map[string]string {

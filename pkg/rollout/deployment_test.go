@@ -71,6 +71,22 @@ func TestOverlayKeepsWhatOthersHave(t *testing.T) {
 	}
 }
 
+// kubectl rollout restart, and whoever injects, adds to the template: that stays until the next release.
+func TestOverlayOfTheSameRevisionKeepsWhatOthersAddedToTheTemplate(t *testing.T) {
+	live := defaulted(wanting(nil))
+	live.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"}
+	scaled := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(7)) })
+	got := Overlay(live, scaled)
+	if diff := cmp.Diff(live.Spec.Template, got.Spec.Template); diff != "" || *got.Spec.Replicas != 7 {
+		t.Errorf("scaled to %d (-before +after):\n%s", *got.Spec.Replicas, diff)
+	}
+
+	live.Spec.Template.Spec.Containers[0].Image = "forged"
+	if diff := cmp.Diff(scaled.Spec.Template, Overlay(live, scaled).Spec.Template); diff != "" {
+		t.Errorf("a changed template is not put back as a whole (-want +got):\n%s", diff)
+	}
+}
+
 func TestOverlayOfAPauseKeepsTheTemplate(t *testing.T) {
 	g := newGuarded("v2")
 	g.Spec.Paused, g.Spec.Replicas, g.Spec.MinReadySeconds = true, nil, 99

@@ -214,7 +214,7 @@ func forbidden(s *scene, d Decision) string {
 	}
 	for _, r := range d.Prune {
 		kept := []string{}
-		for _, keep := range []*Revision{target, h.lastGood(target)} {
+		for _, keep := range []*Revision{target, h.newestGood(target)} {
 			if keep != nil {
 				kept = append(kept, keep.Name)
 			}

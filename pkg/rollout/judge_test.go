@@ -42,9 +42,12 @@ func (s sight) of(pods int32) sight { s.set().Spec.Replicas = &pods; return s }
 func (s sight) available(pods int32) sight { s.set().Status.AvailableReplicas = pods; return s }
 
 // old adds a ReplicaSet of another template.
-func (s sight) old(pods int32) sight {
+func (s sight) old(pods int32) sight { return s.going(pods, pods) }
+
+// going adds one that should have so many pods, and has so many.
+func (s sight) going(wanted, pods int32) sight {
 	set := &appsv1.ReplicaSet{}
-	set.Spec.Template, set.Spec.Replicas, set.Status.Replicas = template("v0"), new(pods), pods
+	set.Spec.Template, set.Spec.Replicas, set.Status.Replicas = template("v0"), &wanted, pods
 	s.ReplicaSets = append(s.ReplicaSets, set)
 	return s
 }
@@ -177,6 +180,8 @@ func TestJudge(t *testing.T) {
 		{"a release that soaked is up", nil, scenes(seeing(33, up("a"))), "Up"},
 		{"a soak that is interrupted begins again", nil, scenes(seeing(27, up("a")), seeing(3, starting("a")), seeing(30, up("a"))), "Soaking"},
 		{"a release is not up beside old pods", nil, scenes(seeing(60, up("a")).old(1)), "Absent Deployment controller"},
+		{"nor while old pods are going", nil, scenes(seeing(27, up("a")).going(0, 1)), "Progressing"},
+		{"nor before old pods are told to go", nil, scenes(seeing(27, up("a")).going(1, 0)), "Progressing"},
 		{"a release is not up with too few pods", replicas(3), scenes(seeing(27, up("a"), up("b")).of(3)), "Progressing"},
 		{"a release at no replicas is never up", replicas(0), scenes(seeing(60)), "Absent Deployment controller"},
 		{"a release that others only call available is not up", nil, scenes(seeing(60, starting("a")).available(1)), "Progressing"},
@@ -217,6 +222,7 @@ func TestJudge(t *testing.T) {
 		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
 		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Up"},
 		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("a")).old(1)), "Progressing"},
+		{"old pods that come and go are no progress", nil, repeat(110, seeing(3, starting("a")).old(2), seeing(3, starting("a")).old(1)), "Failed DeadlineExceeded"},
 		{"a pod created again is no progress", nil, append(repeat(66, seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c"))), seeing(9, starting("d"))), "Failed DeadlineExceeded"},
 		{"a pod ready again is no progress", replicas(2), append(repeat(100, seeing(3, up("a"), starting("b")), seeing(3, starting("a"), starting("b"))), seeing(9, starting("a"), starting("b"))), "Failed DeadlineExceeded"},
 		{"readiness that comes and goes is not waited for until it stays (F10)", minReady(30), repeat(120, seeing(6, starting("a")), seeing(6, up("a")).available(0)), "Failed DeadlineExceeded"},
@@ -246,11 +252,14 @@ func TestJudge(t *testing.T) {
 		{"ready pods on their way out do not count either", nil, scenes(seeing(27, changed(up("a"), onItsWay)).of(1)), "Progressing"},
 
 		// The soak.
+		{"what nobody saw of a soak was not healthy", nil, scenes(seeing(9, up("a")), nobodyLooks(60), seeing(27, up("a"))), "Soaking"},
+		{"so that the soak begins again", nil, scenes(seeing(9, up("a")), nobodyLooks(60), seeing(33, up("a"))), "Up"},
 		{"a crash loop in the soak fails", nil, scenes(seeing(9, up("a")), seeing(3, crashed("a", 4))), "Failed CrashLoop"},
 		{"restarts in the soak fail, though the pod is ready", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(4)))), "Failed UnhealthyInSoak"},
 		{"restarts from before the soak do not", nil, scenes(seeing(3, starting("a")), seeing(33, changed(up("a"), restarted(4)))), "Up"},
 		{"a pod that is unready for long in the soak fails", nil, scenes(seeing(9, up("a")), seeing(123, starting("a"))), "Failed UnhealthyInSoak"},
 		{"and not before", nil, scenes(seeing(9, up("a")), seeing(120, starting("a"))), "Progressing"},
+		{"a surplus pod that was unready before the soak has its time", nil, scenes(seeing(300, starting("a"), starting("b")).wanting(2), seeing(33, up("a"), starting("b")).wanting(1)), "Up"},
 		{"a pod that comes and goes in the soak fails in the end", nil, repeat(40, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
 		{"a pod lost in the soak makes it begin again", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(30, up("b"))), "Soaking"},
 		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
@@ -260,6 +269,7 @@ func TestJudge(t *testing.T) {
 
 		// Scale.
 		{"asking for more pods sets the deadline back", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a"), starting("b")).wanting(2)), "Progressing"},
+		{"and that alone does, before there is one more", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a")).of(2).wanting(2)), "Progressing"},
 		{"asking for more pods in the soak is a rollout again", nil, scenes(seeing(27, up("a")), seeing(540, up("a"), starting("b")).wanting(2), seeing(33, up("a"), up("b"))), "Up"},
 		{"asking for fewer is no failure", replicas(3), scenes(seeing(540, starting("a"), starting("b"), starting("c")), seeing(33, up("a")).wanting(1)), "Up"},
 		{"asking for none judges nothing", nil, scenes(seeing(9, up("a")), seeing(60).wanting(0)), "Absent Deployment controller"},

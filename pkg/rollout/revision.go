@@ -153,8 +153,8 @@ func (h history) highest() int64 {
 	return h.revisions[len(h.revisions)-1].Revision
 }
 
-// lastGood returns the newest proven revision other than except, nil if there is none.
-func (h history) lastGood(except *Revision) *Revision {
+// newestGood returns the newest proven revision other than except, nil if there is none.
+func (h history) newestGood(except *Revision) *Revision {
 	for _, r := range slices.Backward(h.revisions) {
 		if r.proven() && r != except {
 			return r

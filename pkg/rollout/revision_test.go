@@ -180,13 +180,13 @@ func TestHistory(t *testing.T) {
 	if diff := cmp.Diff([]string{"v1", "v2", "v3", "v4", "v5"}, images(h.revisions)); diff != "" {
 		t.Errorf("oldest first (-want +got):\n%s", diff)
 	}
-	if got := h.lastGood(nil); image(got) != "v4" {
+	if got := h.newestGood(nil); image(got) != "v4" {
 		t.Errorf("last good: %s", image(got))
 	}
-	if got := h.lastGood(h.named(s.revision("v4").Name)); image(got) != "v2" {
+	if got := h.newestGood(h.named(s.revision("v4").Name)); image(got) != "v2" {
 		t.Errorf("last good but v4: %s", image(got))
 	}
-	if h.highest() != 5 || (history{}).highest() != 0 || h.named("none") != nil || (history{}).lastGood(nil) != nil {
+	if h.highest() != 5 || (history{}).highest() != 0 || h.named("none") != nil || (history{}).newestGood(nil) != nil {
 		t.Error("highest, named or lastGood")
 	}
 	if diff := cmp.Diff(s.revision("v1").ControllerRevision, h.surplus(3, h.named(s.revision("v4").Name))[0]); diff != "" {

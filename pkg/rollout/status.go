@@ -89,7 +89,7 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 		status.RunningRevision = d.Deployment.Annotations[v1alpha1.RevisionAnnotation]
 	}
 	status.GoodRevision = ""
-	if good := s.history.lastGood(nil); good != nil {
+	if good := s.newestGood(nil); good != nil {
 		status.GoodRevision = good.Name
 	}
 	status.TargetRevision, status.Failure = "", nil

@@ -49,7 +49,8 @@ type outcome struct {
 }
 
 // What a template can turn out to be. The healthy ones are ready well within the deadline, exit no more often than is
-// tolerated, and can be pulled before that counts as stuck.
+// tolerated, and can be pulled before that counts as stuck. The bad ones are never ready for as long as the soak, not
+// even two pods one after the other: one that is lost and replaced between two looks is not missed.
 var outcomes = []outcome{
 	{name: "good", healthy: true, ready: 2 * time.Second},
 	{name: "good-slow", healthy: true, ready: 12 * time.Second},
@@ -57,14 +58,14 @@ var outcomes = []outcome{
 	{name: "good-slow-pull", healthy: true, ready: 3 * time.Second, pull: 8 * time.Second},
 	{name: "bad-crash", crash: 2 * time.Second, crashes: -1},
 	{name: "bad-init", crash: time.Second, crashes: -1, init: true},
-	{name: "bad-flap", ready: 2 * time.Second, crash: 8 * time.Second, crashes: -1},
+	{name: "bad-flap", ready: 2 * time.Second, crash: 5 * time.Second, crashes: -1},
 	{name: "bad-pull", pull: -1},
 	{name: "bad-config", config: true},
 	{name: "bad-unready"},
 	{name: "bad-nowhere", nowhere: true},
 	{name: "bad-quota", quota: true},
 	{name: "bad-set", noSet: true},
-	{name: "bad-in-soak", ready: 2 * time.Second, unready: 9 * time.Second},
+	{name: "bad-in-soak", ready: 2 * time.Second, unready: 3500 * time.Millisecond},
 }
 
 func outcomeOf(t *corev1.PodTemplateSpec) outcome {
