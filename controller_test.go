@@ -114,7 +114,7 @@ func TestAtRestNothingIsAskedOfTheAPIServer(t *testing.T) {
 				wantStatus(w, "web", name)
 				w.forgetRequests()
 				w.pass(10 * time.Minute)
-				wantSame(t, "requests", map[string]int{}, counts(w.requests))
+				wantSame(t, "requests", map[string]int{}, counts(w.asked(everything)))
 			})
 		})
 	}
@@ -133,7 +133,7 @@ func TestARestartOfBelayAtRestAsksForNothingButItsCaches(t *testing.T) {
 		w.pass(10 * time.Minute)
 		wantSame(t, "requests", map[string]int{
 			"list guardeddeployments": 1, "list deployments": 1, "list controllerrevisions": 1,
-		}, counts(w.requests))
+		}, counts(w.asked(everything)))
 	})
 }
 

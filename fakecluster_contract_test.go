@@ -62,7 +62,7 @@ func TestClusterNumbersWhatIsCreated(t *testing.T) {
 	if first.UID == "" || first.UID == second.UID || first.CreationTimestamp.IsZero() || first.Generation != 1 || first.Status.Replicas != 0 {
 		t.Errorf("created %+v, status %+v", first.ObjectMeta, first.Status)
 	}
-	wantSame(t, "versions", []string{"1", "2", "3"}, []string{first.ResourceVersion, second.ResourceVersion, g.ResourceVersion})
+	wantSame(t, "versions", []string{"101", "102", "103"}, []string{first.ResourceVersion, second.ResourceVersion, g.ResourceVersion})
 	if _, err := c.deployments.Create(t.Context(), first, metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("the same again: %v, want AlreadyExists", err)
 	}
@@ -217,8 +217,8 @@ func TestClusterHandsOutCopies(t *testing.T) {
 func TestClusterShowsAWatchWhatMatchesItsSelector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContract()
-		d := c.createDeployment(t, "web") // version 1
-		opened, err := c.deployments.Watch(t.Context(), metav1.ListOptions{LabelSelector: "a=b", ResourceVersion: "1"})
+		d := c.createDeployment(t, "web") // version 101
+		opened, err := c.deployments.Watch(t.Context(), metav1.ListOptions{LabelSelector: "a=b", ResourceVersion: "101"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -246,16 +246,16 @@ func TestClusterShowsAWatchWhatMatchesItsSelector(t *testing.T) {
 		step(func() { d.Spec.MinReadySeconds = 1 })
 		expect("", "")
 		step(func() { d.Labels = map[string]string{"a": "b"} })
-		expect(watch.Added, "3")
+		expect(watch.Added, "103")
 		step(func() { d.Spec.MinReadySeconds = 2 })
-		expect(watch.Modified, "4")
+		expect(watch.Modified, "104")
 		step(func() { d.Labels = nil })
-		expect(watch.Deleted, "5")
+		expect(watch.Deleted, "105")
 		c.hold("deployments")
 		step(func() { d.Labels = map[string]string{"a": "b"} })
 		expect("", "")
 		c.letGo("deployments")
-		expect(watch.Added, "6")
+		expect(watch.Added, "106")
 	})
 }
 
@@ -263,7 +263,7 @@ func TestClusterLetsAWatchResume(t *testing.T) {
 	c := newContract()
 	c.createDeployment(t, "a")
 	c.createDeployment(t, "b")
-	opened, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "1"})
+	opened, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "101"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestClusterLetsAWatchResume(t *testing.T) {
 		t.Errorf("resumed with %v, want b", event.Object)
 	}
 	c.compact()
-	if _, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "1"}); !apierrors.IsResourceExpired(err) {
+	if _, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "101"}); !apierrors.IsResourceExpired(err) {
 		t.Errorf("a watch from a compacted version: %v, want it to be expired", err)
 	}
 }
@@ -296,8 +296,8 @@ func TestClusterMakesStoresFollowItsVersions(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if got := store.LastStoreSyncResourceVersion(); got != "2" {
-			t.Errorf("the store is at %q after a deletion, want 2", got)
+		if got := store.LastStoreSyncResourceVersion(); got != "102" {
+			t.Errorf("the store is at %q after a deletion, want 102", got)
 		}
 	})
 }

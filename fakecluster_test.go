@@ -84,7 +84,7 @@ func init() {
 }
 
 func newCluster() *cluster {
-	return &cluster{began: time.Now(), objects: map[string]map[types.NamespacedName]object{}, held: map[string]bool{}}
+	return &cluster{began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]object{}, held: map[string]bool{}}
 }
 
 // serve makes the fake client talk to the cluster. intercept, which stands between the two, decides whether a request

@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -151,14 +152,19 @@ func (n *node) scale(set *appsv1.ReplicaSet, replicas int32) {
 		if fare == nil {
 			fare = running
 		}
-		pod.Status = fare(time.Since(pod.CreationTimestamp.Time))
-		_, err = c.update(resourceOf(pod), pod, true)
-		must(err)
+		if now := fare(time.Since(pod.CreationTimestamp.Time)); !equality.Semantic.DeepEqual(now, pod.Status) {
+			pod.Status = now
+			_, err = c.update(resourceOf(pod), pod, true)
+			must(err)
+		}
 		status.Replicas++
 		if pod.Status.ContainerStatuses[0].Ready {
 			status.ReadyReplicas++
 			status.AvailableReplicas++
 		}
+	}
+	if equality.Semantic.DeepEqual(set.Spec.Replicas, &replicas) && equality.Semantic.DeepEqual(set.Status, status) {
+		return
 	}
 	set.Spec.Replicas = &replicas
 	updated, err := c.update(resourceOf(set), set, false)

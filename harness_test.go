@@ -46,8 +46,8 @@ const namespace = "shop"
 // world is a cluster with what stands around it in a test.
 type world struct {
 	*cluster
-	t    *testing.T
-	node *node
+	t      *testing.T
+	node   *node
 	logger klog.Logger
 
 	interceptor  atomic.Pointer[interceptor]
@@ -359,3 +359,5 @@ func resourceOf(o object) schema.GroupVersionResource {
 	}
 	panic(fmt.Sprintf("no resource for %T", o))
 }
+
+func everything(request) bool { return true }

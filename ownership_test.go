@@ -244,7 +244,7 @@ func wantUntouched(w *world, before *appsv1.Deployment) {
 // wantCalm fails the test if more requests than most were made, of any kind.
 func wantCalm(w *world, most int) {
 	w.t.Helper()
-	if n := len(w.asked(func(request) bool { return true })); n > most {
-		w.t.Errorf("%d requests, want at most %d: %v", n, most, counts(w.asked(func(request) bool { return true })))
+	if n := len(w.asked(everything)); n > most {
+		w.t.Errorf("%d requests, want at most %d: %v", n, most, counts(w.asked(everything)))
 	}
 }

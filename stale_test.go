@@ -32,7 +32,7 @@ func TestASyncWaitsForTheCachesToShowItsOwnLastWrite(t *testing.T) {
 				w.intercept(nil)
 				w.forgetRequests()
 				w.pass(28 * time.Second)
-				wantSame(t, "requests while the cache lags", map[string]int{}, counts(w.requests))
+				wantSame(t, "requests while the cache lags", map[string]int{}, counts(w.asked(everything)))
 
 				w.letGo(resource)
 				w.pass(time.Minute)
@@ -64,7 +64,7 @@ func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.
 					edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Annotations = map[string]string{"minute": fmt.Sprint(minute)} })
 					w.pass(time.Minute)
 				}
-				if len(w.requests) == 0 {
+				if len(w.asked(everything)) == 0 {
 					t.Error("nothing was tried in 10 minutes, want the cache to be believed after 30 s")
 				}
 				wantCalm(w, 300)

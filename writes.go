@@ -46,6 +46,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	case d.Record != nil:
 		err = c.recordRevision(ctx, key, o.Guarded, d.Record)
 	case d.Mark != nil:
+		c.remember(key, d.Memory) // What was judged was judged, whether or not it can be stored.
 		err = c.markRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
 		put, err = c.putDeployment(ctx, key, o, d.Deployment)

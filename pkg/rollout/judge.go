@@ -15,11 +15,9 @@ import (
 // in ordinary cases: the exceeded deadline of the template before this one, the completion of the template before this
 // one, an exceeded deadline after the Deployment controller was down.
 
-// maxBlind is how much of a time without evidence counts: what nobody could see is held against nobody.
+// maxBlind is how much of a time without evidence counts: what nobody could see is held against nobody. Nor does a soak
+// last over a longer one: what nobody saw was not healthy.
 const maxBlind = time.Minute
-
-// maxUnseen is how many times the usual time between two looks may pass in a soak. What nobody saw was not healthy.
-const maxUnseen = 4
 
 // absentAfter is how long nothing may happen before somebody else is said to be absent.
 const absentAfter = 30 * time.Second
@@ -121,7 +119,7 @@ func (m Move) UnderWay() bool {
 
 // look returns the move after a look at new evidence.
 func (m Move) look(d *appsv1.Deployment, e *Evidence, limit limits, now time.Time, every time.Duration) Move {
-	if now.Sub(m.looked) > maxUnseen*every {
+	if now.Sub(m.looked) > maxBlind {
 		m.complete = 0
 	}
 	m.clock += instant(max(0, min(now.Sub(m.looked), maxBlind)))
