@@ -120,7 +120,7 @@ func run(ctx context.Context, o options) error {
 	}
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
-	return controller.Run(ctx, o.workers)
+	return controller.Run(ctx, o.workers) // as long as one process does this at a time: leader election goes around it
 }
 
 // clientConfig returns how to reach the API server: as the flags say, else as a pod is told, else by kubectl's rules.
