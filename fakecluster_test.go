@@ -80,7 +80,7 @@ var clusterScheme = runtime.NewScheme()
 
 func init() {
 	utilruntime.Must(scheme.AddToScheme(clusterScheme))
-	utilruntime.Must(v1alpha1.AddToScheme(clusterScheme))
+	utilruntime.Must(v1alpha1.Install(clusterScheme))
 }
 
 func newCluster() *cluster {

@@ -202,11 +202,6 @@ func neverReady(time.Duration) corev1.PodStatus {
 	return podStatus(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
 }
 
-// imageMissing is a pod whose image cannot be pulled.
-func imageMissing(time.Duration) corev1.PodStatus {
-	return podStatus(corev1.ContainerStatus{State: waiting("ImagePullBackOff", "not found")})
-}
-
 func waiting(reason, message string) corev1.ContainerState {
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 }

@@ -347,7 +347,7 @@ func (w *world) eventsSent() []string {
 func resourceOf(o object) schema.GroupVersionResource {
 	switch o.(type) {
 	case *v1alpha1.GuardedDeployment:
-		return v1alpha1.SchemeGroupVersion.WithResource("guardeddeployments")
+		return schema.GroupVersion(v1alpha1.GroupVersion).WithResource("guardeddeployments")
 	case *appsv1.Deployment:
 		return appsv1.SchemeGroupVersion.WithResource("deployments")
 	case *appsv1.ReplicaSet:

@@ -115,7 +115,7 @@ func TestStillThere(t *testing.T) {
 	cached := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", UID: "1", Generation: 3, ResourceVersion: "7",
 		Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},
 		Annotations:     map[string]string{v1alpha1.RevisionAnnotation: "web-1", v1alpha1.AppliedAnnotation: "abc"},
-		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(owner, v1alpha1.SchemeGroupVersion.WithKind("GuardedDeployment"))}}}
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(owner, schema.GroupVersion(v1alpha1.GroupVersion).WithKind("GuardedDeployment"))}}}
 	const fine, stale, taken = "fine", "stale", "taken"
 	for name, c := range map[string]struct {
 		cached *appsv1.Deployment
