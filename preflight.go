@@ -61,7 +61,7 @@ func preflight(ctx context.Context, server, namespace string, kube kubernetes.In
 
 // installed returns an error that says what of the installation is missing.
 func installed(ctx context.Context, namespace string, kube kubernetes.Interface) error {
-	_, err := kube.Discovery().ServerResourcesForGroupVersion(v1alpha1.GroupVersion.String())
+	_, err := kube.Discovery().RESTClient().Get().AbsPath("/apis", v1alpha1.GroupVersion.String()).DoRaw(ctx)
 	if err != nil {
 		return fmt.Errorf("the API server has no %s: %w; install it with \"kubectl apply -f artifacts/crd.yaml\"", v1alpha1.GroupVersion, err)
 	}

@@ -24,10 +24,13 @@ import (
 
 // server answers what preflight asks an API server.
 type server struct {
-	installed bool            // the CRD is
+	installed time.Time       // from when on the CRD is
 	denied    map[string]bool // rights, as "list apps/deployments"
 	asked     []authorizationv1.ResourceAttributes
 }
+
+// never is later than any test.
+var never = time.Now().AddDate(1000, 0, 0)
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := func(code int, body any) {
@@ -39,7 +42,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/version":
 		answer(http.StatusOK, apiversion.Info{Major: "1", Minor: "36"})
 	case "/apis/" + v1alpha1.GroupVersion.String():
-		if !s.installed {
+		if time.Now().Before(s.installed) {
 			answer(http.StatusNotFound, metav1.Status{Status: metav1.StatusFailure, Code: 404, Reason: metav1.StatusReasonNotFound,
 				Message: "the server could not find the requested resource"})
 			return
@@ -103,7 +106,7 @@ func wantError(t *testing.T, err error, parts ...string) {
 }
 
 func TestPreflightPassesOverTheWire(t *testing.T) {
-	s := &server{installed: true}
+	s := &server{}
 	web := httptest.NewServer(s)
 	defer web.Close()
 	if err := preflight(t.Context(), web.URL, "", clientOf(t, &rest.Config{Host: web.URL})); err != nil {
@@ -151,7 +154,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestPreflightSaysHowToInstallTheCRD(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		err := preflight(t.Context(), "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{}}))
+		err := preflight(t.Context(), "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}))
 		wantError(t, err, v1alpha1.GroupVersion.String(), "kubectl apply -f artifacts/crd.yaml")
 		if took := time.Since(began); took != installTimeout {
 			t.Errorf("gave up after %s, want %s", took, installTimeout)
@@ -161,8 +164,7 @@ func TestPreflightSaysHowToInstallTheCRD(t *testing.T) {
 
 func TestPreflightWaitsForACRDThatIsInstalledAtTheSameMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &server{}
-		time.AfterFunc(2500*time.Millisecond, func() { s.installed = true })
+		s := &server{installed: time.Now().Add(2500 * time.Millisecond)}
 		began := time.Now()
 		if err := preflight(t.Context(), "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: s})); err != nil {
 			t.Error(err)
@@ -175,7 +177,7 @@ func TestPreflightWaitsForACRDThatIsInstalledAtTheSameMoment(t *testing.T) {
 
 func TestPreflightNamesEveryMissingRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &server{installed: true, denied: map[string]bool{
+		s := &server{denied: map[string]bool{
 			"update guardeddeployments/status": true, "delete controllerrevisions": true, "list pods": true}}
 		err := preflight(t.Context(), "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: s}))
 		wantError(t, err, "missing rights", "update guardeddeployments/status", "delete controllerrevisions", "list pods")
@@ -186,7 +188,7 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 }
 
 func TestPreflightAsksForTheRightsInItsNamespaceOnly(t *testing.T) {
-	s := &server{installed: true}
+	s := &server{}
 	err := preflight(t.Context(), "https://server", "shop", clientOf(t, &rest.Config{Host: "https://server", Transport: s}))
 	if err != nil {
 		t.Error(err)
@@ -203,7 +205,7 @@ func TestPreflightEndsWhenItIsInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/2, cancel)
 		began := time.Now()
-		err := preflight(ctx, "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{}}))
+		err := preflight(ctx, "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}))
 		wantError(t, err)
 		if took := time.Since(began); took != time.Second/2 {
 			t.Errorf("ended after %s, want 500ms", took)
