@@ -24,7 +24,7 @@ and end it with
   fi
   if ((status != 0)); then
     echo "The story ended early. The controller's last words:" >&2
-    tail -n 20 "${log}" >&2 || true
+    tail -n 20 "${log}" >&2 2>/dev/null || echo '(none)' >&2
   fi
   if [[ -n ${controller} ]]; then
     kill "${controller}" 2>/dev/null && wait "${controller}" || true
@@ -75,7 +75,8 @@ go -C hack/cluster run . up
 
 say "1. Install the CRD and run the controller."
 type_in kubectl apply -f artifacts/crd.yaml
-kubectl wait crd/guardeddeployments.belay.dev --for=condition=Established --timeout=30s >/dev/null
+kubectl wait crd/guardeddeployments.belay.dev --timeout=30s >/dev/null \
+  --for='jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
 kubectl create namespace demo --dry-run=client -o yaml | kubectl apply -f - >/dev/null
 kubectl config set-context --current --namespace=demo >/dev/null
 kubectl delete gd web --ignore-not-found >/dev/null
