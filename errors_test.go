@@ -86,7 +86,7 @@ func endingOf(w *world) ending {
 	return e
 }
 
-// theEnding is how tellStory ends, whatever happens on the way. The revision that failed is pruned.
+// wantTheEnding fails the test unless tellStory ended as it has to, whatever happens on the way. The revision that failed is pruned.
 func wantTheEnding(w *world) {
 	w.t.Helper()
 	e := endingOf(w)

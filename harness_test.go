@@ -67,6 +67,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	inEmptyWorld(t, func(w *world) {
 		w.startBelay()
+		synctest.Wait()
 		test(w)
 	})
 }
@@ -333,7 +334,7 @@ func (r request) String() string {
 	return line + " " + r.name
 }
 
-// eventsSent returns the Events as "Warning RolledBack", sorted by time and then by name.
+// eventsSent returns the Events as "Warning RolledBack", in the order in which they arrived.
 func (w *world) eventsSent() []string {
 	var sent []string
 	for _, r := range w.requested("create", "events") {
