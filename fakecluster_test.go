@@ -50,7 +50,6 @@ type cluster struct {
 	expired  int64 // watches cannot resume at this version or before
 	watches  []*clusterWatch
 	held     map[string]bool // resources whose changes no watch sees
-	requests []request
 }
 
 type object interface {
@@ -93,7 +92,7 @@ func (c *cluster) serve(client *clienttesting.Fake, intercept func(r request, ca
 	client.ReactionChain, client.WatchReactionChain = nil, nil
 	client.AddReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		var answer runtime.Object
-		err := intercept(c.record(action), func() (err error) {
+		err := intercept(c.requestOf(action), func() (err error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			answer, err = c.carryOut(action)
@@ -115,7 +114,7 @@ func (c *cluster) serve(client *clienttesting.Fake, intercept func(r request, ca
 	})
 }
 
-func (c *cluster) record(action clienttesting.Action) request {
+func (c *cluster) requestOf(action clienttesting.Action) request {
 	r := request{verb: action.GetVerb(), resource: action.GetResource().Resource, namespace: action.GetNamespace(), at: time.Since(c.began)}
 	if action.GetSubresource() != "" {
 		r.resource += "/" + action.GetSubresource()
@@ -131,9 +130,6 @@ func (c *cluster) record(action clienttesting.Action) request {
 	if r.object != nil {
 		r.name = r.object.GetName()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.requests = append(c.requests, r)
 	return r
 }
 

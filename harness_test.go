@@ -50,6 +50,7 @@ type world struct {
 	node   *node
 	logger klog.Logger
 
+	requests     []request
 	interceptor  atomic.Pointer[interceptor]
 	intercepting sync.Mutex // one request at a time
 }
@@ -139,10 +140,11 @@ func (w *world) startBelay() *belay {
 
 func (p *belay) intercept(r request, carryOut func() error) error {
 	do := p.world.interceptor.Load()
-	switch {
-	case p.dead.Load():
+	if p.dead.Load() {
 		return fmt.Errorf("dial tcp: connect: connection refused")
-	case do == nil || *do == nil:
+	}
+	p.world.record(r)
+	if do == nil || *do == nil {
 		return carryOut()
 	}
 	p.world.intercepting.Lock()
@@ -270,6 +272,15 @@ func readiness(g *v1alpha1.GuardedDeployment) string {
 		return "nothing"
 	}
 	return fmt.Sprintf("Ready=%s %s", ready.Status, ready.Reason)
+}
+
+// record notes a request that has reached the API server, unless it is a watch.
+func (w *world) record(r request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.verb != "watch" {
+		w.requests = append(w.requests, r)
+	}
 }
 
 // forgetRequests empties the record of what Belay asked of the API server.
