@@ -42,14 +42,14 @@ import (
 // It does not validate, default (but for a Deployment's replicas) or patch, and there is no garbage collector but
 // collectGarbage.
 type cluster struct {
-	mu       sync.Mutex
-	began    time.Time
-	version  int64
-	objects  map[string]map[types.NamespacedName]object // by resource
-	changes  []change
-	expired  int64 // watches cannot resume at this version or before
-	watches  []*clusterWatch
-	held     map[string]bool // resources whose changes no watch sees
+	mu      sync.Mutex
+	began   time.Time
+	version int64
+	objects map[string]map[types.NamespacedName]object // by resource
+	changes []change
+	expired int64 // watches cannot resume at this version or before
+	watches []*clusterWatch
+	held    map[string]bool // resources whose changes no watch sees
 }
 
 type object interface {
