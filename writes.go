@@ -28,9 +28,6 @@ const fieldManager = "belay"
 // refusedRetry is when to try a write again that the API server refused although nothing has changed since.
 const refusedRetry = 5 * time.Minute
 
-// nameTakenRetry is when to look again at a Deployment that is somebody else's.
-const nameTakenRetry = time.Minute
-
 // nameTakenError says that the Deployment of that name is somebody else's.
 type nameTakenError struct{ name string }
 
@@ -266,7 +263,7 @@ func refusalOf(err error, write string) *rollout.Refusal {
 	var taken *nameTakenError
 	switch {
 	case errors.As(err, &taken):
-		reason, message, retry = v1alpha1.ReasonNameTaken, taken.Error(), nameTakenRetry
+		reason, message, retry = v1alpha1.ReasonNameTaken, taken.Error(), rollout.NameTakenRecheck
 	case strings.Contains(message, "denied request"), strings.Contains(message, "denied the request"):
 		reason = v1alpha1.ReasonDenied // by a ValidatingAdmissionPolicy, by a webhook: each chooses its own code
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err), tooLarge:

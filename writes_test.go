@@ -53,7 +53,7 @@ func TestRefusalOf(t *testing.T) {
 		"quota":                   {apierrors.NewForbidden(deployments, "web", errors.New("exceeded quota: small, requested: count/deployments.apps=1, used: count/deployments.apps=1, limited: count/deployments.apps=1")), v1alpha1.ReasonDenied, refusedRetry},
 		"owner not to be blocked": {apierrors.NewForbidden(deployments, "web", errors.New("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>")), v1alpha1.ReasonDenied, refusedRetry},
 		"namespace terminating":   {namespaceTerminating(), v1alpha1.ReasonDenied, refusedRetry},
-		"name taken":              {&nameTakenError{"web"}, v1alpha1.ReasonNameTaken, nameTakenRetry},
+		"name taken":              {&nameTakenError{"web"}, v1alpha1.ReasonNameTaken, rollout.NameTakenRecheck},
 
 		"Belay lacks a right": {apierrors.NewForbidden(deployments, "web", errors.New(
 			`User "system:serviceaccount:belay:belay" cannot update resource "deployments" in API group "apps" in the namespace "shop"`)), "", 0},

@@ -261,7 +261,7 @@ func (s *state) halted(d *Decision) *report {
 
 // nameTaken reports a Deployment of that name that is somebody else's. It is left alone.
 func (s *state) nameTaken(d *Decision) report {
-	d.recheckIn(nameTakenRecheck)
+	d.recheckIn(NameTakenRecheck)
 	return report{stalled: true, reason: v1alpha1.ReasonNameTaken, message: NameTaken(s.Guarded.Name)}
 }
 

@@ -25,8 +25,8 @@ const (
 	maxCondition = 4096
 	// mirrorEvery is the least time between two writes of the status for what it mirrors alone.
 	mirrorEvery = 10 * time.Second
-	// nameTakenRecheck is how often a name that is taken is looked at again.
-	nameTakenRecheck = time.Minute
+	// NameTakenRecheck is how often a name that is taken is looked at again.
+	NameTakenRecheck = time.Minute
 )
 
 // The types of Events.
