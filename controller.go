@@ -110,8 +110,8 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		DeleteFunc: func(g belayinformers.DeletedGuardedDeployment) { c.queue.Add(g.GetObjectName()) },
 	}))
 	heard(deployments.TypedInformer().AddTypedEventHandler(appsinformers.DeploymentHandlerFuncs{
-		AddFunc:    func(d *appsv1.Deployment) { c.enqueueOwner(d) },
-		UpdateFunc: func(before, d *appsv1.Deployment) { c.enqueueOwner(before); c.enqueueOwner(d) },
+		AddFunc:    func(d *appsv1.Deployment) { c.queue.Add(cache.MetaObjectToName(d)) }, // it has its owner's name
+		UpdateFunc: func(_, d *appsv1.Deployment) { c.queue.Add(cache.MetaObjectToName(d)) },
 		DeleteFunc: func(d appsinformers.DeletedDeployment) { c.queue.Add(d.GetObjectName()) },
 	}))
 	heard(revisions.TypedInformer().AddTypedEventHandler(appsinformers.ControllerRevisionHandlerFuncs{
@@ -201,6 +201,13 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 		return 0, err
 	}
 	decision := rollout.Decide(observed)
+	if decision.NeedDeployment {
+		if observed.Deployment, err = c.readDeployment(ctx, key); err != nil {
+			return 0, err
+		}
+		observed.DeploymentLive = true
+		decision = rollout.Decide(observed)
+	}
 	if decision.NeedRevisions {
 		if observed.Revisions, err = c.readRevisions(ctx, observed.Guarded); err != nil {
 			return 0, err

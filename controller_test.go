@@ -72,7 +72,7 @@ func TestTheFailureIsReportedAsItWasBeforeThePodsWent(t *testing.T) {
 			Revision: g.Status.TargetRevision, Reason: v1alpha1.FailureCrashLoop,
 			Message:   fmt.Sprintf("container app of pod %s exited with code 1, after 4 restarts: no DATABASE_URL", failure.Pod),
 			Pod:       failure.Pod, // named by chance
-			Container: "app", ExitCode: new(int32(1)), Time: failure.Time,
+			Container: "app", ExitCode: new(int32(1)), Time: failure.Time, Attempt: 1,
 		}, failure)
 		if _, there := read[*corev1.Pod](w, failure.Pod); there || failure.Pod == "" {
 			t.Errorf("pod %q is named, and should be gone", failure.Pod)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
@@ -38,6 +40,18 @@ func (c *Controller) readEvidence(ctx context.Context, d *appsv1.Deployment) (*r
 		}
 	}
 	return evidence, nil
+}
+
+// readDeployment reads, live, the Deployment of that name, whoever owns it; nil if there is none.
+func (c *Controller) readDeployment(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
+	live, err := c.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get Deployment: %w", err)
+	}
+	return live, nil
 }
 
 // readRevisions reads, live, the revisions of guarded.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
@@ -28,16 +28,11 @@ const fieldManager = "belay"
 // refusedRetry is when to try a write again that the API server refused although nothing has changed since.
 const refusedRetry = 5 * time.Minute
 
-// nameTakenError says that the Deployment of that name is somebody else's.
-type nameTakenError struct{ name string }
-
-func (e *nameTakenError) Error() string { return rollout.NameTaken(e.name) }
-
 // carryOut does what was decided and returns when to decide again. At most one of the first three writes is there: the
 // verdict is stored before the Deployment moves, and what was stored is observed before anything else is decided.
 func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollout.Observed, d rollout.Decision) (time.Duration, error) {
 	var err error
-	var put *appsv1.Deployment
+	var before, put *appsv1.Deployment
 	write := d.Write() // as it was decided: a revision may get another name
 	switch {
 	case d.Record != nil:
@@ -46,7 +41,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 		c.remember(key, d.Memory) // What was judged was judged, whether or not it can be stored.
 		err = c.markRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
-		put, err = c.putDeployment(ctx, key, o, d.Deployment)
+		before, put, err = c.putDeployment(ctx, key, o, d.Deployment)
 	}
 	if refusal := refusalOf(err, write); refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
@@ -61,8 +56,11 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	if put != nil {
 		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
 	}
-	if put != nil && d.Correction != "" && put.Generation != o.Deployment.Generation {
-		d.Events = append(d.Events, rollout.PutBack(d.Correction))
+	if put != nil && d.Correction != "" {
+		d.Memory.Rival = rollout.RivalOf(before, d.Correction, fieldManager)
+		if put.Generation != before.Generation {
+			d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
+		}
 	}
 	c.remember(key, d.Memory)
 	unpruned := c.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
@@ -123,39 +121,40 @@ func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, rev
 }
 
 // putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, and the
-// write is refused if any of it has changed. It returns the API server's answer.
-func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o rollout.Observed, wanted *appsv1.Deployment) (*appsv1.Deployment, error) {
+// write is refused if any of it has changed. It returns the Deployment from before the write, nil if there was none, and
+// after it.
+func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o rollout.Observed, wanted *appsv1.Deployment) (before, after *appsv1.Deployment, err error) {
 	if err := c.stillAsked(ctx, o.Guarded); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := c.stillRecorded(ctx, o, wanted); err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if o.Deployment != nil {
+		before, err = c.readDeployment(ctx, key)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !stillThere(before, o.Deployment) {
+			return nil, nil, &staleError{"the cache of Deployments"}
+		}
 	}
 	client := c.kube.AppsV1().Deployments(key.Namespace)
-	live, err := client.Get(ctx, key.Name, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("get Deployment: %w", err)
-	}
-	exists := err == nil
-	if err := stillThere(live, exists, o); err != nil {
-		return nil, err
-	}
-	var answer *appsv1.Deployment
-	if exists {
-		answer, err = client.Update(ctx, rollout.Overlay(live, wanted), metav1.UpdateOptions{FieldManager: fieldManager})
+	if before != nil {
+		after, err = client.Update(ctx, rollout.Overlay(before, wanted), metav1.UpdateOptions{FieldManager: fieldManager})
 	} else {
-		answer, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
+		after, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
 	}
 	if apierrors.IsAlreadyExists(err) {
-		return nil, &staleError{"the cache of Deployments"}
+		return nil, nil, &staleError{"the cache of Deployments"}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("write Deployment: %w", err)
+		return nil, nil, fmt.Errorf("write Deployment: %w", err)
 	}
-	c.fresh.wrote(key, c.deploymentStore, answer.ResourceVersion)
+	c.fresh.wrote(key, c.deploymentStore, after.ResourceVersion)
 	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", wanted.Annotations[v1alpha1.RevisionAnnotation],
-		"generation", answer.Generation)
-	return answer, nil
+		"generation", after.Generation)
+	return before, after, nil
 }
 
 // stillAsked makes sure, live, that guarded asks for the same as when it was decided.
@@ -177,10 +176,10 @@ func (c *Controller) stillAsked(ctx context.Context, guarded *v1alpha1.GuardedDe
 
 // stillRecorded makes sure, live, that the revision to run is as it was when it was decided.
 func (c *Controller) stillRecorded(ctx context.Context, o rollout.Observed, wanted *appsv1.Deployment) error {
-	if wanted.Spec.Paused {
+	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
+	if wanted.Spec.Selector == nil || name == "" {
 		return nil // Whatever runs goes on running.
 	}
-	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
 	live, err := c.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
@@ -194,27 +193,13 @@ func (c *Controller) stillRecorded(ctx context.Context, o rollout.Observed, want
 	return nil
 }
 
-// stillThere makes sure that the live Deployment is the one that was decided on. One of ours that the cache does not
-// have has lost its label, and may be written.
-func stillThere(live *appsv1.Deployment, exists bool, o rollout.Observed) error {
+// stillThere reports whether the live Deployment is the one that was decided on, in the same hands.
+func stillThere(live, seen *appsv1.Deployment) bool {
 	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
-	stale := &staleError{"the cache of Deployments"}
-	switch seen := o.Deployment; {
-	case !exists && seen == nil:
-		return nil
-	case !exists:
-		return stale
-	case !metav1.IsControlledBy(live, o.Guarded):
-		return &nameTakenError{live.Name}
-	case live.DeletionTimestamp != nil:
-		return stale
-	case seen == nil && live.Labels[v1alpha1.GuardedLabel] == "true":
-		return stale
-	case seen != nil && (live.UID != seen.UID || live.Generation != seen.Generation ||
-		live.Annotations[revision] != seen.Annotations[revision] || live.Annotations[applied] != seen.Annotations[applied]):
-		return stale
-	}
-	return nil
+	return live != nil && live.UID == seen.UID && live.Generation == seen.Generation &&
+		(live.DeletionTimestamp == nil) == (seen.DeletionTimestamp == nil) &&
+		equality.Semantic.DeepEqual(metav1.GetControllerOfNoCopy(live), metav1.GetControllerOfNoCopy(seen)) &&
+		live.Annotations[revision] == seen.Annotations[revision] && live.Annotations[applied] == seen.Annotations[applied]
 }
 
 // pruneRevisions deletes revisions that nothing refers to any more.
@@ -257,13 +242,9 @@ func refusalOf(err error, write string) *rollout.Refusal {
 	if err == nil || write == "" {
 		return nil
 	}
-	message, retry := err.Error(), refusedRetry
-	reason := ""
+	message, reason := err.Error(), ""
 	tooLarge := strings.Contains(message, "larger than max") || strings.Contains(message, "request is too large")
-	var taken *nameTakenError
 	switch {
-	case errors.As(err, &taken):
-		reason, message, retry = v1alpha1.ReasonNameTaken, taken.Error(), rollout.NameTakenRecheck
 	case strings.Contains(message, "denied request"), strings.Contains(message, "denied the request"):
 		reason = v1alpha1.ReasonDenied // by a ValidatingAdmissionPolicy, by a webhook: each chooses its own code
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err), tooLarge:
@@ -275,7 +256,7 @@ func refusalOf(err error, write string) *rollout.Refusal {
 	default:
 		return nil
 	}
-	return &rollout.Refusal{Write: write, Reason: reason, Message: message, Until: time.Now().Add(retry)}
+	return &rollout.Refusal{Write: write, Reason: reason, Message: message, Until: time.Now().Add(refusedRetry)}
 }
 
 // missingRight tells a right that Belay lacks, which its operator has to grant, from an admission policy's no.

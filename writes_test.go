@@ -53,7 +53,6 @@ func TestRefusalOf(t *testing.T) {
 		"quota":                   {apierrors.NewForbidden(deployments, "web", errors.New("exceeded quota: small, requested: count/deployments.apps=1, used: count/deployments.apps=1, limited: count/deployments.apps=1")), v1alpha1.ReasonDenied, refusedRetry},
 		"owner not to be blocked": {apierrors.NewForbidden(deployments, "web", errors.New("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>")), v1alpha1.ReasonDenied, refusedRetry},
 		"namespace terminating":   {namespaceTerminating(), v1alpha1.ReasonDenied, refusedRetry},
-		"name taken":              {&nameTakenError{"web"}, v1alpha1.ReasonNameTaken, rollout.NameTakenRecheck},
 
 		"Belay lacks a right": {apierrors.NewForbidden(deployments, "web", errors.New(
 			`User "system:serviceaccount:belay:belay" cannot update resource "deployments" in API group "apps" in the namespace "shop"`)), "", 0},
@@ -116,49 +115,26 @@ func TestStillThere(t *testing.T) {
 		Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},
 		Annotations:     map[string]string{v1alpha1.RevisionAnnotation: "web-1", v1alpha1.AppliedAnnotation: "abc"},
 		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(owner, schema.GroupVersion(v1alpha1.GroupVersion).WithKind("GuardedDeployment"))}}}
-	const fine, stale, taken = "fine", "stale", "taken"
 	for name, c := range map[string]struct {
-		cached *appsv1.Deployment
-		change func(live *appsv1.Deployment) // nil: there is none
-		want   string
+		change func(live *appsv1.Deployment)
+		want   bool
 	}{
-		"as it was":                  {cached, func(*appsv1.Deployment) {}, fine},
-		"a new status":               {cached, func(d *appsv1.Deployment) { d.ResourceVersion = "8"; d.Status.Replicas = 5 }, fine},
-		"none, as before":            {nil, nil, fine},
-		"label lost":                 {nil, func(d *appsv1.Deployment) { d.Labels = nil }, fine},
-		"gone":                       {cached, nil, stale},
-		"new to the cache":           {nil, func(*appsv1.Deployment) {}, stale},
-		"another of that name":       {cached, func(d *appsv1.Deployment) { d.UID = "2" }, stale},
-		"a new spec":                 {cached, func(d *appsv1.Deployment) { d.Generation = 4 }, stale},
-		"another revision":           {cached, func(d *appsv1.Deployment) { d.Annotations[v1alpha1.RevisionAnnotation] = "web-2" }, stale},
-		"another hash":               {cached, func(d *appsv1.Deployment) { d.Annotations[v1alpha1.AppliedAnnotation] = "def" }, stale},
-		"being deleted":              {cached, func(d *appsv1.Deployment) { d.DeletionTimestamp = new(metav1.Now()) }, stale},
-		"nobody's":                   {cached, func(d *appsv1.Deployment) { d.OwnerReferences = nil }, taken},
-		"of an earlier life":         {cached, func(d *appsv1.Deployment) { d.OwnerReferences[0].UID = "earlier" }, taken},
-		"owned, but not controlled":  {cached, func(d *appsv1.Deployment) { d.OwnerReferences[0].Controller = nil }, taken},
-		"somebody else's, not known": {nil, func(d *appsv1.Deployment) { d.OwnerReferences[0].UID = "other"; d.Labels = nil }, taken},
+		"as it was":                 {func(*appsv1.Deployment) {}, true},
+		"a new status":              {func(d *appsv1.Deployment) { d.ResourceVersion = "8"; d.Status.Replicas = 5 }, true},
+		"another of that name":      {func(d *appsv1.Deployment) { d.UID = "2" }, false},
+		"a new spec":                {func(d *appsv1.Deployment) { d.Generation = 4 }, false},
+		"another revision":          {func(d *appsv1.Deployment) { d.Annotations[v1alpha1.RevisionAnnotation] = "web-2" }, false},
+		"another hash":              {func(d *appsv1.Deployment) { d.Annotations[v1alpha1.AppliedAnnotation] = "def" }, false},
+		"being deleted":             {func(d *appsv1.Deployment) { d.DeletionTimestamp = new(metav1.Now()) }, false},
+		"nobody's":                  {func(d *appsv1.Deployment) { d.OwnerReferences = nil }, false},
+		"of an earlier life":        {func(d *appsv1.Deployment) { d.OwnerReferences[0].UID = "earlier" }, false},
+		"owned, but not controlled": {func(d *appsv1.Deployment) { d.OwnerReferences[0].Controller = nil }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			live, exists := &appsv1.Deployment{}, c.change != nil
-			if exists {
-				live = cached.DeepCopy()
-				c.change(live)
-			}
-			err := stillThere(live, exists, rollout.Observed{Guarded: owner, Deployment: c.cached})
-			got := fine
-			var staleErr *staleError
-			var takenErr *nameTakenError
-			switch {
-			case errors.As(err, &staleErr):
-				got = stale
-			case errors.As(err, &takenErr):
-				got = taken
-			case err != nil:
-				got = err.Error()
-			}
-			if got != c.want {
-				t.Errorf("%s, want %s", got, c.want)
-			}
+			live := cached.DeepCopy()
+			c.change(live)
+			wantSame(t, "still there", c.want, stillThere(live, cached))
 		})
 	}
+	wantSame(t, "still there when it is gone", false, stillThere(nil, cached))
 }

@@ -34,8 +34,8 @@ func Decide(o Observed) Decision {
 
 	d := Decision{Memory: o.Memory}
 	report := s.choose(&d)
-	if d.NeedEvidence || d.NeedRevisions {
-		return Decision{NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions, Memory: o.Memory}
+	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions {
+		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions, Memory: o.Memory}
 	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
 		d.Memory.Refusal = Refusal{} // The spec has changed since: what was refused may be tried again.
@@ -53,18 +53,26 @@ func Decide(o Observed) Decision {
 func (s *state) choose(d *Decision) report {
 	target := s.target
 	switch {
+	case s.Deployment == nil && !s.DeploymentLive:
+		d.NeedDeployment = true // Before anything is created, what the cache misses is looked up.
+		return report{}
 	case s.foreign:
-		return s.nameTaken(d)
+		if why := s.whyTaken(); why != "" {
+			return s.nameTaken(d, why)
+		}
+		return s.adopt(d)
 	case s.Deployment != nil && s.Deployment.DeletionTimestamp != nil:
 		return report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: "the Deployment is being deleted, and created again after that"}
 	case s.Guarded.Spec.Paused:
 		return s.pause(d)
 	case target == nil:
-		return s.record(d, newRevision(s.Guarded, s.highest()+1))
+		return s.record(d, newRevision(s.Guarded, &s.Guarded.Spec.Template, s.highest()+1))
 	case target.Revision < s.highest():
 		return s.record(d, asked(target, s.highest()+1, s.nextAttempt(target)))
 	case target.Failed() && s.retryAsked():
 		return s.record(d, asked(target, target.Revision, s.nextAttempt(target)))
+	case target.Failed() && s.retryDue(d):
+		return s.record(d, asked(target, target.Revision, s.nextRetry()))
 	case target.Unjudged():
 		return s.tryOut(d)
 	case target.Good():
@@ -84,20 +92,6 @@ func (s *state) record(d *Decision, revision *appsv1.ControllerRevision) report 
 	return report{}
 }
 
-// nextAttempt returns the attempt that the spec asks for now, nil if the revision is good and running: then it has
-// nothing to prove.
-func (s *state) nextAttempt(r *Revision) *Attempt {
-	if r.Good() && s.runs() == r.Name {
-		return nil
-	}
-	return &Attempt{Number: r.Attempt.Number + 1, Token: s.token()}
-}
-
-func (s *state) token() string { return s.Guarded.Annotations[v1alpha1.RetryAnnotation] }
-
-// retryAsked reports whether there is a token that was not there when the target failed.
-func (s *state) retryAsked() bool { return s.token() != "" && s.token() != s.target.Failure.Token }
-
 // runs returns the name of the revision that the Deployment carries, empty if there is none.
 func (s *state) runs() string {
 	if s.Deployment == nil || s.foreign {
@@ -109,18 +103,26 @@ func (s *state) runs() string {
 // tryOut runs the unjudged target until the judge knows.
 func (s *state) tryOut(d *Decision) report {
 	doing := "rolling out " + s.target.Name
+	if s.target.Attempt.Retries > 0 {
+		doing += ", attempt " + s.attempts(s.target.Attempt)
+	}
 	if busy := s.run(d, s.target, doing); busy != nil {
 		return *busy
 	}
 	if halted := s.halted(d); halted != nil {
 		return *halted
 	}
+	if !s.target.Retrying && fullyUp(s.Deployment) && s.provenElsewhere() {
+		s.markGood(d)
+		return report{}
+	}
 	move := s.watch(d, s.target, false)
 	switch move.Phase {
 	case PhaseUp:
 		s.markGood(d)
 	case PhaseFailed:
-		failure := Failure{Attempt: Attempt{Number: s.target.Attempt.Number, Token: s.token()}, Failure: move.Failure}
+		failure := Failure{Attempt: s.target.Attempt, Failure: move.Failure}
+		failure.Token = s.token()
 		failure.Revision, failure.Time = s.target.Name, metav1.NewTime(s.Now)
 		d.Mark = judged(s.target, &failure)
 	}
@@ -211,11 +213,6 @@ func (s *state) stay(d *Decision) report {
 	return r
 }
 
-// failure returns the sentence about the target's failure.
-func (s *state) failure() string {
-	return fmt.Sprintf("%s failed (%s): %s", s.target.Name, s.target.Failure.Reason, s.target.Failure.Message)
-}
-
 // pause writes spec.paused, with the template that runs, and judges nothing.
 func (s *state) pause(d *Decision) report {
 	r := report{stalled: true, reason: v1alpha1.ReasonPaused, message: "spec.paused is set: nothing is rolled out or judged"}
@@ -257,12 +254,6 @@ func (s *state) halted(d *Decision) *report {
 		return nil
 	}
 	return r
-}
-
-// nameTaken reports a Deployment of that name that is somebody else's. It is left alone.
-func (s *state) nameTaken(d *Decision) report {
-	d.recheckIn(NameTakenRecheck)
-	return report{stalled: true, reason: v1alpha1.ReasonNameTaken, message: NameTaken(s.Guarded.Name)}
 }
 
 // prune deletes what is over the limit, and never the target, the running or the last good revision.

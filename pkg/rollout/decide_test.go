@@ -199,7 +199,7 @@ func TestDecideToTheLastField(t *testing.T) {
 	status := &v1alpha1.GuardedDeploymentStatus{
 		ObservedGeneration: 1, Replicas: 3, UpdatedReplicas: 3, ReadyReplicas: 3, AvailableReplicas: 3, Selector: "app=web",
 		TargetRevision: v2, RunningRevision: v1, GoodRevision: v1,
-		Failure: &v1alpha1.Failure{Revision: v2, Reason: "CrashLoop", Message: "it exited", Time: metav1.NewTime(noon.Add(-time.Hour))},
+		Failure: &v1alpha1.Failure{Revision: v2, Reason: "CrashLoop", Message: "it exited", Time: metav1.NewTime(noon.Add(-time.Hour)), Attempt: 1},
 		Conditions: []metav1.Condition{condition("Ready", "False"), condition("Reconciling", "False"), condition("Stalled", "True"),
 			{Type: "Available", Status: "True", Reason: "MinimumReplicasAvailable", ObservedGeneration: 1, LastTransitionTime: metav1.NewTime(noon)}},
 	}
@@ -396,7 +396,7 @@ func TestScalingWhatIsSettledIsNoNews(t *testing.T) {
 
 func TestUnprovenRevisionsAreNeverUsed(t *testing.T) {
 	for name, spoil := range map[string]func(*appsv1.ControllerRevision){
-		"changed content": func(r *appsv1.ControllerRevision) { r.Data.Raw = newRevision(newGuarded("evil"), 1).Data.Raw },
+		"changed content": func(r *appsv1.ControllerRevision) { r.Data.Raw = recorded(newGuarded("evil"), 1).Data.Raw },
 		"no content":      func(r *appsv1.ControllerRevision) { r.Data.Raw = nil },
 		"no JSON":         func(r *appsv1.ControllerRevision) { r.Data.Raw = []byte("{") },
 		"another owner":   func(r *appsv1.ControllerRevision) { r.OwnerReferences[0].UID = "another" },

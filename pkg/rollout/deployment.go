@@ -50,19 +50,23 @@ func sealed(wanted *appsv1.Deployment) *appsv1.Deployment {
 }
 
 // Overlay returns live with everything that wanted states, and the rest as it was: replicas that are not stated, and
-// other people's labels, annotations and owners. Spec fields that the GuardedDeployment leaves out get the API server's
+// other people's labels, annotations and owners. Of a spec without a selector only paused and replicas are stated. Other
+// spec fields that the GuardedDeployment leaves out get the API server's
 // default. The template of a release is replaced whole: what it drops is gone. Of a revision that runs already, what
 // others added stays: the annotation of "kubectl rollout restart", for example.
 func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 	updated := live.DeepCopy()
 	updated.Labels = merged(live.Labels, wanted.Labels)
 	updated.Annotations = merged(live.Annotations, wanted.Annotations)
+	if !metav1.IsControlledBy(live, &metav1.ObjectMeta{UID: wanted.OwnerReferences[0].UID}) {
+		updated.OwnerReferences = append(updated.OwnerReferences, wanted.OwnerReferences...)
+	}
 	replicas := live.Spec.Replicas
 	if wanted.Spec.Replicas != nil {
 		replicas = new(*wanted.Spec.Replicas)
 	}
-	if wanted.Spec.Paused {
-		updated.Spec.Paused = true
+	if wanted.Spec.Selector == nil {
+		updated.Spec.Paused = live.Spec.Paused || wanted.Spec.Paused
 	} else {
 		wanted.Spec.DeepCopyInto(&updated.Spec)
 		if carries(live, wanted) {

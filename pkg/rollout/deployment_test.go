@@ -22,7 +22,7 @@ func wanting(change func(*v1alpha1.GuardedDeployment)) *appsv1.Deployment {
 	if change != nil {
 		change(g)
 	}
-	return stated(g, decode(g, newRevision(g, 1)))
+	return stated(g, decode(g, recorded(g, 1)))
 }
 
 func TestStatedSaysNoMoreThanTheSpec(t *testing.T) {
@@ -32,7 +32,7 @@ func TestStatedSaysNoMoreThanTheSpec(t *testing.T) {
 	g := newGuarded("v1")
 	want := &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "shop", Labels: map[string]string{v1alpha1.GuardedLabel: "true"},
-			Annotations:     map[string]string{v1alpha1.RevisionAnnotation: newRevision(g, 1).Name, v1alpha1.AppliedAnnotation: got.Annotations[v1alpha1.AppliedAnnotation]},
+			Annotations:     map[string]string{v1alpha1.RevisionAnnotation: recorded(g, 1).Name, v1alpha1.AppliedAnnotation: got.Annotations[v1alpha1.AppliedAnnotation]},
 			OwnerReferences: []metav1.OwnerReference{ownerReference(g)}},
 		Spec: g.Spec.DeploymentSpec,
 	}
@@ -243,7 +243,8 @@ func TestNothingDriftsByItself(t *testing.T) {
 		g := newGuarded("v1")
 		fill.Fill(&g.Spec.DeploymentSpec)
 		g.Spec.Paused = false
-		wanted := stated(g, decode(g, newRevision(g, 1)))
+		g.Spec.Selector = newGuarded("v1").Spec.Selector // required
+		wanted := stated(g, decode(g, recorded(g, 1)))
 		live := wanted
 		if before != nil {
 			live = Overlay(before, wanted)
@@ -261,7 +262,7 @@ func TestNothingDriftsByItself(t *testing.T) {
 			t.Fatalf("%s drifted on its way: %s", got, data)
 		}
 		again := g.DeepCopy()
-		if stated(again, decode(again, newRevision(again, 1))).Annotations[v1alpha1.AppliedAnnotation] != wanted.Annotations[v1alpha1.AppliedAnnotation] {
+		if stated(again, decode(again, recorded(again, 1))).Annotations[v1alpha1.AppliedAnnotation] != wanted.Annotations[v1alpha1.AppliedAnnotation] {
 			t.Fatal("the same statement has two hashes")
 		}
 	}

@@ -77,6 +77,13 @@ var choices = []choice{
 			running("v1")(s)
 			onDeployment(func(s *scene) { s.Deployment.OwnerReferences = nil })(s)
 		},
+		func(s *scene) { // consenting
+			running("v1")(s)
+			onDeployment(func(s *scene) {
+				s.Deployment.OwnerReferences = nil
+				s.Deployment.Annotations = map[string]string{v1alpha1.AdoptAnnotation: "web"}
+			})(s)
+		},
 		func(s *scene) {
 			running("v1")(s)
 			onDeployment(func(s *scene) { s.Deployment.DeletionTimestamp = &metav1.Time{Time: noon} })(s)
@@ -90,7 +97,7 @@ var choices = []choice{
 		onDeployment(func(s *scene) { s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs" }),
 	},
 	{ // the spec
-		nothing, func(s *scene) { s.hold() }, func(s *scene) { s.pause() }, func(s *scene) { s.token("!") },
+		nothing, func(s *scene) { s.hold() }, func(s *scene) { s.pause() }, func(s *scene) { s.token("!") }, func(s *scene) { s.retries(1) },
 		func(s *scene) { s.Guarded.DeletionTimestamp = &metav1.Time{Time: noon} },
 	},
 	{ // what is remembered
@@ -183,8 +190,11 @@ func forbidden(s *scene, d Decision) string {
 		return "it needs to know more, and acts"
 	case s.Guarded.DeletionTimestamp != nil && !reflect.DeepEqual(d, Decision{}):
 		return "something is done for what is being deleted"
-	case (foreign || dying) && writes > 0:
+	case dying && writes > 0, foreign && writes > 0 && s.Deployment.Annotations[v1alpha1.AdoptAnnotation] != s.Guarded.Name:
 		return "somebody else's Deployment, or a dying one, is written"
+	case foreign && d.Deployment != nil && !reflect.DeepEqual(d.Deployment.Spec, appsv1.DeploymentSpec{}):
+		return "a Deployment is changed while it is taken over"
+	case foreign:
 	case s.Guarded.Spec.Paused && (d.Record != nil || d.Mark != nil || d.NeedEvidence):
 		return "something is judged or recorded while paused"
 	case d.Mark != nil && (target == nil || d.Mark.Name != target.Name || target.Good()):
@@ -194,7 +204,7 @@ func forbidden(s *scene, d Decision) string {
 	case d.Recheck < 0:
 		return "back in time"
 	}
-	if wanted := d.Deployment; wanted != nil {
+	if wanted := d.Deployment; wanted != nil && !foreign {
 		r := h.named(wanted.Annotations[v1alpha1.RevisionAnnotation])
 		switch {
 		case (wanted.Spec.Replicas == nil) != (s.Guarded.Spec.Replicas == nil):

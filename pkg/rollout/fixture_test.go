@@ -37,6 +37,11 @@ func newGuarded(image string) *v1alpha1.GuardedDeployment {
 	return g
 }
 
+// recorded returns what the revision of what g asks for is written as.
+func recorded(g *v1alpha1.GuardedDeployment, number int64) *appsv1.ControllerRevision {
+	return newRevision(g, &g.Spec.Template, number)
+}
+
 // scene is an Observed that is put together sentence by sentence. It can be played: what is decided is then carried out,
 // as the controller does it, and virtual time passes.
 type scene struct {
@@ -48,6 +53,7 @@ type scene struct {
 // asking sets a scene in which a GuardedDeployment of 3 replicas asks for image.
 func asking(image string) *scene {
 	s := &scene{cluster: allUp}
+	s.DeploymentLive = true
 	s.Guarded, s.Now, s.LookEvery = newGuarded(image), noon, lookEvery
 	s.Memory.UID = s.Guarded.UID
 	return s
@@ -83,7 +89,7 @@ func tried(number int, token string, before verdict) verdict {
 // knows adds the revision with that image under that number.
 func (s *scene) knows(image string, number int64, is verdict) *scene {
 	g := newGuarded(image)
-	r := newRevision(g, number)
+	r := recorded(g, number)
 	r.UID, r.CreationTimestamp = types.UID("uid-of-"+r.Name), metav1.NewTime(noon.Add(-24*time.Hour))
 	s.store(is(decode(g, r)))
 	return s
@@ -197,7 +203,7 @@ func (s *scene) step() (Decision, string) {
 	before := s.Deployment
 	s.carryOut(d)
 	if d.Correction != "" && s.Deployment.Generation != before.Generation {
-		d.Events = append(d.Events, PutBack(d.Correction))
+		d.Events = append(d.Events, PutBack(d.Correction, d.Memory.Rival))
 	}
 	return d, told
 }

@@ -15,6 +15,8 @@ type Observed struct {
 	Guarded *v1alpha1.GuardedDeployment
 	// Deployment is the one of the same name, whoever owns it; nil if there is none.
 	Deployment *appsv1.Deployment
+	// DeploymentLive says that there is no Deployment in the cache, and that this is what the API server says.
+	DeploymentLive bool
 	// Revisions are the ControllerRevisions that name Guarded as their controller.
 	Revisions []*appsv1.ControllerRevision
 	// RevisionsLive says that Revisions were read from the API server just now.
@@ -37,7 +39,10 @@ type Memory struct {
 	Refusal Refusal
 	// Accepted is what Accept returned for the last write of the Deployment.
 	Accepted string
+	// Rival is what RivalOf returned for the last correction.
+	Rival string
 
+	stated      string    // the hash of what was last stated about the Deployment
 	reportedAt  time.Time // when the status was last written
 	corrections int       // how often, lately, somebody else's change was put back
 	corrected   time.Time // when, last
@@ -49,7 +54,7 @@ type Memory struct {
 type Refusal struct {
 	// Write identifies what was to be written, as Decision.Write returns it.
 	Write string
-	// Reason is ReasonInvalid, ReasonDenied or ReasonNameTaken.
+	// Reason is ReasonInvalid or ReasonDenied.
 	Reason, Message string
 	// Until is when to try again although nothing has changed.
 	Until time.Time
@@ -58,8 +63,9 @@ type Refusal struct {
 // Decision is what to do, in the order of the fields. Record, Mark and Deployment are each nil if there is nothing to
 // write, and at most one of them is not.
 type Decision struct {
-	// NeedEvidence and NeedRevisions ask for Observed.Evidence and for live Revisions: nothing was decided without.
-	NeedEvidence, NeedRevisions bool
+	// NeedDeployment, NeedEvidence and NeedRevisions ask for a live Deployment, for Observed.Evidence and for live
+	// Revisions: nothing was decided without.
+	NeedDeployment, NeedEvidence, NeedRevisions bool
 	// Record is a revision to create or, if it has a resourceVersion, to update: what the spec asks for.
 	Record *appsv1.ControllerRevision
 	// Mark is a revision to update with its verdict.

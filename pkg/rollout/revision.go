@@ -43,6 +43,8 @@ type Attempt struct {
 	Number int `json:"n"`
 	// Token is the retry token that asked for it, empty if none did.
 	Token string `json:"token,omitempty"`
+	// Retries is how many attempts have been made without being asked, since somebody last asked for one.
+	Retries int `json:"retries,omitempty"`
 }
 
 // Failure is the evidence against a revision and the attempt in which it was found.
@@ -117,9 +119,12 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 	if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &r.Failure) == nil && r.Failure.Number > 0 {
 		r.Attempt = r.Failure.Attempt
 	}
-	if attempt, ok := object.Annotations[v1alpha1.AttemptAnnotation]; ok {
+	if annotation, ok := object.Annotations[v1alpha1.AttemptAnnotation]; ok {
 		r.Retrying = true
-		_ = json.Unmarshal([]byte(attempt), &r.Attempt)
+		var attempt Attempt
+		if json.Unmarshal([]byte(annotation), &attempt) == nil && attempt.Number > 0 {
+			r.Attempt = attempt
+		}
 	}
 	return r
 }
@@ -174,10 +179,10 @@ func (h history) surplus(limit int, keep ...*Revision) []*appsv1.ControllerRevis
 	return others[:max(0, len(others)-limit)]
 }
 
-// newRevision returns the ControllerRevision that records guarded's template under the given number.
-func newRevision(guarded *v1alpha1.GuardedDeployment, number int64) *appsv1.ControllerRevision {
+// newRevision returns the ControllerRevision that records a template of guarded's under the given number.
+func newRevision(guarded *v1alpha1.GuardedDeployment, template *corev1.PodTemplateSpec, number int64) *appsv1.ControllerRevision {
 	var data revisionData
-	data.Spec.Template = guarded.Spec.Template
+	data.Spec.Template = *template
 	raw, err := json.Marshal(data)
 	if err != nil {
 		panic(fmt.Sprintf("encode a template: %v", err))

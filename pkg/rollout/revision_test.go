@@ -17,7 +17,7 @@ import (
 )
 
 func TestRevisionNames(t *testing.T) {
-	raw := canonical(newRevision(newGuarded("v1"), 1).Data.Raw)
+	raw := canonical(recorded(newGuarded("v1"), 1).Data.Raw)
 	for _, owner := range []string{
 		"web", "web.v2", strings.Repeat("a", 253),
 		strings.Repeat("a", 241) + "." + strings.Repeat("b", 11), // cut right after the dot
@@ -56,7 +56,7 @@ func TestRevisionNamesNeverChange(t *testing.T) {
 
 func TestNamesAreTriedInOrder(t *testing.T) {
 	g := newGuarded("v1")
-	r := newRevision(g, 1)
+	r := recorded(g, 1)
 	names := []string{r.Name}
 	for r.Name = OtherName(g, r); r.Name != ""; r.Name = OtherName(g, r) {
 		if !Proven(g, r) {
@@ -105,7 +105,7 @@ func TestDecodeBelievesOnlyWhatFits(t *testing.T) {
 		"in another order":   {func(r *appsv1.ControllerRevision) { r.Data.Raw = reordered(r.Data.Raw) }, true},
 		"another number":     {func(r *appsv1.ControllerRevision) { r.Revision = 99 }, true},
 		"another verdict":    {func(r *appsv1.ControllerRevision) { r.Annotations = map[string]string{"a": "b"} }, true},
-		"other content":      {func(r *appsv1.ControllerRevision) { r.Data = newRevision(newGuarded("v2"), 1).Data }, false},
+		"other content":      {func(r *appsv1.ControllerRevision) { r.Data = recorded(newGuarded("v2"), 1).Data }, false},
 		"more content":       {func(r *appsv1.ControllerRevision) { r.Data.Raw = append([]byte(`{"a":1,`), r.Data.Raw[1:]...) }, false},
 		"two contents":       {func(r *appsv1.ControllerRevision) { r.Data.Raw = append(slices.Clone(r.Data.Raw), r.Data.Raw...) }, false},
 		"no content":         {func(r *appsv1.ControllerRevision) { r.Data.Raw = nil }, false},
@@ -115,7 +115,7 @@ func TestDecodeBelievesOnlyWhatFits(t *testing.T) {
 		"an owner, no chief": {func(r *appsv1.ControllerRevision) { r.OwnerReferences[0].Controller = nil }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRevision(g, 1)
+			r := recorded(g, 1)
 			row.change(r)
 			if got := Proven(g, r); got != row.proven {
 				t.Errorf("proven: %t", got)
@@ -127,7 +127,7 @@ func TestDecodeBelievesOnlyWhatFits(t *testing.T) {
 // A key that is there twice means one thing to who hashes and another to who decodes, unless both read the same.
 func TestDoubledKeysSmuggleNothingIn(t *testing.T) {
 	g := newGuarded("v1")
-	r := newRevision(g, 1)
+	r := recorded(g, 1)
 	r.Data.Raw = []byte(strings.Replace(string(r.Data.Raw), `{"spec":`, `{"spec":{"template":{"spec":{"hostNetwork":true}}},"spec":`, 1))
 	if got := decode(g, r); got != nil && got.Template.Spec.HostNetwork {
 		t.Error("the host's network was smuggled in")
@@ -152,7 +152,7 @@ func reordered(raw []byte) []byte {
 func TestFindByMeaning(t *testing.T) {
 	g := newGuarded("v1")
 	g.Spec.Template.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("500m")}
-	h := newHistory(g, []*appsv1.ControllerRevision{newRevision(g, 1)})
+	h := newHistory(g, []*appsv1.ControllerRevision{recorded(g, 1)})
 
 	same := g.Spec.Template.DeepCopy()
 	same.Annotations = map[string]string{}
@@ -203,16 +203,16 @@ func TestVerdicts(t *testing.T) {
 		unjudged, good, failed bool
 		attempt                Attempt
 	}{
-		{unjudged, true, false, false, Attempt{1, ""}},
-		{good, false, true, false, Attempt{1, ""}},
-		{failedWith("!"), false, false, true, Attempt{1, "!"}},
-		{tried(2, "?", good), true, false, false, Attempt{2, "?"}},
-		{tried(3, "?", failed), true, false, false, Attempt{3, "?"}},
+		{unjudged, true, false, false, Attempt{Number: 1}},
+		{good, false, true, false, Attempt{Number: 1}},
+		{failedWith("!"), false, false, true, Attempt{Number: 1, Token: "!"}},
+		{tried(2, "?", good), true, false, false, Attempt{Number: 2, Token: "?"}},
+		{tried(3, "?", failed), true, false, false, Attempt{Number: 3, Token: "?"}},
 		// What a person wrote there and does not parse says nothing.
-		{spoilt(good, v1alpha1.FailureAnnotation, "{"), false, true, false, Attempt{1, ""}},
-		{spoilt(failed, v1alpha1.FailureAnnotation, "{"), false, false, true, Attempt{1, ""}},
-		{spoilt(failed, v1alpha1.AttemptAnnotation, "?"), true, false, false, Attempt{1, ""}},
-		{spoilt(unjudged, v1alpha1.VerdictAnnotation, "excellent"), true, false, false, Attempt{1, ""}},
+		{spoilt(good, v1alpha1.FailureAnnotation, "{"), false, true, false, Attempt{Number: 1}},
+		{spoilt(failed, v1alpha1.FailureAnnotation, "{"), false, false, true, Attempt{Number: 1}},
+		{spoilt(failed, v1alpha1.AttemptAnnotation, "?"), true, false, false, Attempt{Number: 1}},
+		{spoilt(unjudged, v1alpha1.VerdictAnnotation, "excellent"), true, false, false, Attempt{Number: 1}},
 	} {
 		r := asking("v1").knows("v1", 1, row.is).revision("v1")
 		if r.Unjudged() != row.unjudged || r.Good() != row.good || r.Failed() != row.failed || r.Attempt != row.attempt {
@@ -236,7 +236,7 @@ func TestAVerdictReplacesTheOneBefore(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"a": "theirs", v1alpha1.VerdictAnnotation: "good"}, judged(r, nil).Annotations); diff != "" {
 		t.Errorf("good (-want +got):\n%s", diff)
 	}
-	f := &Failure{Attempt: Attempt{2, "!"}, Failure: v1alpha1.Failure{Reason: "CrashLoop", ExitCode: new(int32(1))}}
+	f := &Failure{Attempt: Attempt{Number: 2, Token: "!"}, Failure: v1alpha1.Failure{Reason: "CrashLoop", ExitCode: new(int32(1))}}
 	want := map[string]string{"a": "theirs", v1alpha1.VerdictAnnotation: "failed",
 		v1alpha1.FailureAnnotation: `{"n":2,"token":"!","reason":"CrashLoop","exitCode":1,"time":null}`}
 	if diff := cmp.Diff(want, judged(r, f).Annotations); diff != "" {

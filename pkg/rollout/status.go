@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -96,7 +97,9 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 	if s.target != nil {
 		status.TargetRevision = s.target.Name
 		if s.target.Failed() {
-			status.Failure = &s.target.Failure.Failure
+			status.Failure = s.target.Failure.DeepCopy()
+			status.Failure.Attempt = int32(s.target.Failure.Retries) + 1
+			status.Failure.NextAttempt = s.retryAt()
 		}
 	}
 	s.set(status, v1alpha1.ConditionReady, truth(r.ready), r.reason, r.message)
@@ -165,16 +168,17 @@ func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	return append(events, event)
 }
 
-// PutBack is the Event about a value of the Deployment that somebody changed, and Belay changed back.
-func PutBack(path string) Event {
+// PutBack is the Event about a value of the Deployment that rival changed, and Belay changed back.
+func PutBack(path, rival string) Event {
 	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: "PutBack",
-		Message: "put back " + path + " of the Deployment, which somebody had changed"}
+		Message: Clean(fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival)), maxEvent)}
 }
 
-// NameTaken is the message about a Deployment that belongs to somebody else.
-func NameTaken(name string) string {
-	return fmt.Sprintf("Deployment %s exists and is not owned by this GuardedDeployment; it is left alone. "+
-		"Delete it, or give this GuardedDeployment another name", name)
+func somebody(rival string) string {
+	if rival == "" {
+		return "somebody"
+	}
+	return strconv.Quote(rival)
 }
 
 // Clean returns text as valid UTF-8 on one line without control characters, also those for the direction of the text,

@@ -152,7 +152,7 @@ func TestOutcomes(t *testing.T) {
 
 // The other Event, about what was put back, has all that the API server asks for.
 func TestEveryEventIsComplete(t *testing.T) {
-	e := PutBack("spec.replicas")
+	e := PutBack("spec.replicas", "")
 	if e.Type != Normal || e.Reason == "" || e.Action == "" || !strings.Contains(e.Message, "spec.replicas") {
 		t.Errorf("%+v", e)
 	}

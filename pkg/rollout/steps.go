@@ -17,6 +17,8 @@ const (
 	correctionPause = 10 * time.Minute
 	// correctionsForgotten is how long without a correction forgives the earlier ones.
 	correctionsForgotten = time.Hour
+	// appliedPath is where the Deployment has the hash of what was last stated about it.
+	appliedPath = "metadata.annotations[" + v1alpha1.AppliedAnnotation + "]"
 )
 
 // run sees to it that the Deployment carries the revision. It returns what to report while it does not, nil when it
@@ -42,11 +44,15 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 // written now.
 func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
 	changed := ""
-	if s.Deployment != nil && wanted.Annotations[v1alpha1.AppliedAnnotation] == s.Deployment.Annotations[v1alpha1.AppliedAnnotation] {
+	stated := wanted.Annotations[v1alpha1.AppliedAnnotation]
+	switch live := s.appliedHash(); {
+	case live == stated:
 		changed = drift(wanted, s.Deployment)
 		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.Accepted {
 			return nil
 		}
+	case s.Deployment != nil && s.Memory.stated != "" && live != s.Memory.stated:
+		changed = appliedPath // Otherwise whoever changes it, again and again, would be fought without limit.
 	}
 	if refused := s.refused(d, writeOfDeployment(wanted)); refused != nil {
 		return refused
@@ -57,7 +63,16 @@ func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
 		}
 	}
 	d.Deployment = wanted
+	d.Memory.stated = stated
 	return nil
+}
+
+// appliedHash returns the hash of what was last stated about the Deployment, as the Deployment has it.
+func (s *state) appliedHash() string {
+	if s.Deployment == nil {
+		return ""
+	}
+	return s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 }
 
 // correct allows for putting back what somebody else changed, or says why not now.
@@ -69,7 +84,7 @@ func (s *state) correct(d *Decision, changed string) *report {
 	if wait := memory.corrected.Add(correctionPause).Sub(s.Now); memory.corrections >= freeCorrections && wait > 0 {
 		d.recheckIn(wait)
 		return &report{stalled: true, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
-			"somebody keeps changing %s of the Deployment; it is put back once in %s", changed, correctionPause)}
+			"%s keeps changing %s of the Deployment; it is put back once in %s", somebody(memory.Rival), changed, correctionPause)}
 	}
 	memory.corrections++
 	memory.corrected = s.Now

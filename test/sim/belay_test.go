@@ -141,6 +141,10 @@ func (b *belay) sync() (time.Duration, error) {
 		Memory:    b.memory, Now: b.now, LookEvery: lookEvery,
 	}
 	d := rollout.Decide(o)
+	if d.NeedDeployment {
+		o.Deployment, o.DeploymentLive = b.deployment, true
+		d = rollout.Decide(o)
+	}
 	if d.NeedRevisions {
 		o.Revisions, o.RevisionsLive = slices.Collect(maps.Values(b.revisions)), true
 		d = rollout.Decide(o)
@@ -181,7 +185,7 @@ func (b *belay) carryOut(o rollout.Observed, d rollout.Decision) (time.Duration,
 		if answer, err = b.put(o, d.Deployment); err == nil {
 			d.Memory.Accepted = rollout.Accept(d.Deployment, answer)
 			if d.Correction != "" && answer.Generation != o.Deployment.Generation {
-				d.Events = append(d.Events, rollout.PutBack(d.Correction))
+				d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
 			}
 		}
 	}

@@ -10,6 +10,9 @@ const (
 	// AppliedAnnotation, on the Deployment, is the hash of everything that Belay states about it.
 	AppliedAnnotation = "belay.dev/applied"
 
+	// AdoptAnnotation, on a Deployment, is its owner's consent that the GuardedDeployment of this name takes it over.
+	AdoptAnnotation = "belay.dev/adopt"
+
 	// VerdictAnnotation, on a ControllerRevision, is VerdictGood or VerdictFailed; absent while it is unjudged.
 	VerdictAnnotation = "belay.dev/verdict"
 	// FailureAnnotation, on a ControllerRevision, is the evidence of the failure, as JSON.

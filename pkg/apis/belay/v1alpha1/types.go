@@ -113,7 +113,7 @@ type Guard struct {
 	SoakSeconds *int32 `json:"soakSeconds,omitempty"`
 
 	// How many further attempts at a failed revision are made without being asked, with growing delay (1 minute,
-	// doubling, at most 1 hour). Default: 0. Not acted on in this version.
+	// doubling, at most 1 hour). Default: 0. They are counted anew when the template is asked for again or a retry is.
 	//
 	// +optional
 	// +kubebuilder:default=0
@@ -218,6 +218,16 @@ type Failure struct {
 	//
 	// +optional
 	Time metav1.Time `json:"time,omitempty"`
+
+	// Which attempt it was: 1, and one more for every automatic retry.
+	//
+	// +optional
+	Attempt int32 `json:"attempt,omitempty"`
+
+	// When the next automatic retry is due; absent if there is none.
+	//
+	// +optional
+	NextAttempt *metav1.Time `json:"nextAttempt,omitempty"`
 }
 
 // GuardedDeploymentList is a list of GuardedDeployments.

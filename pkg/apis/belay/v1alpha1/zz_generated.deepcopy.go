@@ -19,6 +19,10 @@ func (in *Failure) DeepCopyInto(out *Failure) {
 		**out = **in
 	}
 	in.Time.DeepCopyInto(&out.Time)
+	if in.NextAttempt != nil {
+		in, out := &in.NextAttempt, &out.NextAttempt
+		*out = (*in).DeepCopy()
+	}
 	return
 }
 

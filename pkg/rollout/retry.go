@@ -1,0 +1,91 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+const (
+	// firstRetryDelay is how long after a failure the first automatic retry is made; every further one takes twice as long.
+	firstRetryDelay = time.Minute
+	// longestRetryDelay is the longest that it takes.
+	longestRetryDelay = time.Hour
+)
+
+// retryDelay returns how long after a failure the next automatic retry is made, when so many were made before.
+func retryDelay(made int) time.Duration {
+	delay := firstRetryDelay
+	for range made {
+		if delay *= 2; delay >= longestRetryDelay {
+			return longestRetryDelay
+		}
+	}
+	return delay
+}
+
+// nextAttempt returns the attempt that the spec asks for now, nil if the revision is good and running: then it has
+// nothing to prove.
+func (s *state) nextAttempt(r *Revision) *Attempt {
+	if r.Good() && s.runs() == r.Name {
+		return nil
+	}
+	return &Attempt{Number: r.Attempt.Number + 1, Token: s.token()}
+}
+
+// nextRetry returns the attempt at the target that comes by itself.
+func (s *state) nextRetry() *Attempt {
+	next := s.nextAttempt(s.target)
+	next.Retries = s.target.Failure.Retries + 1
+	return next
+}
+
+func (s *state) token() string { return s.Guarded.Annotations[v1alpha1.RetryAnnotation] }
+
+// retryAsked reports whether there is a token that was not there when the target failed.
+func (s *state) retryAsked() bool { return s.token() != "" && s.token() != s.target.Failure.Token }
+
+// retryAt returns when the failed target is tried again without being asked, nil if it is not. The time counts from when
+// the failure was stored, and the number is stored with it: a restart neither adds a retry nor takes one.
+func (s *state) retryAt() *metav1.Time {
+	failure := s.target.Failure
+	if failure.Retries >= int(valueOr(s.Guarded.Spec.Guard.Retries, 0)) {
+		return nil
+	}
+	return new(metav1.NewTime(failure.Time.Add(retryDelay(failure.Retries))))
+}
+
+// retryDue reports whether it is time for the target's next automatic retry. None is made while there are no pods that
+// could tell how it goes.
+func (s *state) retryDue(d *Decision) bool {
+	at := s.retryAt()
+	if at == nil {
+		return false
+	}
+	if wait := at.Sub(s.Now); wait > 0 {
+		d.recheckIn(wait)
+		return false
+	}
+	live := s.Deployment
+	return live != nil && !live.Spec.Paused && valueOr(live.Spec.Replicas, 1) > 0
+}
+
+// failure returns the sentence about the target's failure.
+func (s *state) failure() string {
+	sentence := fmt.Sprintf("%s failed (%s): %s", s.target.Name, s.target.Failure.Reason, s.target.Failure.Message)
+	if most := valueOr(s.Guarded.Spec.Guard.Retries, 0); most > 0 {
+		sentence += fmt.Sprintf("; that was attempt %s", s.attempts(s.target.Failure.Attempt))
+	}
+	if at := s.retryAt(); at != nil {
+		sentence += ", the next is due at " + at.UTC().Format(time.RFC3339)
+	}
+	return sentence
+}
+
+// attempts says which of the attempts that are made by themselves this is.
+func (s *state) attempts(a Attempt) string {
+	return fmt.Sprintf("%d of %d", a.Retries+1, max(int(valueOr(s.Guarded.Spec.Guard.Retries, 0)), a.Retries)+1)
+}

@@ -1,0 +1,109 @@
+package rollout
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func managed(manager string, age time.Duration, fields string) metav1.ManagedFieldsEntry {
+	return metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate,
+		Time: new(metav1.NewTime(noon.Add(-age))), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields)}
+}
+
+func TestRivalOf(t *testing.T) {
+	d := &appsv1.Deployment{}
+	d.Labels = map[string]string{"app.kubernetes.io/name": "web"}
+	d.Spec.Replicas = new(int32(3))
+	d.Spec.Template.Spec.Containers = []corev1.Container{
+		{Name: "a", Image: "a:1"},
+		{Name: "b", Image: "b:1", Args: []string{"x"}, Ports: []corev1.ContainerPort{{ContainerPort: 80, Protocol: "TCP", Name: "http"}}},
+	}
+	d.ManagedFields = []metav1.ManagedFieldsEntry{
+		managed("belay", time.Minute, `{"f:spec":{"f:replicas":{},"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:image":{},"f:name":{}}}}}}}`),
+		managed("kubectl-set", time.Hour, `{"f:spec":{"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"b\"}":{"f:image":{}}}}}}}`),
+		managed("ports", 2*time.Hour, `{"f:spec":{"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"b\"}":{"f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:name":{}}}}}}}}}`),
+		managed("labels", 3*time.Hour, `{"f:metadata":{"f:labels":{".":{},"f:app.kubernetes.io/name":{}}}}`),
+		managed("annotations", 4*time.Hour, `{"f:metadata":{"f:annotations":{"f:belay.dev/applied":{}}}}`),
+		managed("newest", time.Second, `{"f:spec":{"f:paused":{},"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"b\"}":{"f:args":{}}}}}}}`),
+		managed("garbage", 0, `{"f:spec"`),
+	}
+	status := managed("kube-controller-manager", -time.Hour, `{"f:status":{"f:replicas":{}}}`)
+	status.Subresource = "status"
+	d.ManagedFields = append(d.ManagedFields, status)
+	for path, want := range map[string]string{
+		"spec.template.spec.containers[1].image":         "kubectl-set",
+		"spec.template.spec.containers[1].ports[0].name": "ports",
+		"spec.template.spec.containers[1].args":          "newest",
+		"spec.template.spec.containers[1].args[0]":       "newest",
+		"metadata.labels[app.kubernetes.io/name]":        "labels",
+		"metadata.annotations[belay.dev/applied]":        "annotations",
+		"spec.paused": "newest",
+		// Of these nobody but belay is the owner: it is whoever wrote last, whatever that was.
+		"spec.template.spec.containers[0].image": "garbage",
+		"spec.replicas":                          "garbage",
+		"spec.minReadySeconds":                   "garbage",
+		"spec.pausedly":                          "garbage",
+	} {
+		if got := RivalOf(d, path, "belay"); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	d.ManagedFields = []metav1.ManagedFieldsEntry{d.ManagedFields[0], status}
+	if got := RivalOf(d, "spec.replicas", "belay"); got != "" {
+		t.Errorf("nobody else was there: %q", got)
+	}
+}
+
+// Whatever somebody else does, however fast: five corrections, and then one in ten minutes, which names what and who.
+func TestAFightIsSlow(t *testing.T) {
+	for name, fight := range map[string]struct {
+		change func(*appsv1.Deployment, int)
+		path   string
+	}{
+		"the image":    {func(d *appsv1.Deployment, _ int) { d.Spec.Template.Spec.Containers[0].Image = "theirs" }, "spec.template.spec.containers[0].image"},
+		"the revision": {func(d *appsv1.Deployment, _ int) { d.Annotations["belay.dev/revision"] = "theirs" }, "metadata.annotations[belay.dev/revision]"},
+		"the hash":     {func(d *appsv1.Deployment, n int) { d.Annotations["belay.dev/applied"] = strings.Repeat("f", n%9) }, "metadata.annotations[belay.dev/applied]"},
+		"both": {func(d *appsv1.Deployment, _ int) {
+			d.Annotations["belay.dev/revision"], d.Annotations["belay.dev/applied"] = "theirs", "theirs"
+		}, "metadata.annotations[belay.dev/applied]"},
+		"the label": {func(d *appsv1.Deployment, _ int) { delete(d.Labels, "belay.dev/guarded") }, "metadata.labels[belay.dev/guarded]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := asking("v1")
+			s.play()
+			begun, writes := s.Now, []time.Duration{}
+			for s.Now.Sub(begun) < 3*time.Hour {
+				fight.change(s.Deployment, int(s.Now.Unix()))
+				s.Memory.Rival = "argocd-controller"
+				d, _ := s.step()
+				if d.Deployment != nil {
+					writes = append(writes, s.Now.Sub(begun))
+					if d.Correction != fight.path {
+						t.Errorf("puts back %q, want %q", d.Correction, fight.path)
+					}
+				}
+				s.after(5 * time.Second)
+			}
+			first, later := 0, 0
+			for _, at := range writes {
+				if at < 5*time.Minute {
+					first++
+				} else {
+					later++
+				}
+			}
+			if first != 5 || later < 16 || later > 18 {
+				t.Errorf("%d corrections in the first minutes and %d in 3 hours, want 5 and 6 an hour: %s", first, later, writes)
+			}
+			c := s.Guarded.Status.Conditions[0]
+			if c.Reason != "Contested" || !strings.Contains(c.Message, fight.path) || !strings.Contains(c.Message, `"argocd-controller"`) {
+				t.Errorf("reported as %s: %s", c.Reason, c.Message)
+			}
+		})
+	}
+}
