@@ -11,6 +11,7 @@
 //	unknown              anything         -                 record it
 //	not the newest       anything         -                 give it the highest number: the spec asks for it again
 //	failed, retry asked  anything         -                 record another attempt: it is unjudged again
+//	  or due
 //	unjudged             anything else    -                 run it
 //	unjudged             target           progressing       wait; look again when the verdict can next change
 //	unjudged             target           good              mark it good
@@ -21,11 +22,13 @@
 //	  none is good       anything         anything else     leave it; create a missing Deployment again, on the target
 //	good                 anything else    -                 run it
 //	good                 target           up, or not up     report
+//	any                  another's, consents  -             record what runs as good, if it is complete; take it over
 //	any                  name taken, paused, being deleted  report; while paused only paused and replicas are written
 //
 // Each row is at most one kind of write. What was written is observed again before the next row is taken, so that every
 // decision comes from what is stored, and a process that dies between two writes loses nothing.
 //
 // The files, in the order to read them: decide.go (the table), judge.go (how a rollout stands), revision.go (what is
-// kept), deployment.go (what the Deployment should say), status.go (what is reported).
+// kept), deployment.go (what the Deployment should say), status.go (what is reported); then adopt.go, retry.go and
+// rival.go, which need not be known to understand the rest.
 package rollout
