@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ import (
 const (
 	// guardedOnly selects what Belay owns.
 	guardedOnly = v1alpha1.GuardedLabel + "=true"
-	// byController indexes ControllerRevisions by the uid of their controller.
+	// byController indexes what is owned by the uid of its controller.
 	byController = "controller"
 
 	// syncTimeout bounds one sync, with all its requests.
@@ -51,6 +52,7 @@ type Controller struct {
 
 	guarded     belaylisters.GuardedDeploymentLister
 	deployments appslisters.DeploymentLister
+	controlled  cache.TypedIndexer[*appsv1.Deployment]
 	revisions   cache.TypedIndexer[*appsv1.ControllerRevision]
 	// The stores behind them, for freshness.
 	guardedStore, deploymentStore, revisionStore cache.Store
@@ -76,6 +78,7 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		recorder:        recorder,
 		guarded:         guarded.Lister(),
 		deployments:     deployments.Lister(),
+		controlled:      deployments.TypedInformer().GetTypedIndexer(),
 		revisions:       revisions.TypedInformer().GetTypedIndexer(),
 		guardedStore:    guarded.Informer().GetStore(),
 		deploymentStore: deployments.Informer().GetStore(),
@@ -87,16 +90,12 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		fresh:    newFreshness(),
 		memories: map[cache.ObjectName]rollout.Memory{},
 	}
-	err := revisions.TypedInformer().AddTypedIndexers(appsinformers.ControllerRevisionIndexers{
-		byController: func(r *appsv1.ControllerRevision) ([]string, error) {
-			if owner := metav1.GetControllerOf(r); owner != nil {
-				return []string{string(owner.UID)}, nil
-			}
-			return nil, nil
-		},
-	})
+	err := errors.Join(
+		deployments.TypedInformer().AddTypedIndexers(appsinformers.DeploymentIndexers{byController: controllerOf[*appsv1.Deployment]}),
+		revisions.TypedInformer().AddTypedIndexers(appsinformers.ControllerRevisionIndexers{byController: controllerOf[*appsv1.ControllerRevision]}),
+	)
 	if err != nil {
-		return nil, fmt.Errorf("index ControllerRevisions: %w", err)
+		return nil, fmt.Errorf("index by controller: %w", err)
 	}
 	heard := func(registration cache.ResourceEventHandlerRegistration, failed error) {
 		err = errors.Join(err, failed)
@@ -110,8 +109,8 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		DeleteFunc: func(g belayinformers.DeletedGuardedDeployment) { c.queue.Add(g.GetObjectName()) },
 	}))
 	heard(deployments.TypedInformer().AddTypedEventHandler(appsinformers.DeploymentHandlerFuncs{
-		AddFunc:    func(d *appsv1.Deployment) { c.queue.Add(cache.MetaObjectToName(d)) }, // it has its owner's name
-		UpdateFunc: func(_, d *appsv1.Deployment) { c.queue.Add(cache.MetaObjectToName(d)) },
+		AddFunc:    func(d *appsv1.Deployment) { c.enqueueOwner(d); c.queue.Add(cache.MetaObjectToName(d)) },
+		UpdateFunc: func(_, d *appsv1.Deployment) { c.enqueueOwner(d); c.queue.Add(cache.MetaObjectToName(d)) },
 		DeleteFunc: func(d appsinformers.DeletedDeployment) { c.queue.Add(d.GetObjectName()) },
 	}))
 	heard(revisions.TypedInformer().AddTypedEventHandler(appsinformers.ControllerRevisionHandlerFuncs{
@@ -124,6 +123,14 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		},
 	}))
 	return c, err
+}
+
+// controllerOf returns the uid of the object's controller, if it has one, for an index.
+func controllerOf[T metav1.Object](object T) ([]string, error) {
+	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
+		return []string{string(owner.UID)}, nil
+	}
+	return nil, nil
 }
 
 // enqueueOwner adds the key of the GuardedDeployment that controls object, if one does.
@@ -235,6 +242,17 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return rollout.Observed{}, err
 	}
+	controlled, err := c.controlled.ByTypedIndex(byController, string(guarded.UID))
+	if err != nil {
+		return rollout.Observed{}, err
+	}
+	var strays []string
+	for _, d := range controlled {
+		if cache.MetaObjectToName(d) != key {
+			strays = append(strays, d.Name)
+		}
+	}
+	slices.Sort(strays)
 	revisions, err := c.revisions.ByTypedIndex(byController, string(guarded.UID))
 	if err != nil {
 		return rollout.Observed{}, err
@@ -244,6 +262,7 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 	return rollout.Observed{
 		Guarded:    guarded,
 		Deployment: deployment,
+		Strays:     strays,
 		Revisions:  revisions,
 		Memory:     c.memories[key],
 		Now:        time.Now(),

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -41,6 +43,60 @@ func TestADeploymentWhoseOwnerReferenceIsRemovedIsSomebodyElses(t *testing.T) {
 		wantStatus(w, "web", "Ready=False NameTaken")
 		wantUntouched(w, theirs)
 		wantOnce(w, "Warning NameTaken")
+	})
+}
+
+// As after "kubectl get deployment web -o yaml", another name, and "kubectl apply".
+func TestACopyOfTheDeploymentIsToldOfAndLeftAlone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.upAndRunning("web")
+		w.node.switchOff(true)
+		theirs, _ := read[*appsv1.Deployment](w, "web")
+		theirs = copied(theirs)
+		theirs.Name, theirs.ResourceVersion = "web-copy", ""
+		theirs = add(w, theirs)
+		w.forgetRequests()
+		w.pass(10 * time.Minute)
+		wantUntouched(w, theirs)
+		wantOnce(w, "Warning Invalid")
+		wantStatus(w, "web", "Ready=True RolledOut")
+		wantSame(t, "requests", map[string]int{"create events": 1}, counts(w.asked(everything)))
+	})
+}
+
+// What still has Belay's label, an orphan for example, is watched: consent is noticed at once.
+func TestConsentIsNoticedAtOnceOnWhatHasTheLabel(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.upAndRunning("web")
+		edit(w, "web", func(d *appsv1.Deployment) { d.OwnerReferences = nil })
+		w.pass(time.Second)
+		wantStatus(w, "web", "Ready=False NameTaken")
+		edit(w, "web", func(d *appsv1.Deployment) { d.Annotations[v1alpha1.AdoptAnnotation] = "web" })
+		w.pass(10 * time.Second)
+		wantStatus(w, "web", "Ready=True RolledOut")
+	})
+}
+
+func TestAFightIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.upAndRunning("web")
+		w.forgetRequests()
+		for range 600 {
+			edit(w, "web", func(d *appsv1.Deployment) {
+				d.Spec.Template.Spec.Containers[0].Image = "theirs:1"
+				d.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "fighter", Operation: metav1.ManagedFieldsOperationUpdate,
+					FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)}}
+			})
+			w.pass(6 * time.Second)
+		}
+		wantStatus(w, "web", "Ready=False Contested")
+		if n := len(w.requested("update", "deployments")); n < 10 || n > 11 {
+			t.Errorf("%d corrections in an hour, want 5 at once and 6 an hour", n)
+		}
+		g, _ := read[*v1alpha1.GuardedDeployment](w, "web")
+		if message := meta.FindStatusCondition(g.Status.Conditions, "Ready").Message; !strings.Contains(message, `"fighter" keeps changing spec.template.spec.containers[0].image`) {
+			t.Errorf("the message is %q", message)
+		}
 	})
 }
 

@@ -44,7 +44,7 @@ func Decide(o Observed) Decision {
 		return d
 	}
 	s.prune(&d)
-	s.tellUnproven(&d)
+	s.tellIgnored(&d)
 	s.report(&d, report)
 	return d
 }
@@ -269,13 +269,20 @@ func (s *state) prune(d *Decision) {
 	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runs()))
 }
 
-// tellUnproven tells once of every revision that is not used.
-func (s *state) tellUnproven(d *Decision) {
+// tellIgnored tells once of every object that says it is ours and is not used.
+func (s *state) tellIgnored(d *Decision) {
+	var ignored []string
 	for _, name := range s.unproven {
-		if !slices.Contains(s.Memory.reported, name) {
-			d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore",
-				Message: "ControllerRevision " + name + " is not used: its name, its content and its owner do not fit"})
+		ignored = append(ignored, "ControllerRevision "+name+" is not used: its name, its content and its owner do not fit")
+	}
+	for _, stray := range s.Strays {
+		ignored = append(ignored, "Deployment "+stray+" names this GuardedDeployment as its controller, and is not guarded by it: "+
+			"take its owner reference away, or it is deleted together with this GuardedDeployment")
+	}
+	for _, message := range ignored {
+		if !slices.Contains(s.Memory.reported, message) {
+			d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore", Message: message})
 		}
 	}
-	d.Memory.reported = s.unproven
+	d.Memory.reported = ignored
 }

@@ -394,6 +394,21 @@ func TestScalingWhatIsSettledIsNoNews(t *testing.T) {
 	}
 }
 
+// A copy of our Deployment under another name is told of once, and changes nothing.
+func TestStraysAreToldOfOnce(t *testing.T) {
+	s := asking("v1").knows("v1", 1, good).runs("v1")
+	s.play()
+	s.Strays = []string{"web-copy", "web-other"}
+	d, told := s.step()
+	if told != "Warning Invalid, Warning Invalid" || !strings.Contains(d.Events[0].Message, "Deployment web-copy") {
+		t.Errorf("told %q: %v", told, d.Events)
+	}
+	s.Strays = []string{"web-other"}
+	if _, told := s.step(); told != "" {
+		t.Errorf("told again: %s", told)
+	}
+}
+
 func TestUnprovenRevisionsAreNeverUsed(t *testing.T) {
 	for name, spoil := range map[string]func(*appsv1.ControllerRevision){
 		"changed content": func(r *appsv1.ControllerRevision) { r.Data.Raw = recorded(newGuarded("evil"), 1).Data.Raw },

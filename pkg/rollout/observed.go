@@ -17,6 +17,8 @@ type Observed struct {
 	Deployment *appsv1.Deployment
 	// DeploymentLive says that there is no Deployment in the cache, and that this is what the API server says.
 	DeploymentLive bool
+	// Strays are the names of other Deployments that name Guarded as their controller, sorted: copies, for example.
+	Strays []string
 	// Revisions are the ControllerRevisions that name Guarded as their controller.
 	Revisions []*appsv1.ControllerRevision
 	// RevisionsLive says that Revisions were read from the API server just now.
@@ -47,7 +49,7 @@ type Memory struct {
 	corrections int       // how often, lately, somebody else's change was put back
 	corrected   time.Time // when, last
 	noGood      string    // the target for which a live list showed no good revision
-	reported    []string  // unproven revisions that were told of
+	reported    []string  // what was told of objects that are not used
 }
 
 // Refusal is a write that the API server refused.

@@ -119,6 +119,7 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 	if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &r.Failure) == nil && r.Failure.Number > 0 {
 		r.Attempt = r.Failure.Attempt
 	}
+	r.Failure.Message = Clean(r.Failure.Message, maxMessage) // Anybody may have written it.
 	if annotation, ok := object.Annotations[v1alpha1.AttemptAnnotation]; ok {
 		r.Retrying = true
 		var attempt Attempt
