@@ -14,9 +14,10 @@ import (
 type state struct {
 	Observed
 	history
-	target   *Revision // the revision with the spec's template, nil if it is not recorded
-	lastGood *Revision // the newest good revision other than the target
-	foreign  bool      // the Deployment is not ours
+	target    *Revision // the revision with the spec's template, nil if it is not recorded
+	lastGood  *Revision // the newest good revision other than the target
+	foreign   bool      // the Deployment is not ours
+	unwritten *report   // what to report instead, while something besides the template may not be written
 }
 
 // Decide says what to do next; the package comment has the table. It is a function of what was observed.
@@ -42,6 +43,9 @@ func Decide(o Observed) Decision {
 	}
 	if d.Record != nil || d.Mark != nil {
 		return d
+	}
+	if s.unwritten != nil {
+		report = *s.unwritten
 	}
 	s.prune(&d)
 	s.tellIgnored(&d)

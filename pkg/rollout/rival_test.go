@@ -107,3 +107,25 @@ func TestAFightIsSlow(t *testing.T) {
 		})
 	}
 }
+
+// A fight over anything but the template keeps nothing from being judged, and from being rolled back.
+func TestAFightOverReplicasKeepsNothingFromBeingJudged(t *testing.T) {
+	s := asking("v1")
+	s.play()
+	s.Memory.corrections, s.Memory.corrected = freeCorrections, s.Now
+	s.ask("v2").cluster = crashing
+	s.Guarded.Spec.Guard.MaxRestarts = new(int32(0))
+	done := []string{}
+	for range 10 {
+		d, told := s.step()
+		s.Deployment.Spec.Replicas = new(int32(9))
+		done = append(done, told)
+		s.after(max(lookEvery, min(d.Recheck, 4*time.Second)))
+	}
+	if all := strings.Join(done, "; "); !strings.Contains(all, "mark v2 failed") || !strings.Contains(all, "run v1") {
+		t.Errorf("done: %s", all)
+	}
+	if got := conditions(&s.Guarded.Status); got != "Stalled Contested" || s.Guarded.Status.Failure == nil {
+		t.Errorf("reported as %s, with failure %v", got, s.Guarded.Status.Failure)
+	}
+}

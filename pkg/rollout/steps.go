@@ -25,7 +25,12 @@ const (
 // does. Writing the template begins a move.
 func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	moving := s.runs() != r.Name
-	if busy := s.put(d, stated(s.Guarded, r)); busy != nil || d.Deployment == nil {
+	wanted := stated(s.Guarded, r)
+	busy := s.put(d, wanted)
+	if busy != nil && s.Deployment != nil && carries(s.Deployment, wanted) {
+		s.unwritten, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
+	}
+	if busy != nil || d.Deployment == nil {
 		return busy
 	}
 	if moving || strings.HasPrefix(d.Correction, "spec.template") || !d.Memory.Move.to(r) {
@@ -36,8 +41,8 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	if d.Memory.Move.Phase == PhaseUp && !r.Unjudged() {
 		return nil // What is up stays up while replicas, for example, are written.
 	}
-	busy := underWay(d.Memory.Move, doing)
-	return &busy
+	begun := underWay(d.Memory.Move, doing)
+	return &begun
 }
 
 // put asks for wanted to be written, unless the Deployment says so already. It returns what to report if it may not be
