@@ -13,7 +13,9 @@ tool (
 )
 
 require (
+	github.com/fluxcd/cli-utils v1.2.3
 	github.com/google/go-cmp v0.7.0
+	github.com/yuin/gopher-lua v1.1.2
 	k8s.io/api v0.37.2
 	k8s.io/apiextensions-apiserver v0.37.2
 	k8s.io/apimachinery v0.37.2

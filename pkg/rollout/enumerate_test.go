@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/kstatus"
 )
 
 var oneOf = flag.Int("oneof", 101, "decide one of so many of the enumerated views; 1 decides all of them, in a few minutes")
@@ -251,6 +252,11 @@ func forbidden(s *scene, d Decision) string {
 		}
 		if yes != 1 {
 			return "not exactly one of Ready, Reconciling and Stalled"
+		}
+		g := s.Guarded.DeepCopy()
+		g.Status = *d.Status
+		if err := kstatus.Check(g); err != nil {
+			return err.Error()
 		}
 	}
 	return ""

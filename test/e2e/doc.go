@@ -19,6 +19,7 @@
 //	object_test.go     a GuardedDeployment in a test, and what belongs to it
 //	expect_test.go     what a test waits for
 //	seen_test.go       what the tests watch
+//	kstatus_test.go    what tools that wait make of every status that is seen
 //	audit_test.go      Belay's own writes, from the audit log of the embedded cluster
 //	figures_test.go    what was measured, printed at the end
 //

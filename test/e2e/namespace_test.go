@@ -55,6 +55,7 @@ func emptyNamespace(t *testing.T) *namespace {
 	n := &namespace{T: t, name: created.Name}
 	t.Cleanup(func() {
 		n.checkWrites()
+		n.checkKstatus()
 		if t.Failed() {
 			n.dump()
 		}

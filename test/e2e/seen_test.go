@@ -17,12 +17,20 @@ import (
 // seen is what the tests watch, all together with one watch for each kind: waiting costs the API server nothing.
 type seen struct {
 	guarded, deployments cache.SharedIndexInformer
+	misread              misread
 }
 
 func (s *seen) start() error {
 	ctx := context.Background()
 	guarded := belayinformers.NewSharedInformerFactory(cluster.belay, 0)
 	s.guarded = guarded.Belay().V1alpha1().GuardedDeployments().Informer()
+	_, err := s.guarded.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(now any) { s.misread.check(now.(*v1alpha1.GuardedDeployment)) },
+		UpdateFunc: func(_, now any) { s.misread.check(now.(*v1alpha1.GuardedDeployment)) },
+	})
+	if err != nil {
+		return err
+	}
 	kube := informers.NewSharedInformerFactory(cluster.kube, 0)
 	s.deployments = kube.Apps().V1().Deployments().Informer()
 	guarded.Start(ctx.Done())

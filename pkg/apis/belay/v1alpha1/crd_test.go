@@ -3,9 +3,11 @@ package v1alpha1_test
 import (
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -85,6 +87,58 @@ func TestCRDMirrorsGoTypes(t *testing.T) {
 			t.Errorf("spec.%s has a default", name)
 		}
 	}
+}
+
+// beyondDeployment are the fields that a Deployment does not have. None of them names a namespace, and none lets the
+// writer of a spec name an object: a GuardedDeployment reaches no further than a Deployment of its name. What the status
+// names is a report, which nobody acts on.
+var beyondDeployment = []string{
+	"spec.guard", "spec.guard.maxRestarts", "spec.guard.onFailure", "spec.guard.retries", "spec.guard.soakSeconds", "spec.guard.stuckSeconds",
+	"status", "status.availableReplicas",
+	"status.conditions", "status.conditions[].lastTransitionTime", "status.conditions[].message", "status.conditions[].observedGeneration",
+	"status.conditions[].reason", "status.conditions[].status", "status.conditions[].type",
+	"status.failure", "status.failure.attempt", "status.failure.container", "status.failure.exitCode", "status.failure.message",
+	"status.failure.nextAttempt", "status.failure.pod",
+	"status.failure.reason", "status.failure.revision", "status.failure.time",
+	"status.goodRevision", "status.observedGeneration", "status.readyReplicas", "status.replicas", "status.runningRevision",
+	"status.selector", "status.targetRevision", "status.updatedReplicas",
+}
+
+// A field that is added has to be thought about before it is added to the list: does it reach beyond the namespace?
+func TestCRDNamesNothingBeyondTheDeployment(t *testing.T) {
+	root := readCRD(t).Spec.Versions[0].Schema.OpenAPIV3Schema
+	spec := root.Properties["spec"]
+	for field := range reflect.TypeFor[appsv1.DeploymentSpec]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		delete(spec.Properties, name)
+	}
+	status := root.Properties["status"]
+	got := append(properties("spec", &spec), "status")
+	got = append(got, properties("status", &status)...)
+	slices.Sort(got)
+	want := slices.Sorted(slices.Values(beyondDeployment))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("not the fields that were thought about (-want +got):\n%s", diff)
+	}
+	for name := range root.Properties {
+		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "spec", "status"}, name) {
+			t.Errorf("the object has %s", name)
+		}
+	}
+}
+
+// properties returns the paths of all properties below path.
+func properties(path string, s *apiextensionsv1.JSONSchemaProps) (paths []string) {
+	if s.Items != nil {
+		paths = properties(path+"[]", s.Items.Schema)
+	}
+	if s.AdditionalProperties != nil || s.XPreserveUnknownFields != nil {
+		paths = append(paths, path+".*")
+	}
+	for name, property := range s.Properties {
+		paths = append(append(paths, path+"."+name), properties(path+"."+name, &property)...)
+	}
+	return paths
 }
 
 // templateMeta are the fields of a template's metadata that mean something there, and one that tools write as null.

@@ -34,9 +34,11 @@ type GuardedDeployment struct {
 	// +required
 	Spec GuardedDeploymentSpec `json:"spec"`
 
-	// What runs, and why. A report: nothing is decided from it, and deleting it loses nothing.
+	// What runs, and why. A report: nothing is decided from it, and deleting it loses nothing. Until the first one, it says
+	// that no generation was observed: tools that wait by kstatus would take an object without status for done.
 	//
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status GuardedDeploymentStatus `json:"status,omitempty"`
 }
 
