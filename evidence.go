@@ -54,9 +54,9 @@ func (c *Controller) readDeployment(ctx context.Context, key cache.ObjectName) (
 	return live, nil
 }
 
-// readRevisions reads, live, the revisions of guarded.
+// readRevisions reads, live, the revisions of guarded, also those that have lost their label.
 func (c *Controller) readRevisions(ctx context.Context, guarded *v1alpha1.GuardedDeployment) ([]*appsv1.ControllerRevision, error) {
-	list, err := c.kube.AppsV1().ControllerRevisions(guarded.Namespace).List(ctx, metav1.ListOptions{LabelSelector: guardedOnly})
+	list, err := c.kube.AppsV1().ControllerRevisions(guarded.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list the ControllerRevisions: %w", err)
 	}

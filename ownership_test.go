@@ -134,6 +134,21 @@ func TestALabelTakenFromARevisionIsPutBack(t *testing.T) {
 	})
 }
 
+func TestAGoodRevisionThatLostItsLabelIsGoneBackTo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.upAndRunning("web")
+		g, _ := read[*v1alpha1.GuardedDeployment](w, "web")
+		w.node.set("web:2", crashing)
+		release(w, "web", "web:2")
+		w.pass(10 * time.Second)
+		edit(w, g.Status.GoodRevision, func(r *appsv1.ControllerRevision) { delete(r.Labels, v1alpha1.GuardedLabel) })
+		w.pass(5 * time.Minute)
+		wantStatus(w, "web", "Ready=False RolledBack")
+		r, _ := read[*appsv1.ControllerRevision](w, g.Status.GoodRevision)
+		wantSame(t, "label", "true", r.Labels[v1alpha1.GuardedLabel])
+	})
+}
+
 func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 	forgeries := map[string]func(r *appsv1.ControllerRevision){
 		"of nobody":                   func(r *appsv1.ControllerRevision) { r.OwnerReferences = nil },

@@ -43,7 +43,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	case d.Deployment != nil:
 		before, put, err = c.putDeployment(ctx, key, o, d.Deployment)
 	}
-	if refusal := refusalOf(err, write); refusal != nil {
+	if refusal := refusalOf(err, write, o.Guarded.Generation); refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
 		memory := o.Memory
 		memory.UID, memory.Refusal = o.Guarded.UID, *refusal
@@ -57,10 +57,14 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
 	}
 	if put != nil && d.Correction != "" {
-		d.Memory.Rival = rollout.RivalOf(before, d.Correction, fieldManager)
-		if put.Generation != before.Generation {
-			d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
+		if put.ResourceVersion == before.ResourceVersion {
+			// It came back as it had been, by a policy's will for example: nothing was put back, and nothing moves.
+			d.Memory.Move = o.Memory.Move
+			c.remember(key, d.Memory)
+			return time.Millisecond, nil
 		}
+		d.Memory.Rival = rollout.RivalOf(before, d.Correction, fieldManager)
+		d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
 	}
 	c.remember(key, d.Memory)
 	unpruned := c.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
@@ -238,7 +242,7 @@ func (c *Controller) recordEvents(guarded *v1alpha1.GuardedDeployment, events []
 
 // refusalOf returns the refusal that err is, nil if it is none. What only a person can mend is a refusal; so is a size
 // that the API server's store reports as an internal error.
-func refusalOf(err error, write string) *rollout.Refusal {
+func refusalOf(err error, write string, generation int64) *rollout.Refusal {
 	if err == nil || write == "" {
 		return nil
 	}
@@ -256,7 +260,7 @@ func refusalOf(err error, write string) *rollout.Refusal {
 	default:
 		return nil
 	}
-	return &rollout.Refusal{Write: write, Reason: reason, Message: message, Until: time.Now().Add(refusedRetry)}
+	return &rollout.Refusal{Write: write, Generation: generation, Reason: reason, Message: message, Until: time.Now().Add(refusedRetry)}
 }
 
 // missingRight tells a right that Belay lacks, which its operator has to grant, from an admission policy's no.

@@ -77,7 +77,7 @@ func TestRefusalOf(t *testing.T) {
 				if err != nil {
 					err = fmt.Errorf("write Deployment: %w", err)
 				}
-				got := refusalOf(err, "deployment 1234")
+				got := refusalOf(err, "deployment 1234", 7)
 				switch {
 				case c.want == "" && got != nil:
 					t.Errorf("refusal %+v, want none", got)
@@ -85,7 +85,7 @@ func TestRefusalOf(t *testing.T) {
 				case got == nil:
 					t.Errorf("no refusal, want %s", c.want)
 				default:
-					wantSame(t, "refusal", &rollout.Refusal{Write: "deployment 1234", Reason: c.want, Message: got.Message,
+					wantSame(t, "refusal", &rollout.Refusal{Write: "deployment 1234", Generation: 7, Reason: c.want, Message: got.Message,
 						Until: time.Now().Add(c.in)}, got)
 				}
 			})
@@ -94,7 +94,7 @@ func TestRefusalOf(t *testing.T) {
 }
 
 func TestTheMessageOfARefusalIsTheServers(t *testing.T) {
-	got := refusalOf(fmt.Errorf("write Deployment: %w", deniedByPolicy()), "deployment 1234")
+	got := refusalOf(fmt.Errorf("write Deployment: %w", deniedByPolicy()), "deployment 1234", 7)
 	for _, part := range []string{"write Deployment", "ValidatingAdmissionPolicy 'owned'", "no"} {
 		if !strings.Contains(got.Message, part) {
 			t.Errorf("message %q, want it to contain %q", got.Message, part)
@@ -103,7 +103,7 @@ func TestTheMessageOfARefusalIsTheServers(t *testing.T) {
 }
 
 func TestAVerdictIsNeverRefused(t *testing.T) {
-	if got := refusalOf(deniedByPolicy(), ""); got != nil {
+	if got := refusalOf(deniedByPolicy(), "", 7); got != nil {
 		t.Errorf("refusal %+v, want an error that is tried again", got)
 	}
 }

@@ -122,6 +122,12 @@ var edits = []struct {
 	{template + ".spec.initContainers.[].ports", duplicates},
 	{template + ".spec.ephemeralContainers.[].env", duplicates},
 	{template + ".spec.ephemeralContainers.[].ports", duplicates},
+	{template + ".spec.containers.[].resources.claims", duplicates},
+	{template + ".spec.initContainers.[].resources.claims", duplicates},
+	{template + ".spec.ephemeralContainers.[].resources.claims", duplicates},
+	{template + ".spec.containers.[].restartPolicyRules.[].exitCodes.values", duplicates},
+	{template + ".spec.initContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
+	{template + ".spec.ephemeralContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
 }
 
 func all(edits ...func(*schema)) func(*schema) {

@@ -67,6 +67,8 @@ func (s *state) choose(d *Decision) report {
 		return s.adopt(d)
 	case s.Deployment != nil && s.Deployment.DeletionTimestamp != nil:
 		return report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: "the Deployment is being deleted, and created again after that"}
+	case s.unlabelled() != nil:
+		return s.record(d, labelled(s.unlabelled()))
 	case s.Guarded.Spec.Paused:
 		return s.pause(d)
 	case target == nil:

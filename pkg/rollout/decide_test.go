@@ -441,7 +441,7 @@ func TestUnprovenRevisionsAreNeverUsed(t *testing.T) {
 func TestARefusedWriteWaits(t *testing.T) {
 	refuse := func(s *scene) *scene {
 		d := Decide(s.Observed)
-		s.Memory.Refusal = Refusal{Write: d.Write(), Reason: v1alpha1.ReasonDenied, Message: "denied by policy", Until: s.Now.Add(5 * time.Minute)}
+		s.Memory.Refusal = Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Reason: v1alpha1.ReasonDenied, Message: "denied by policy", Until: s.Now.Add(5 * time.Minute)}
 		return s
 	}
 	for _, row := range []struct {

@@ -77,10 +77,11 @@ func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 	return updated
 }
 
-// carries reports whether live runs wanted's revision, with all that is stated about its template.
+// carries reports whether live runs wanted's revision, with all that is stated about its template. Either annotation
+// tells, so that one that somebody changed does not undo what others added.
 func carries(live, wanted *appsv1.Deployment) bool {
-	const revision = v1alpha1.RevisionAnnotation
-	return live.Annotations[revision] == wanted.Annotations[revision] &&
+	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
+	return (live.Annotations[revision] == wanted.Annotations[revision] || live.Annotations[applied] == wanted.Annotations[applied]) &&
 		difference("", plain(&wanted.Spec.Template), plain(&live.Spec.Template)) == ""
 }
 
@@ -134,10 +135,15 @@ func difference(path string, wanted, live any) string {
 		if len(wanted) > 0 && len(live) > len(wanted) && !isObject(wanted[0]) {
 			return path
 		}
+		at := 0
 		for i := range wanted {
-			if found := difference(fmt.Sprintf("%s[%d]", path, i), wanted[i], live[i]); found != "" {
+			if at = counterpart(wanted[i], live, at); at == len(live) {
+				return fmt.Sprintf("%s[%d].name", path, i)
+			}
+			if found := difference(fmt.Sprintf("%s[%d]", path, at), wanted[i], live[at]); found != "" {
 				return found
 			}
+			at++
 		}
 		return ""
 	default:
@@ -146,6 +152,20 @@ func difference(path string, wanted, live any) string {
 		}
 		return ""
 	}
+}
+
+// counterpart returns where, from index at on, live has the item of wanted's name, len(live) if it has not: others may
+// have put theirs in between. An item without a name is found by its place.
+func counterpart(wanted any, live []any, at int) int {
+	item, _ := wanted.(map[string]any)
+	name, named := item["name"]
+	for named && at < len(live) {
+		if other, _ := live[at].(map[string]any); other["name"] == name {
+			break
+		}
+		at++
+	}
+	return at
 }
 
 func isObject(value any) bool {

@@ -384,3 +384,55 @@ func TestFingerprint(t *testing.T) {
 		t.Error("replicas that are stated do not count")
 	}
 }
+
+// What others add to a list stays, wherever they put it: kubectl patch puts a sidecar first, kubectl set env a variable last.
+func TestAdditionsToListsAreNoDrift(t *testing.T) {
+	container := func(name string) corev1.Container { return corev1.Container{Name: name, Image: name} }
+	for name, row := range map[string]struct {
+		change func(*corev1.PodSpec)
+		want   string
+	}{
+		"a sidecar in front": {func(p *corev1.PodSpec) {
+			p.Containers = append([]corev1.Container{container("proxy")}, p.Containers...)
+		}, ""},
+		"a sidecar in between": {func(p *corev1.PodSpec) {
+			p.Containers = []corev1.Container{p.Containers[0], container("proxy"), p.Containers[1]}
+		}, ""},
+		"a variable in front": {func(p *corev1.PodSpec) {
+			p.Containers[0].Env = append([]corev1.EnvVar{{Name: "X"}}, p.Containers[0].Env...)
+		}, ""},
+		"another order": {func(p *corev1.PodSpec) { p.Containers[0], p.Containers[1] = p.Containers[1], p.Containers[0] }, "spec.template.spec.containers[1].name"},
+		"another name":  {func(p *corev1.PodSpec) { p.Containers[1].Name = "other" }, "spec.template.spec.containers[1].name"},
+		"a sidecar, and another image": {func(p *corev1.PodSpec) {
+			p.Containers[0].Image = "theirs"
+			p.Containers = append([]corev1.Container{container("proxy")}, p.Containers...)
+		}, "spec.template.spec.containers[1].image"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wanted := &appsv1.Deployment{}
+			wanted.Spec.Template.Spec.Containers = []corev1.Container{container("a"), container("b")}
+			wanted.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "2"}}
+			live := wanted.DeepCopy()
+			row.change(&live.Spec.Template.Spec)
+			if got := drift(wanted, live); got != row.want {
+				t.Errorf("%q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
+// A value that is put back leaves alone what others added to the template that runs.
+func TestAForgedAnnotationDoesNotUndoARestart(t *testing.T) {
+	for _, annotation := range []string{"belay.dev/revision", "belay.dev/applied"} {
+		s := asking("v1")
+		s.play()
+		s.Deployment.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"}
+		s.Deployment.Annotations[annotation] = "forged"
+		if _, told := s.step(); !strings.Contains(told, "put back metadata.annotations["+annotation+"]") {
+			t.Errorf("%s: %s", annotation, told)
+		}
+		if len(s.Deployment.Spec.Template.Annotations) != 1 {
+			t.Errorf("%s: the restart is undone", annotation)
+		}
+	}
+}

@@ -22,6 +22,7 @@
 //	  none is good       anything         anything else     leave it; create a missing Deployment again, on the target
 //	good                 anything else    -                 run it
 //	good                 target           up, or not up     report
+//	any                  anything         -                 give a revision its label back
 //	any                  another's, consents  -             record what runs as good, if it is complete; take it over
 //	any                  name taken, paused, being deleted  report; while paused only paused and replicas are written
 //

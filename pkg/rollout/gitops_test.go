@@ -91,7 +91,7 @@ func unattended(s *scene) {
 func refusedFor(reason string) *scene {
 	s := asking("v1").knows("v1", 1, unjudged)
 	d := Decide(s.Observed)
-	s.Memory.Refusal = Refusal{Write: d.Write(), Reason: reason, Message: "refused", Until: s.Now.Add(lookEvery)}
+	s.Memory.Refusal = Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Reason: reason, Message: "refused", Until: s.Now.Add(lookEvery)}
 	return s
 }
 

@@ -54,8 +54,9 @@ type Memory struct {
 
 // Refusal is a write that the API server refused.
 type Refusal struct {
-	// Write identifies what was to be written, as Decision.Write returns it.
-	Write string
+	// Write identifies what was to be written, as Decision.Write returns it, and Generation the spec that asked for it.
+	Write      string
+	Generation int64
 	// Reason is ReasonInvalid or ReasonDenied.
 	Reason, Message string
 	// Until is when to try again although nothing has changed.

@@ -169,6 +169,16 @@ func (h history) newestGood(except *Revision) *Revision {
 	return nil
 }
 
+// unlabelled returns a revision that has lost its label, so that no cache has it; nil if there is none.
+func (h history) unlabelled() *Revision {
+	for _, r := range h.revisions {
+		if r.Labels[v1alpha1.GuardedLabel] != "true" {
+			return r
+		}
+	}
+	return nil
+}
+
 // surplus returns the oldest revisions over the limit, never one of those to keep.
 func (h history) surplus(limit int, keep ...*Revision) []*appsv1.ControllerRevision {
 	var others []*appsv1.ControllerRevision
@@ -257,6 +267,13 @@ func asked(revision *Revision, number int64, attempt *Attempt) *appsv1.Controlle
 	if attempt != nil {
 		annotate(updated, v1alpha1.AttemptAnnotation, *attempt)
 	}
+	return updated
+}
+
+// labelled returns revision with its label.
+func labelled(revision *Revision) *appsv1.ControllerRevision {
+	updated := revision.DeepCopy()
+	metav1.SetMetaDataLabel(&updated.ObjectMeta, v1alpha1.GuardedLabel, "true")
 	return updated
 }
 

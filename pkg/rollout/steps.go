@@ -30,8 +30,12 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	if busy != nil && s.Deployment != nil && carries(s.Deployment, wanted) {
 		s.unwritten, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
 	}
-	if busy != nil || d.Deployment == nil {
+	if busy != nil {
+		busy.message = doing + ": " + busy.message
 		return busy
+	}
+	if d.Deployment == nil {
+		return nil
 	}
 	if moving || strings.HasPrefix(d.Correction, "spec.template") || !d.Memory.Move.to(r) {
 		d.Memory.Move = newMove(r, s.Now, s.Now.Add(s.LookEvery))
@@ -147,10 +151,11 @@ func allNew(d *appsv1.Deployment) bool {
 		d.Status.Replicas == d.Status.UpdatedReplicas
 }
 
-// refused returns what to report if the API server refused this very write and it is not yet time to try again.
+// refused returns what to report if the API server refused this very write, asked for by this very spec, and it is not yet
+// time to try again.
 func (s *state) refused(d *Decision, write string) *report {
 	refusal := s.Memory.Refusal
-	if refusal.Write != write || !s.Now.Before(refusal.Until) {
+	if refusal.Write != write || refusal.Generation != s.Guarded.Generation || !s.Now.Before(refusal.Until) {
 		return nil
 	}
 	d.recheckIn(refusal.Until.Sub(s.Now))

@@ -21,6 +21,8 @@
 //	seen_test.go       what the tests watch
 //	kstatus_test.go    what tools that wait make of every status that is seen
 //	audit_test.go      Belay's own writes, from the audit log of the embedded cluster
+//	admission_test.go  admission policies for the Deployments of a test
+//	fields_test.go     the fields of an API type, and of a value
 //	figures_test.go    what was measured, printed at the end
 //
 // Tests that stop a part of the cluster or belay itself, or that measure times, are not parallel: the testing package

@@ -42,6 +42,61 @@ func TestRollbackThatDoesNotComeUpIsReported(t *testing.T) {
 	web.checkMoves(first, g.Status.TargetRevision, first)
 }
 
+// A quota of limits refuses pods that state none, in other words than one that is used up.
+func TestQuotaThatAsksForLimitsForbidsPods(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"), deadline(10))
+	first := web.get().Status.GoodRevision
+	n.setQuota(corev1.ResourceLimitsMemory, "1Gi")
+	web.release(template(good, "2"))
+	g := web.awaitRolledBack(v1alpha1.FailurePodsForbidden, first)
+	if !strings.Contains(g.Status.Failure.Message, "must specify limits.memory") {
+		t.Errorf("the failure's message is %q, want what the quota asks for", g.Status.Failure.Message)
+	}
+}
+
+const (
+	enforce    = "pod-security.kubernetes.io/enforce"
+	restricted = "restricted"
+)
+
+// Pod Security lets Deployments pass and refuses their pods.
+func TestPodSecurityThatIsTightened(t *testing.T) {
+	t.Parallel()
+	t.Run("lets a release pass that keeps to it", func(t *testing.T) {
+		n := newNamespace(t)
+		web := n.createReady("web", template(good, "1"), deadline(10))
+		first := web.get().Status.GoodRevision
+		n.label(enforce, restricted)
+		web.release(template(good, "2"))
+		second := web.awaitRolledBack(v1alpha1.FailurePodsForbidden, first).Status.TargetRevision
+		web.awaitAvailable(3)
+
+		strict := template(good, "3")
+		strict.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: new(true), RunAsUser: new(int64(1000)),
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+		strict.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: new(false),
+			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+		web.release(strict)
+		web.checkMoves(first, second, first, web.awaitReady().Status.TargetRevision)
+	})
+	t.Run("keeps a rollback from coming up", func(t *testing.T) {
+		n := newNamespace(t)
+		web := n.createReady("web", template(good, "1"), deadline(10), allAtOnce)
+		first := web.get().Status.GoodRevision
+		n.label(enforce, restricted)
+		before := len(n.writes())
+		web.release(template(good, "2"))
+		g := web.awaitReason(v1alpha1.ReasonRollbackFailed)
+		web.checkFailure(g, v1alpha1.FailurePodsForbidden)
+		if !strings.Contains(message(g), first+", which was good, does not come up: its pods cannot be created") {
+			t.Errorf("the condition does not tell what keeps the rollback: %q", message(g))
+		}
+		n.checkBudget("failed release, with a rollback that fails", before, 15+2+2) // and one for every 10 s of two deadlines
+		web.checkMoves(first, g.Status.TargetRevision, first)
+	})
+}
+
 // quota is a ResourceQuota of a test.
 type quota struct {
 	*namespace

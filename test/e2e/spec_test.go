@@ -67,6 +67,13 @@ func TestNewSpecWinsInEveryState(t *testing.T) {
 			o.release(refusedTemplate("2"))
 			o.awaitReason(v1alpha1.ReasonInvalid)
 		}},
+		{name: "denied", reach: func(o *object) {
+			if o.name == "a" {
+				o.require(not("2"), "release 2 is not welcome", anyDeployment("2"))
+			}
+			o.release(template(good, "2"))
+			o.awaitReason(v1alpha1.ReasonDenied)
+		}},
 	} {
 		t.Run(state.name, func(t *testing.T) {
 			t.Parallel()
