@@ -57,8 +57,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
 	}
 	if put != nil && d.Correction != "" {
-		if put.ResourceVersion == before.ResourceVersion {
-			// It came back as it had been, by a policy's will for example: nothing was put back, and nothing moves.
+		if unchanged(before, put) { // by a policy's will, for example: nothing was put back, and nothing moves
 			d.Memory.Move = o.Memory.Move
 			c.remember(key, d.Memory)
 			return time.Millisecond, nil
@@ -204,6 +203,12 @@ func stillThere(live, seen *appsv1.Deployment) bool {
 		(live.DeletionTimestamp == nil) == (seen.DeletionTimestamp == nil) &&
 		equality.Semantic.DeepEqual(metav1.GetControllerOfNoCopy(live), metav1.GetControllerOfNoCopy(seen)) &&
 		live.Annotations[revision] == seen.Annotations[revision] && live.Annotations[applied] == seen.Annotations[applied]
+}
+
+// unchanged reports whether a write left all that anybody states as it was.
+func unchanged(before, after *appsv1.Deployment) bool {
+	return equality.Semantic.DeepEqual(before.Spec, after.Spec) && equality.Semantic.DeepEqual(before.Labels, after.Labels) &&
+		equality.Semantic.DeepEqual(before.Annotations, after.Annotations)
 }
 
 // pruneRevisions deletes revisions that nothing refers to any more.

@@ -46,6 +46,9 @@ func Decide(o Observed) Decision {
 	}
 	if s.unwritten != nil {
 		report = *s.unwritten
+		if s.target.Failed() {
+			report.message = s.failure() + "; " + report.message
+		}
 	}
 	s.prune(&d)
 	s.tellIgnored(&d)

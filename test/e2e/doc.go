@@ -26,5 +26,6 @@
 //	figures_test.go    what was measured, printed at the end
 //
 // Tests that stop a part of the cluster or belay itself, or that measure times, are not parallel: the testing package
-// runs these first, and the belay that all others share is started after them.
+// runs these first, and the belay that all others share is started after them. A test with parallel subtests has to be
+// parallel itself: otherwise they start that belay too early.
 package e2e

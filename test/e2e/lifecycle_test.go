@@ -2,11 +2,8 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"testing"
-	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -39,41 +36,10 @@ func TestDeletionTakesEverythingAlong(t *testing.T) {
 			web.release(template(crash, "2"))
 			g := web.awaitRolledBack(v1alpha1.FailureCrashLoop, first)
 			web.delete(how)
-			web.awaitGone()
-			n.eventually("Deployments, revisions and pods are gone", func(ctx context.Context) (bool, error) {
-				deployments, err := cluster.kube.AppsV1().Deployments(n.name).List(ctx, metav1.ListOptions{})
-				if err != nil {
-					return false, err
-				}
-				return len(deployments.Items)+len(web.revisions())+len(web.pods()) == 0, nil
-			})
+			web.awaitNothingLeft()
 			web.checkMoves(first, g.Status.TargetRevision, first) // Nothing was created again in between.
 		})
 	}
-}
-
-func TestOrphansGoOn(t *testing.T) {
-	n := newNamespace(t)
-	web := n.createReady("web", template(good, "1"))
-	before := map[string]bool{}
-	for _, pod := range web.pods() {
-		before[string(pod.UID)] = true
-	}
-	web.delete(metav1.DeletePropagationOrphan)
-	web.awaitGone()
-	orphan := web.awaitDeployment("has no owner", func(d *appsv1.Deployment) bool { return metav1.GetControllerOf(d) == nil })
-	writes := len(n.writes())
-	n.nothingHappens(5*time.Second, func(context.Context) error {
-		if d := web.deployment(); d.ResourceVersion != orphan.ResourceVersion || len(n.writes()) != writes {
-			return fmt.Errorf("the orphan was written:\n%s", n.describeWrites())
-		}
-		for _, pod := range web.pods() {
-			if !before[string(pod.UID)] || pod.DeletionTimestamp != nil {
-				return fmt.Errorf("pod %s is not as before", pod.Name)
-			}
-		}
-		return nil
-	})
 }
 
 func TestSameNameAgainAtOnce(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -78,8 +79,12 @@ func (p *process) kill() {
 	<-p.ended
 }
 
+// sharedRuns is true from when the shared belay is started on.
+var sharedRuns atomic.Bool
+
 // shared is the belay of all parallel tests. The first of them starts it, TestMain stops it.
 var shared = sync.OnceValues(func() (*process, error) {
+	sharedRuns.Store(true)
 	return startProcess(filepath.Join(cluster.scratch, "belay.log"))
 })
 
@@ -88,6 +93,9 @@ func startBelay(t *testing.T, namespace string) *process {
 	t.Helper()
 	if *externalFlag {
 		t.Skip("this needs a belay of its own, and -external says that one runs already")
+	}
+	if sharedRuns.Load() {
+		t.Fatal("the shared belay runs already, and two would contradict each other: a test before this one has parallel subtests and is not parallel itself")
 	}
 	p, err := startProcess(filepath.Join(t.TempDir(), "belay.log"), "--namespace", namespace)
 	if err != nil {

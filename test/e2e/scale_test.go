@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -107,4 +110,80 @@ func TestZeroReplicasAreNotJudged(t *testing.T) {
 	g = web.awaitRolledBack(v1alpha1.FailureCrashLoop, first)
 	web.awaitAvailable(2)
 	web.checkMoves(first, g.Status.TargetRevision, first)
+}
+
+func TestScalingByHandIsPutBackWhereReplicasAreStated(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"), replicas(2))
+	a, pods := web.get().Status.GoodRevision, web.podUIDs()
+	writes := len(web.deploymentWrites())
+
+	web.kubectl("scale", "deployment/web", "--replicas=5")
+	web.awaitAvailable(2)
+	web.awaitPutBack("spec.replicas")
+	web.checkDeploymentWrites("kubectl scale deployment", writes, 1)
+
+	web.kubectl("scale", "gd/web", "--replicas=4")
+	web.awaitAvailable(4)
+	web.checkDeploymentWrites("kubectl scale gd", writes, 2)
+	web.awaitReady()
+	if now := web.podUIDs(); n.counting() && !slices.ContainsFunc(now, func(uid string) bool { return slices.Contains(pods, uid) }) {
+		t.Errorf("the pods are %q, before the scaling %q", now, pods)
+	}
+	web.checkMoves(a)
+}
+
+func TestScalingByHandStaysWhereReplicasAreLeftOut(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"), ownReplicas)
+	pods := web.podUIDs()
+	web.kubectl("scale", "deployment/web", "--replicas=3")
+	web.awaitAvailable(3)
+	if now := web.podUIDs(); !slices.Contains(now, pods[0]) {
+		t.Errorf("the pods are %q, without %q from before", now, pods)
+	}
+	n.nothingHappens(3*time.Second, func(context.Context) error {
+		if got := *web.deployment().Spec.Replicas; got != 3 {
+			return fmt.Errorf("%d replicas", got)
+		}
+		return nil
+	})
+	web.checkDeploymentWrites("a release", 0, 1)
+
+	// To scale the GuardedDeployment states the replicas: from then on they are put back.
+	web.kubectl("scale", "gd/web", "--replicas=2")
+	web.awaitAvailable(2)
+	web.kubectl("scale", "deployment/web", "--replicas=3")
+	web.awaitPutBack("spec.replicas")
+	web.awaitAvailable(2)
+	web.checkDeploymentWrites("a release, a scaling and a correction", 0, 3)
+}
+
+// Scaling neither revives the release that failed nor has anything judged.
+func TestScalingWhileRolledBack(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"), replicas(2))
+	a := web.get().Status.GoodRevision
+	web.release(template(crash, "2"))
+	failed := web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
+	web.awaitAvailable(2)
+	pods := web.podUIDs()
+
+	web.kubectl("scale", "gd/web", "--replicas=4")
+	web.awaitAvailable(4)
+	web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
+	web.kubectl("scale", "deployment/web", "--replicas=1")
+	web.awaitPutBack("spec.replicas")
+	web.awaitAvailable(4)
+	g := web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
+	if !g.Status.Failure.Time.Equal(&failed.Status.Failure.Time) {
+		t.Errorf("the release was judged again: %+v, before %+v", *g.Status.Failure, *failed.Status.Failure)
+	}
+	if now := web.podUIDs(); !slices.ContainsFunc(now, func(uid string) bool { return slices.Contains(pods, uid) }) {
+		t.Errorf("the pods are %q, none of %q from before", now, pods)
+	}
+	web.awaitEvents(v1alpha1.FailureCrashLoop, 1)
+	web.awaitEvents(v1alpha1.ReasonRolledBack, 1)
+	web.checkMoves(a, g.Status.TargetRevision, a)
+	web.checkDeploymentWrites("two releases and two scalings", 0, 5)
 }

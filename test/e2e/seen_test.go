@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,33 +77,41 @@ func (o *object) older(found metav1.Object) bool {
 	return err == nil && order < 0
 }
 
-// watchAvailable begins to watch how many pods of the Deployment are available. The function that it returns ends that,
-// and returns the lowest number.
-func (o *object) watchAvailable() (lowest func() int32) {
+// watchEach begins to note a value at each change of the object, or its Deployment, that the informer shows. The function
+// that it returns ends that, and returns the values, one after the other.
+func watchEach[K metav1.Object, V comparable](o *object, informer cache.SharedIndexInformer, value func(K) V) (end func() []V) {
 	o.Helper()
-	numbers := make(chan int32, 10_000)
-	registration, err := cluster.seen.deployments.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	values := make(chan V, 10_000)
+	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(_, now any) {
-			if d := now.(*appsv1.Deployment); d.Namespace == o.namespace.name && d.Name == o.name {
-				numbers <- d.Status.AvailableReplicas
+			if found := now.(K); found.GetNamespace() == o.namespace.name && found.GetName() == o.name {
+				values <- value(found)
 			}
 		},
 	})
 	if err != nil {
 		o.Fatal(err)
 	}
-	least := o.deployment().Status.AvailableReplicas
-	return func() int32 {
-		if err := cluster.seen.deployments.RemoveEventHandler(registration); err != nil {
+	return func() (all []V) {
+		if err := informer.RemoveEventHandler(registration); err != nil {
 			o.Error(err)
 		}
 		for {
 			select {
-			case number := <-numbers:
-				least = min(least, number)
+			case v := <-values:
+				all = append(all, v)
 			default:
-				return least
+				return slices.Compact(all)
 			}
 		}
 	}
+}
+
+// watchAvailable begins to watch how many pods of the Deployment are available. The function that it returns ends that,
+// and returns the lowest number.
+func (o *object) watchAvailable() (lowest func() int32) {
+	o.Helper()
+	end := watchEach(o, cluster.seen.deployments, func(d *appsv1.Deployment) int32 { return d.Status.AvailableReplicas })
+	least := o.deployment().Status.AvailableReplicas
+	return func() int32 { return slices.Min(append(end(), least)) }
 }
