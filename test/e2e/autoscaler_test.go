@@ -52,14 +52,16 @@ func (o *object) watchReplicas() (seen func() []int32) {
 	return func() []int32 { return slices.Compact(append([]int32{first}, end()...)) }
 }
 
-// Whatever is released or rolled back meanwhile, the replicas are the autoscaler's alone.
+// Whatever is taken over, released or rolled back meanwhile, the replicas are the autoscaler's alone.
 func TestAutoscalerOfTheDeployment(t *testing.T) {
 	n := newNamespace(t)
-	web := n.createReady("web", template(good, "1"), ownReplicas)
-	a := web.get().Status.GoodRevision
+	web := n.deploy("web", template(good, "1"), 1, consenting)
 	seen := web.watchReplicas()
 	web.autoscale("Deployment", 3, 10)
 	web.awaitAvailable(3)
+	web = web.guard(template(good, "1"), ownReplicas)
+	a := web.awaitReady().Status.GoodRevision
+	adopted := web.revisions()[0].Name
 
 	web.autoscale("Deployment", 5, 10)
 	web.release(template(good, "2"))
@@ -74,8 +76,8 @@ func TestAutoscalerOfTheDeployment(t *testing.T) {
 		t.Errorf("the Deployment was scaled to %d, want 1, 3, 5 and 2 and nothing in between", numbers)
 	}
 	web.awaitRolledBack(v1alpha1.FailureCrashLoop, b)
-	web.checkMoves(a, b, g.Status.TargetRevision, b)
-	web.checkDeploymentWrites("three releases and a rollback", 0, 4)
+	web.checkMoves(adopted, a, b, g.Status.TargetRevision, b)
+	web.checkDeploymentWrites("an adoption, three releases and a rollback", 0, 5)
 }
 
 func TestAutoscalerOfTheGuardedDeployment(t *testing.T) {

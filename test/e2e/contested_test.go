@@ -64,8 +64,8 @@ func TestContestedImageIsNoHotLoop(t *testing.T) {
 	began := time.Now()
 	end := web.contest(`{"spec":{"template":{"spec":{"containers":[{"name":"app","image":"`+contestedImage+`"}]}}}}`, hasContestedImage)
 	g := web.awaitReason(v1alpha1.ReasonContested)
-	if text := message(g); !strings.Contains(text, "spec.template.spec.containers[0].image") || g.Status.Failure != nil {
-		t.Errorf("the condition does not tell what is contested: %q; failure %+v", text, g.Status.Failure)
+	if text := message(g); !strings.Contains(text, `"belay-e2e" keeps changing spec.template.spec.containers[0].image`) || g.Status.Failure != nil {
+		t.Errorf("the condition does not tell who contests what: %q; failure %+v", text, g.Status.Failure)
 	}
 	n.nothingHappens(watched-time.Since(began), func(context.Context) error {
 		if writes := web.deploymentWrites()[before:]; len(writes) > most || reasonOf(web.get()) != v1alpha1.ReasonContested {
