@@ -54,28 +54,10 @@ func (o *object) guard(pods corev1.PodTemplateSpec, options ...option) *object {
 	return o.namespace.create(o.name, pods, options...)
 }
 
-// workload is what must not change while a Deployment changes hands: the uids of the Deployment, its ReplicaSets and pods.
+// workload is what must not change while a Deployment changes hands: the Deployment, its ReplicaSets and pods, by uid.
 func (o *object) workload() []string {
 	o.Helper()
-	uids := map[types.UID]string{o.deployment().UID: "Deployment"}
-	sets, err := cluster.kube.AppsV1().ReplicaSets(o.namespace.name).List(o.Context(), metav1.ListOptions{LabelSelector: "app=" + o.name})
-	if err != nil {
-		o.Fatal(err)
-	}
-	for _, set := range sets.Items {
-		uids[set.UID] = "ReplicaSet " + set.Name
-	}
-	for _, pod := range o.pods() {
-		uids[pod.UID] = "pod " + pod.Name
-		if pod.DeletionTimestamp != nil {
-			uids[pod.UID] += ", being deleted"
-		}
-	}
-	var all []string
-	for _, uid := range slices.Sorted(maps.Keys(uids)) {
-		all = append(all, fmt.Sprintf("%s %s", uid, uids[uid]))
-	}
-	return all
+	return append(slices.Sorted(maps.Keys(o.running())), fmt.Sprintf("Deployment %s %s", o.name, o.deployment().UID))
 }
 
 func (o *object) checkWorkload(before []string) {
@@ -120,7 +102,7 @@ func TestAdoptionRollsBackToWhatRan(t *testing.T) {
 	web.awaitAvailable(3)
 	now := web.workload()
 	for _, thing := range before { // Some of the pods made way for the new release, as maxSurge and maxUnavailable ask.
-		if !strings.Contains(thing, "pod ") && !slices.Contains(now, thing) {
+		if !strings.HasPrefix(thing, "Pod ") && !slices.Contains(now, thing) {
 			t.Errorf("%s is gone", thing)
 		}
 	}

@@ -50,20 +50,8 @@ func (n *namespace) bindPolicy() {
 		MatchLabels: map[string]string{"kubernetes.io/metadata.name": n.name}}}
 	policies := cluster.kube.AdmissionregistrationV1().ValidatingAdmissionPolicies()
 	bindings := cluster.kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
-	undo := func() error {
-		for _, remove := range []func(context.Context, string, metav1.DeleteOptions) error{bindings.Delete, policies.Delete} {
-			if err := remove(context.Background(), n.name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
-		}
-		return nil
-	}
-	forget := leave(undo)
-	n.Cleanup(func() {
-		forget()
-		if err := undo(); err != nil {
-			n.Error(err)
-		}
+	n.policy(func(ctx context.Context) error {
+		return ignoreNotFound(bindings.Delete(ctx, n.name, metav1.DeleteOptions{}), policies.Delete(ctx, n.name, metav1.DeleteOptions{}))
 	})
 	if _, err := policies.Create(n.Context(), policy, metav1.CreateOptions{}); err != nil {
 		n.Fatal(err)
