@@ -128,7 +128,7 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 // controllerOf returns the uid of the object's controller, if it has one, for an index.
 func controllerOf[T metav1.Object](object T) ([]string, error) {
 	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
-		return []string{string(owner.UID)}, nil
+		return []string{object.GetNamespace() + "/" + string(owner.UID)}, nil
 	}
 	return nil, nil
 }
@@ -242,7 +242,7 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return rollout.Observed{}, err
 	}
-	controlled, err := c.controlled.ByTypedIndex(byController, string(guarded.UID))
+	controlled, err := c.controlled.ByTypedIndex(byController, key.Namespace+"/"+string(guarded.UID))
 	if err != nil {
 		return rollout.Observed{}, err
 	}
@@ -253,7 +253,7 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 		}
 	}
 	slices.Sort(strays)
-	revisions, err := c.revisions.ByTypedIndex(byController, string(guarded.UID))
+	revisions, err := c.revisions.ByTypedIndex(byController, key.Namespace+"/"+string(guarded.UID))
 	if err != nil {
 		return rollout.Observed{}, err
 	}

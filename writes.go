@@ -101,9 +101,7 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, g
 			if existing.Labels[v1alpha1.GuardedLabel] == "true" {
 				return &staleError{"the cache of ControllerRevisions"}
 			}
-			// It has lost its label: without, the cache will never have it.
-			metav1.SetMetaDataLabel(&existing.ObjectMeta, v1alpha1.GuardedLabel, "true")
-			return c.markRevision(ctx, key, existing)
+			return c.markRevision(ctx, key, rollout.WithLabel(existing)) // Without, the cache will never have it.
 		}
 		if revision.Name = rollout.OtherName(guarded, revision); revision.Name == "" {
 			return fmt.Errorf("every name for the revision is taken, the last by ControllerRevision %s; delete it", existing.Name)
@@ -180,7 +178,7 @@ func (c *Controller) stillAsked(ctx context.Context, guarded *v1alpha1.GuardedDe
 // stillRecorded makes sure, live, that the revision to run is as it was when it was decided.
 func (c *Controller) stillRecorded(ctx context.Context, o rollout.Observed, wanted *appsv1.Deployment) error {
 	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
-	if wanted.Spec.Selector == nil || name == "" {
+	if !rollout.StatesTemplate(wanted) {
 		return nil // Whatever runs goes on running.
 	}
 	live, err := c.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
@@ -211,12 +209,16 @@ func unchanged(before, after *appsv1.Deployment) bool {
 		equality.Semantic.DeepEqual(before.Annotations, after.Annotations)
 }
 
-// pruneRevisions deletes revisions that nothing refers to any more.
+// pruneRevisions deletes revisions that nothing refers to any more. A policy's no is left at that.
 func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
 	for _, r := range revisions {
 		err := c.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
-		if err != nil && !apierrors.IsNotFound(err) {
+		switch {
+		case err == nil, apierrors.IsNotFound(err):
+		case refusalOf(err, "prune", 0) != nil:
+			klog.FromContext(ctx).Info("Refused to prune", "revision", r.Name, "reason", err.Error())
+		default:
 			return fmt.Errorf("delete ControllerRevision %s: %w", r.Name, err)
 		}
 	}

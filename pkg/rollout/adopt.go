@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,22 +17,25 @@ import (
 // the spec asks for comes after that, as for every Deployment.
 func (s *state) adopt(d *Decision) report {
 	running := s.named(s.Deployment.Annotations[v1alpha1.RevisionAnnotation])
+	if running != nil && difference("", plain(&running.Template), plain(&s.Deployment.Spec.Template)) != "" {
+		running = nil // The annotation is from before somebody else changed the template.
+	}
 	if running == nil && valueOr(s.Deployment.Spec.Replicas, 1) > 0 && fullyUp(s.Deployment) {
 		running = s.find(&s.Deployment.Spec.Template)
 		if running == nil {
 			return s.record(d, adoptedRevision(s.Guarded, s.Deployment, s.highest()+1))
 		}
 	}
-	doing := fmt.Sprintf("taking over Deployment %s, which consents", s.Deployment.Name)
 	if busy := s.put(d, statedAdopted(s.Guarded, running)); busy != nil {
 		return *busy
 	}
-	return report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: doing}
+	return report{reconciling: true, reason: v1alpha1.ReasonProgressing,
+		message: fmt.Sprintf("taking over Deployment %s, which consents", s.Deployment.Name)}
 }
 
 // nameTaken reports a Deployment of that name that is somebody else's. It is left alone.
 func (s *state) nameTaken(d *Decision, why string) report {
-	d.recheckIn(NameTakenRecheck)
+	d.recheckIn(unwatchedRecheck)
 	return report{stalled: true, reason: v1alpha1.ReasonNameTaken, message: why}
 }
 
@@ -63,13 +67,13 @@ func (s *state) whyTaken() string {
 	}
 }
 
-// provenElsewhere reports whether the template that the Deployment carries is, with all the API server's defaults in it,
-// that of another revision that is good. So it is after an adoption: the running template was recorded as it was found,
-// and the spec asks for the same in fewer words.
-func (s *state) provenElsewhere() bool {
-	for _, r := range s.revisions {
-		if r != s.target && r.Good() && equality.Semantic.DeepEqual(&r.Template, &s.Deployment.Spec.Template) {
-			return true
+// provenAsAdopted reports whether the template that the Deployment carries is, with all the API server's defaults in it,
+// that of the revision just before the target, and that one is good. So it is after an adoption: the running template was
+// recorded as it was found, and the spec asks for the same in fewer words.
+func (s *state) provenAsAdopted() bool {
+	for _, r := range slices.Backward(s.revisions) {
+		if r != s.target {
+			return r.Good() && equality.Semantic.DeepEqual(&r.Template, &s.Deployment.Spec.Template)
 		}
 	}
 	return false

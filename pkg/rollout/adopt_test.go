@@ -122,16 +122,56 @@ func TestARollbackGoesBackToWhatWasAdopted(t *testing.T) {
 	}
 }
 
-// What had been good as it was found is good under a shorter name only while all of it is up.
-func TestASameTemplateThatIsNotUpIsJudged(t *testing.T) {
-	s := asking("v1").scale(nil).finds("v1")
-	for range 4 { // as far as the write of what the spec asks for
-		s.step()
+// The same template is good whatever its pods do at that moment, and however many more are asked for: it has nothing to
+// prove. That it does not come up is reported.
+func TestTheSameTemplateIsNoRelease(t *testing.T) {
+	for name, replicas := range map[string]*int32{"as many": nil, "more than fit": new(int32(6))} {
+		s := asking("v1").scale(replicas).finds("v1")
+		s.cluster = noneReady
+		for range 400 {
+			d, told := s.step()
+			if strings.Contains(told, "failed") {
+				t.Errorf("%s: %s", name, told)
+			}
+			if d.Deployment != nil {
+				s.defaulted()
+				s.up().Deployment.Status.AvailableReplicas--
+			}
+			s.after(lookEvery)
+		}
+		if got := conditions(&s.Guarded.Status); got != "Stalled DeadlineExceeded" || s.Guarded.Status.Failure != nil {
+			t.Errorf("%s: ended as %s, failure %v", name, got, s.Guarded.Status.Failure)
+		}
 	}
+}
+
+// The mark of an earlier "kubectl rollout restart" is in no manifest, and is no reason to replace the pods.
+func TestAdoptionOfWhatWasRestartedMovesNothing(t *testing.T) {
+	s := asking("v1").scale(nil).finds("v1")
+	s.Deployment.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "2024"}
+	found := s.Deployment.Spec.Template.DeepCopy()
+	play(s)
+	if diff := cmp.Diff(found, &s.Deployment.Spec.Template); diff != "" {
+		t.Errorf("the template is another (-found +is):\n%s", diff)
+	}
+	if got := conditions(&s.Guarded.Status); got != "Ready RolledOut" {
+		t.Errorf("ended as %s", got)
+	}
+}
+
+// Taken back after its owner has changed the template: what ran then is what a failure goes back to.
+func TestTakenBackWithAnotherTemplate(t *testing.T) {
+	s := asking("v10").scale(nil).knows("v1", 1, good).runs("v1")
+	s.Deployment.OwnerReferences = nil
+	s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web"
+	s.Deployment.Spec.Template = template("v9")
 	s.defaulted()
-	s.up().Deployment.Status.AvailableReplicas--
-	if _, told := s.step(); told != "again in 3s" {
-		t.Errorf("told %q, want it to be looked at", told)
+	s.up()
+	s.Guarded.Spec.Guard.MaxRestarts = new(int32(0))
+	s.cluster = crashing
+	play(s)
+	if got := s.Deployment.Spec.Template.Spec.Containers[0].Image; got != "v9" {
+		t.Errorf("back on %s, want v9, which ran", got)
 	}
 }
 

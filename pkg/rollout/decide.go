@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,10 +15,10 @@ import (
 type state struct {
 	Observed
 	history
-	target    *Revision // the revision with the spec's template, nil if it is not recorded
-	lastGood  *Revision // the newest good revision other than the target
-	foreign   bool      // the Deployment is not ours
-	unwritten *report   // what to report instead, while something besides the template may not be written
+	target   *Revision // the revision with the spec's template, nil if it is not recorded
+	lastGood *Revision // the newest good revision other than the target
+	foreign  bool      // the Deployment is not ours
+	besides  *report   // what to report instead, while something besides the template may not be written
 }
 
 // Decide says what to do next; the package comment has the table. It is a function of what was observed.
@@ -44,8 +45,8 @@ func Decide(o Observed) Decision {
 	if d.Record != nil || d.Mark != nil {
 		return d
 	}
-	if s.unwritten != nil {
-		report = *s.unwritten
+	if s.besides != nil {
+		report = *s.besides
 		if s.target.Failed() {
 			report.message = s.failure() + "; " + report.message
 		}
@@ -69,9 +70,10 @@ func (s *state) choose(d *Decision) report {
 		}
 		return s.adopt(d)
 	case s.Deployment != nil && s.Deployment.DeletionTimestamp != nil:
+		d.recheckIn(unwatchedRecheck)
 		return report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: "the Deployment is being deleted, and created again after that"}
 	case s.unlabelled() != nil:
-		return s.record(d, labelled(s.unlabelled()))
+		return s.record(d, WithLabel(s.unlabelled().ControllerRevision))
 	case s.Guarded.Spec.Paused:
 		return s.pause(d)
 	case target == nil:
@@ -121,7 +123,7 @@ func (s *state) tryOut(d *Decision) report {
 	if halted := s.halted(d); halted != nil {
 		return *halted
 	}
-	if !s.target.Retrying && fullyUp(s.Deployment) && s.provenElsewhere() {
+	if !s.target.Retrying && s.provenAsAdopted() {
 		s.markGood(d)
 		return report{}
 	}
@@ -192,7 +194,7 @@ func (s *state) rollBack(d *Decision) report {
 // go back to. A target that comes up late is good after all.
 func (s *state) stay(d *Decision) report {
 	running := s.named(s.runs())
-	if s.Deployment == nil {
+	if s.Deployment == nil || s.appliedHash() == stated(s.Guarded, s.target).Annotations[v1alpha1.AppliedAnnotation] {
 		running = s.target
 	}
 	r := report{stalled: true, reason: v1alpha1.ReasonHeld, message: s.failure() + "; left as it is, as spec.guard.onFailure asks"}
@@ -280,7 +282,7 @@ func (s *state) prune(d *Decision) {
 
 // tellIgnored tells once of every object that says it is ours and is not used.
 func (s *state) tellIgnored(d *Decision) {
-	var ignored []string
+	var ignored, news []string
 	for _, name := range s.unproven {
 		ignored = append(ignored, "ControllerRevision "+name+" is not used: its name, its content and its owner do not fit")
 	}
@@ -290,8 +292,11 @@ func (s *state) tellIgnored(d *Decision) {
 	}
 	for _, message := range ignored {
 		if !slices.Contains(s.Memory.reported, message) {
-			d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore", Message: message})
+			news = append(news, message)
 		}
+	}
+	if len(news) > 0 { // in one Event: of several that differ in their text alone, one would be kept
+		d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore", Message: Clean(strings.Join(news, "; "), maxEvent)})
 	}
 	d.Memory.reported = ignored
 }

@@ -130,7 +130,7 @@ func TestDecideTable(t *testing.T) {
 		{"an earlier life's Deployment is left alone", goodV1("v2").with(func(s *scene) { s.Guarded.UID = "reborn" }), // its revisions are another's, too
 			"Stalled NameTaken, Warning Invalid, Warning NameTaken, again in 1m0s"},
 		{"a Deployment that is being deleted is waited for", goodV1("v2").with(func(s *scene) { s.Deployment.DeletionTimestamp = &metav1.Time{Time: noon} }),
-			"Reconciling Progressing"},
+			"Reconciling Progressing, again in 1m0s"},
 		{"nothing is done for what is being deleted", goodV1("v2").with(func(s *scene) { s.Guarded.DeletionTimestamp = &metav1.Time{Time: noon} }), ""},
 
 		{"while paused, no template is recorded or run", goodV1("v2").pause(), "pause, with nothing x3, Stalled Paused"},
@@ -400,12 +400,30 @@ func TestStraysAreToldOfOnce(t *testing.T) {
 	s.play()
 	s.Strays = []string{"web-copy", "web-other"}
 	d, told := s.step()
-	if told != "Warning Invalid, Warning Invalid" || !strings.Contains(d.Events[0].Message, "Deployment web-copy") {
+	if told != "Warning Invalid" || !strings.Contains(d.Events[0].Message, "Deployment web-copy") || !strings.Contains(d.Events[0].Message, "Deployment web-other") {
 		t.Errorf("told %q: %v", told, d.Events)
 	}
 	s.Strays = []string{"web-other"}
 	if _, told := s.step(); told != "" {
 		t.Errorf("told again: %s", told)
+	}
+}
+
+// While a failure is held, whatever the annotation says: the target runs, and the annotation is put back.
+func TestAForgedAnnotationWhileHeldMovesNothing(t *testing.T) {
+	for _, forged := range []string{"garbage", "v1"} {
+		s := asking("v2").hold().knows("v1", 1, failed).knows("v2", 2, failed).runs("v2").down()
+		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		if forged == "v1" {
+			forged = s.revision("v1").Name
+		}
+		s.Deployment.Annotations[v1alpha1.RevisionAnnotation] = forged
+		for range 3 {
+			s.step()
+		}
+		if got := s.Deployment.Spec.Template.Spec.Containers[0].Image; got != "v2" || s.Deployment.Annotations[v1alpha1.RevisionAnnotation] == forged {
+			t.Errorf("the template is %s, the annotations are %v", got, s.Deployment.Annotations)
+		}
 	}
 }
 

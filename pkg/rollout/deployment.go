@@ -15,6 +15,9 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
+// restartedAt, on a pod template, is the time at which "kubectl rollout restart" was last said.
+const restartedAt = "kubectl.kubernetes.io/restartedAt"
+
 // stated returns what Belay states about the Deployment that runs revision, and nothing else: what is left out here
 // belongs to others.
 func stated(guarded *v1alpha1.GuardedDeployment, revision *Revision) *appsv1.Deployment {
@@ -50,10 +53,9 @@ func sealed(wanted *appsv1.Deployment) *appsv1.Deployment {
 }
 
 // Overlay returns live with everything that wanted states, and the rest as it was: replicas that are not stated, and
-// other people's labels, annotations and owners. Of a spec without a selector only paused and replicas are stated. Other
-// spec fields that the GuardedDeployment leaves out get the API server's
-// default. The template of a release is replaced whole: what it drops is gone. Of a revision that runs already, what
-// others added stays: the annotation of "kubectl rollout restart", for example.
+// other people's labels, annotations and owners. Other spec fields that the GuardedDeployment leaves out get the API
+// server's default. The template of a release is replaced whole: what it drops is gone. Two things stay: what others added
+// to the template of a revision that runs already, and the time of a "kubectl rollout restart", as with "kubectl apply".
 func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 	updated := live.DeepCopy()
 	updated.Labels = merged(live.Labels, wanted.Labels)
@@ -65,17 +67,24 @@ func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 	if wanted.Spec.Replicas != nil {
 		replicas = new(*wanted.Spec.Replicas)
 	}
-	if wanted.Spec.Selector == nil {
-		updated.Spec.Paused = live.Spec.Paused || wanted.Spec.Paused
-	} else {
+	if StatesTemplate(wanted) {
 		wanted.Spec.DeepCopyInto(&updated.Spec)
 		if carries(live, wanted) {
 			live.Spec.Template.DeepCopyInto(&updated.Spec.Template)
 		}
+		if at := live.Spec.Template.Annotations[restartedAt]; at != "" && updated.Spec.Template.Annotations[restartedAt] == "" {
+			metav1.SetMetaDataAnnotation(&updated.Spec.Template.ObjectMeta, restartedAt, at)
+		}
+	} else {
+		updated.Spec.Paused = live.Spec.Paused || wanted.Spec.Paused
 	}
 	updated.Spec.Replicas = replicas
 	return updated
 }
+
+// StatesTemplate reports whether wanted states what the Deployment runs. Otherwise its spec says no more than whether it
+// is paused, and the replicas.
+func StatesTemplate(wanted *appsv1.Deployment) bool { return wanted.Spec.Selector != nil }
 
 // carries reports whether live runs wanted's revision, with all that is stated about its template. Either annotation
 // tells, so that one that somebody changed does not undo what others added.

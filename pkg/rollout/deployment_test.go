@@ -83,8 +83,26 @@ func TestOverlayOfTheSameRevisionKeepsWhatOthersAddedToTheTemplate(t *testing.T)
 	}
 
 	live.Spec.Template.Spec.Containers[0].Image = "forged"
+	live.Spec.Template.Annotations["added"] = "too"
+	scaled.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"} // as with kubectl apply
 	if diff := cmp.Diff(scaled.Spec.Template, Overlay(live, scaled).Spec.Template); diff != "" {
 		t.Errorf("a changed template is not put back as a whole (-want +got):\n%s", diff)
+	}
+}
+
+// The time of a restart outlives releases, unless one states another.
+func TestOverlayKeepsTheTimeOfARestart(t *testing.T) {
+	const restarted = "kubectl.kubernetes.io/restartedAt"
+	live := defaulted(wanting(nil))
+	live.Spec.Template.Annotations = map[string]string{restarted: "now", "theirs": "too"}
+	next := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = template("v2") })
+	next.Annotations[v1alpha1.RevisionAnnotation], next.Annotations[v1alpha1.AppliedAnnotation] = "web-2", "hash-2"
+	if got := Overlay(live, next).Spec.Template.Annotations; len(got) != 1 || got[restarted] != "now" {
+		t.Errorf("annotations are %v, want the time of the restart and no other", got)
+	}
+	next.Spec.Template.Annotations = map[string]string{restarted: "later"}
+	if got := Overlay(live, next).Spec.Template.Annotations[restarted]; got != "later" {
+		t.Errorf("restarted %s, want the time that is stated", got)
 	}
 }
 

@@ -44,12 +44,13 @@ type Memory struct {
 	// Rival is what RivalOf returned for the last correction.
 	Rival string
 
-	stated      string    // the hash of what was last stated about the Deployment
-	reportedAt  time.Time // when the status was last written
-	corrections int       // how often, lately, somebody else's change was put back
-	corrected   time.Time // when, last
-	noGood      string    // the target for which a live list showed no good revision
-	reported    []string  // what was told of objects that are not used
+	stated        string    // the hash of what was last stated about the Deployment
+	reportedAt    time.Time // when the status was last written
+	corrections   int       // how often, lately, somebody else's change was put back
+	corrected     time.Time // when, last
+	correctedPath string    // what, last
+	noGood        string    // the target for which a live list showed no good revision
+	reported      []string  // what was told of objects that are not used
 }
 
 // Refusal is a write that the API server refused.

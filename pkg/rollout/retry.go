@@ -59,7 +59,7 @@ func (s *state) retryAt() *metav1.Time {
 }
 
 // retryDue reports whether it is time for the target's next automatic retry. None is made while there are no pods that
-// could tell how it goes.
+// could tell how it goes, or while a rollback is under way.
 func (s *state) retryDue(d *Decision) bool {
 	at := s.retryAt()
 	if at == nil {
@@ -70,7 +70,15 @@ func (s *state) retryDue(d *Decision) bool {
 		return false
 	}
 	live := s.Deployment
-	return live != nil && !live.Spec.Paused && valueOr(live.Spec.Replicas, 1) > 0
+	if live == nil || live.Spec.Paused || valueOr(live.Spec.Replicas, 1) == 0 {
+		return false
+	}
+	move := s.Memory.Move
+	if s.runs() != s.target.Name && (move.UnderWay() || (move.Revision == "" && !arrived(live))) {
+		d.recheckIn(s.LookEvery) // First the rollback has to come to its end.
+		return false
+	}
+	return true
 }
 
 // failure returns the sentence about the target's failure.

@@ -152,6 +152,38 @@ func TestRetryRows(t *testing.T) {
 	}
 }
 
+// A retry does not cut a rollback short: the service comes first.
+func TestARetryWaitsForTheRollback(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		s := crashingRelease(5)
+		s.failures(20*time.Second, 0)
+		s.down().cluster = noneReady // v1 takes minutes to start
+		s.Memory.Move = newMove(s.revision("v1"), s.Now, s.Now)
+		if restart {
+			s.restart()
+		}
+		for range 60 {
+			if d, told := s.step(); d.Record != nil {
+				t.Fatalf("after %s, while the rollback is under way: %s", s.Now.Sub(noon), told)
+			}
+			s.after(lookEvery)
+		}
+		s.up().cluster = allUp
+		due := func() bool {
+			for range 5 {
+				if d, _ := s.step(); d.Record != nil {
+					return true
+				}
+				s.after(lookEvery)
+			}
+			return false
+		}
+		if !due() {
+			t.Error("the rollback has come up, and the retry is not made")
+		}
+	}
+}
+
 // Whoever asks again gets as many automatic retries as before.
 func TestAskingAgainCountsRetriesAnew(t *testing.T) {
 	s := crashingRelease(1)

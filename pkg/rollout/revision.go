@@ -270,8 +270,8 @@ func asked(revision *Revision, number int64, attempt *Attempt) *appsv1.Controlle
 	return updated
 }
 
-// labelled returns revision with its label.
-func labelled(revision *Revision) *appsv1.ControllerRevision {
+// WithLabel returns revision with the label by which caches know it.
+func WithLabel(revision *appsv1.ControllerRevision) *appsv1.ControllerRevision {
 	updated := revision.DeepCopy()
 	metav1.SetMetaDataLabel(&updated.ObjectMeta, v1alpha1.GuardedLabel, "true")
 	return updated

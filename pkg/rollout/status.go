@@ -26,8 +26,8 @@ const (
 	maxCondition = 4096
 	// mirrorEvery is the least time between two writes of the status for what it mirrors alone.
 	mirrorEvery = 10 * time.Second
-	// NameTakenRecheck is how often a name that is taken is looked at again.
-	NameTakenRecheck = time.Minute
+	// unwatchedRecheck is how often to look again at what no watch may show: somebody else's Deployment, for example.
+	unwatchedRecheck = time.Minute
 )
 
 // The types of Events.
@@ -114,7 +114,9 @@ func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus, d *Decision) {
 	if s.Deployment != nil && !s.foreign {
 		live = s.Deployment.Status
 	}
-	if s.runs() != "" || d.Deployment != nil {
+	if s.foreign {
+		available.Reason, available.Message = v1alpha1.ReasonNameTaken, "the Deployment is not this GuardedDeployment's"
+	} else if s.runs() != "" || d.Deployment != nil {
 		available.Reason, available.Message = "NotReported", "the Deployment controller has not reported yet"
 	}
 	for _, condition := range live.Conditions {

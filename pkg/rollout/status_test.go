@@ -210,7 +210,7 @@ func TestWhatIsMirrored(t *testing.T) {
 	}
 	s.Deployment.OwnerReferences = nil
 	s.Deployment.Status.Replicas = 9
-	if got := available(s); got != "False NoDeployment" || Decide(s.Observed).Status.Replicas != 0 {
+	if got := available(s); got != "False NameTaken" || Decide(s.Observed).Status.Replicas != 0 {
 		t.Errorf("a stranger's: %s, %d replicas", got, Decide(s.Observed).Status.Replicas)
 	}
 	s.Deployment = nil

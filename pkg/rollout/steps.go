@@ -28,7 +28,7 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	wanted := stated(s.Guarded, r)
 	busy := s.put(d, wanted)
 	if busy != nil && s.Deployment != nil && carries(s.Deployment, wanted) {
-		s.unwritten, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
+		s.besides, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
 	}
 	if busy != nil {
 		busy.message = doing + ": " + busy.message
@@ -54,13 +54,15 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
 	changed := ""
 	stated := wanted.Annotations[v1alpha1.AppliedAnnotation]
-	switch live := s.appliedHash(); {
-	case live == stated:
+	switch {
+	case s.foreign && s.Memory.stated != "":
+		changed = "metadata.ownerReferences" // It was ours, and is taken over again.
+	case s.appliedHash() == stated && !s.foreign:
 		changed = drift(wanted, s.Deployment)
 		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.Accepted {
 			return nil
 		}
-	case s.Deployment != nil && s.Memory.stated != "" && live != s.Memory.stated:
+	case s.Deployment != nil && stated == s.Memory.stated:
 		changed = appliedPath // Otherwise whoever changes it, again and again, would be fought without limit.
 	}
 	if refused := s.refused(d, writeOfDeployment(wanted)); refused != nil {
@@ -90,13 +92,16 @@ func (s *state) correct(d *Decision, changed string) *report {
 	if s.Now.Sub(memory.corrected) >= correctionsForgotten {
 		memory.corrections = 0
 	}
+	if changed != memory.correctedPath {
+		memory.Rival = ""
+	}
 	if wait := memory.corrected.Add(correctionPause).Sub(s.Now); memory.corrections >= freeCorrections && wait > 0 {
 		d.recheckIn(wait)
 		return &report{stalled: true, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
 			"%s keeps changing %s of the Deployment; it is put back once in %s", somebody(memory.Rival), changed, correctionPause)}
 	}
 	memory.corrections++
-	memory.corrected = s.Now
+	memory.corrected, memory.correctedPath = s.Now, changed
 	d.Correction = changed
 	return nil
 }
