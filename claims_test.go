@@ -172,3 +172,20 @@ func TestDeniedPruningIsLeftAtThat(t *testing.T) {
 		wantStatus(w, "web", "Ready=True RolledOut")
 	})
 }
+
+func TestAPolicyThatTakesTheLabelFromRevisionsIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.intercept(func(r request, carryOut func() error) error {
+			if o, ok := r.object.(*appsv1.ControllerRevision); ok {
+				delete(o.Labels, v1alpha1.GuardedLabel)
+			}
+			return carryOut()
+		})
+		add(w, webshop("web", "web:1"))
+		w.pass(30 * time.Minute)
+		if !strings.Contains(w.logged(), "came back without its label belay.dev/guarded") {
+			t.Error("the log does not tell")
+		}
+		wantCalm(w, 400)
+	})
+}

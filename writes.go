@@ -88,7 +88,7 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, g
 		if err == nil {
 			c.fresh.wrote(key, c.revisionStore, created.ResourceVersion)
 			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
-			return nil
+			return hasLabel(created)
 		}
 		if !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create ControllerRevision %s: %w", revision.Name, err)
@@ -118,6 +118,15 @@ func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, rev
 	c.fresh.wrote(key, c.revisionStore, updated.ResourceVersion)
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
 		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
+	return hasLabel(updated)
+}
+
+// hasLabel returns an error if an answer lacks the label that was written: no cache will ever have that revision.
+func hasLabel(answer *appsv1.ControllerRevision) error {
+	if answer.Labels[v1alpha1.GuardedLabel] != "true" {
+		return fmt.Errorf("ControllerRevision %s came back without its label %s: a mutating policy must leave it there",
+			answer.Name, v1alpha1.GuardedLabel)
+	}
 	return nil
 }
 

@@ -76,7 +76,8 @@ func (r *Revision) proven() bool {
 	return r.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood
 }
 
-// history is the revisions of one GuardedDeployment that can be proven to be its own, oldest first.
+// history is the revisions of one GuardedDeployment whose name, content and owner fit, oldest first. Whoever may create
+// ControllerRevisions can make one that fits: there is no secret in a name.
 type history struct {
 	revisions []*Revision
 	// unproven names those whose content or owner does not fit their name. They are never used.
@@ -103,7 +104,8 @@ func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.Controll
 	return h
 }
 
-// decode returns nil for an object that cannot be proven to be a revision of guarded, unchanged since it was written.
+// decode returns nil for an object whose name, content and owner do not fit: it is no revision of guarded, or it was
+// changed since it was written.
 func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) *Revision {
 	// What is hashed is what is decoded: of a key that is there twice, a decoder would merge the values.
 	raw := canonical(object.Data.Raw)
@@ -222,8 +224,7 @@ func OtherName(guarded *v1alpha1.GuardedDeployment, revision *appsv1.ControllerR
 	return ""
 }
 
-// Proven reports whether object is a revision of guarded, unchanged since it was written: its name, its content and its
-// owner fit.
+// Proven reports whether the name, the content and the owner of object fit: it is a revision of guarded.
 func Proven(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) bool {
 	return decode(guarded, object) != nil
 }

@@ -69,7 +69,9 @@ func (o *object) checkWorkload(before []string) {
 
 func TestAdoptionMovesNoPod(t *testing.T) {
 	n := newNamespace(t)
-	web := n.deploy("web", template(good, "1"), 4, consenting)
+	pods := template(good, "1") // "kubectl rollout restart" was said once: that is in no manifest
+	pods.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "2024-01-01T00:00:00Z"}
+	web := n.deploy("web", pods, 4, consenting)
 	before := web.workload()
 	web = web.guard(template(good, "1"), ownReplicas)
 	g := web.awaitReady()

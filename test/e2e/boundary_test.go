@@ -196,6 +196,8 @@ func TestPolicyAsksForTheRightToScale(t *testing.T) {
 		return request.SetHeader("Content-Type", contentType).Body([]byte(body)).Do(t.Context()).Error()
 	}
 	n.refused("scale", scale("stranger", "PATCH", string(types.MergePatchType), twoReplicas), scaleRight)
+	web.update(ownReplicas) // Without a number, 0 is no change of it.
+	n.refused("scale to 0", scale("stranger", "PATCH", string(types.MergePatchType), `{"spec":{"replicas":0}}`), scaleRight)
 	n.allowed("scale", scale("scaler", "PATCH", string(types.MergePatchType), twoReplicas))
 	web.awaitAvailable(2)
 
