@@ -17,7 +17,7 @@ import (
 // the spec asks for comes after that, as for every Deployment.
 func (s *state) adopt(d *Decision) report {
 	running := s.named(s.Deployment.Annotations[v1alpha1.RevisionAnnotation])
-	if running != nil && difference("", plain(&running.Template), plain(&s.Deployment.Spec.Template)) != "" {
+	if running != nil && !hasTemplate(s.Deployment, running) {
 		running = nil // The annotation is from before somebody else changed the template.
 	}
 	if running == nil && valueOr(s.Deployment.Spec.Replicas, 1) > 0 && fullyUp(s.Deployment) {

@@ -58,6 +58,9 @@ func TestAdoption(t *testing.T) {
 			s.Deployment.OwnerReferences = nil
 			s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web"
 		}), []string{takenOver, "run v1 x3, Reconciling Progressing, again in 3s"}},
+		{"a revision of its own that it only claims to run is not believed", asking("v2").scale(nil).knows("v1", 1, good).finds("theirs").with(func(s *scene) {
+			s.Deployment.Annotations[v1alpha1.RevisionAnnotation] = s.revision("v1").Name
+		}), []string{"record theirs as 2", takenOver, "record v2 as 3"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got := play(row.given)

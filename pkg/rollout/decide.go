@@ -193,10 +193,7 @@ func (s *state) rollBack(d *Decision) report {
 // stay leaves the Deployment on the template it has, the target's as a rule: that is asked for, or there is nothing to
 // go back to. A target that comes up late is good after all.
 func (s *state) stay(d *Decision) report {
-	running := s.named(s.runs())
-	if s.Deployment == nil || s.appliedHash() == stated(s.Guarded, s.target).Annotations[v1alpha1.AppliedAnnotation] {
-		running = s.target
-	}
+	running := s.kept()
 	r := report{stalled: true, reason: v1alpha1.ReasonHeld, message: s.failure() + "; left as it is, as spec.guard.onFailure asks"}
 	if s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
 		if d.Memory.noGood != s.target.Name && !s.RevisionsLive {
@@ -222,6 +219,20 @@ func (s *state) stay(d *Decision) report {
 		s.markGood(d)
 	}
 	return r
+}
+
+// kept returns the revision that the Deployment is left on, nil if it is on none. Whatever somebody lets its annotation
+// say, that is the target or a good one if it has all that is stated of it.
+func (s *state) kept() *Revision {
+	if s.Deployment == nil {
+		return s.target
+	}
+	for _, r := range slices.Backward(s.revisions) {
+		if (r == s.target || r.proven()) && carries(s.Deployment, stated(s.Guarded, r)) {
+			return r
+		}
+	}
+	return s.named(s.runs())
 }
 
 // pause writes spec.paused, with the template that runs, and judges nothing.

@@ -1,13 +1,17 @@
 package rollout
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 func managed(manager string, age time.Duration, fields string) metav1.ManagedFieldsEntry {
@@ -105,6 +109,106 @@ func TestAFightIsSlow(t *testing.T) {
 				t.Errorf("reported as %s: %s", c.Reason, c.Message)
 			}
 		})
+	}
+}
+
+// Nor is it taken over more often, when somebody takes the owner reference away and leaves the consent.
+func TestAFightOverWhoseItIsIsSlow(t *testing.T) {
+	s := asking("v1")
+	s.play()
+	begun, takenOver := s.Now, 0
+	for s.Now.Sub(begun) < 3*time.Hour {
+		s.Deployment.OwnerReferences, s.Deployment.Annotations["belay.dev/adopt"] = nil, "web"
+		d, _ := s.step()
+		if d.Deployment != nil && d.Correction == "metadata.ownerReferences" {
+			takenOver++
+		} else if d.Deployment != nil {
+			t.Errorf("corrects %q", d.Correction)
+		}
+		s.after(5 * time.Second)
+	}
+	if takenOver < 21 || takenOver > 23 {
+		t.Errorf("taken over %d times in 3 hours, want 5 and 6 an hour", takenOver)
+	}
+	if c := s.Guarded.Status.Conditions[0]; c.Reason != "Contested" {
+		t.Errorf("reported as %s: %s", c.Reason, c.Message)
+	}
+}
+
+// The owner reference may go before anything else is stated: it is taken over again all the same.
+func TestItIsTakenOverAgain(t *testing.T) {
+	s := asking("v2").finds("v1").pause()
+	s.play()
+	s.restart().write(statedAdopted(s.Guarded, s.revision("v1")))
+	s.Deployment.OwnerReferences = nil
+	if s.play(); !metav1.IsControlledBy(s.Deployment, s.Guarded) {
+		t.Error("it is not taken over again")
+	}
+}
+
+// A new release is written although the Deployment is contested, whatever somebody does to the annotations.
+func TestAFightKeepsNoReleaseFromBeingWritten(t *testing.T) {
+	s := asking("v1")
+	s.play()
+	s.Memory.corrections, s.Memory.corrected = freeCorrections, s.Now
+	for _, image := range []string{"v2", "v3"} {
+		s.Deployment.Annotations["belay.dev/applied"] = "theirs"
+		s.step()
+		s.ask(image)
+		s.step()
+		if d, told := s.step(); d.Deployment == nil || d.Correction != "" || d.Deployment.Spec.Template.Spec.Containers[0].Image != image {
+			t.Errorf("instead of running %s: %s", image, told)
+		}
+	}
+}
+
+// What is left as it is stays so, whatever somebody lets the annotation say: it is put back, and no template is written.
+func TestAFalseAnnotationMovesNothing(t *testing.T) {
+	for _, name := range []string{"", "theirs", "v1"} {
+		s := asking("v2").knows("v1", 1, failed).knows("v2", 2, failed).runs("v2").hold()
+		s.cluster = crashing
+		s.play()
+		want := s.Deployment.DeepCopy()
+		if other := s.revision(name); other != nil {
+			name = other.Name
+		}
+		s.Deployment.Annotations[v1alpha1.RevisionAnnotation] = name
+		s.play()
+		if diff := cmp.Diff(want.Spec, s.Deployment.Spec); diff != "" || !maps.Equal(want.Annotations, s.Deployment.Annotations) {
+			t.Errorf("after %q: %v%s", name, s.Deployment.Annotations, diff)
+		}
+	}
+}
+
+// Whatever else has to be put back with the template, what comes after it is a new move: what became of the pods meanwhile
+// is nobody's failure.
+func TestATemplateThatIsPutBackIsWatchedAnew(t *testing.T) {
+	for name, change := range map[string]func(*scene){
+		"the template alone": func(*scene) {},
+		"the label":          func(s *scene) { delete(s.Deployment.Labels, v1alpha1.GuardedLabel) },
+		"the hash":           func(s *scene) { s.Deployment.Annotations[v1alpha1.AppliedAnnotation] = "theirs" },
+		"the replicas":       func(s *scene) { s.scale(new(int32(5))) },
+	} {
+		s := asking("v1").knows("v1", 1, unjudged).runs("v1").remembers("v1", PhaseSoaking)
+		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		s.Memory.Move.soaking = 1
+		s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
+		change(s)
+		if d, told := s.step(); d.Deployment == nil || d.Memory.Move.Phase != PhaseProgressing || d.Memory.Move.soaking != 0 {
+			t.Errorf("%s: %s, and the move goes on as %s", name, told, d.Memory.Move.Phase)
+		}
+	}
+}
+
+// What a policy makes of every template is no reason for a new move when the replicas are written.
+func TestScalingWhatAPolicyChangesIsNoMove(t *testing.T) {
+	s := asking("v1").knows("v1", 1, good).runs("v1").remembers("v1", PhaseUp)
+	wanted := stated(s.Guarded, s.revision("v1"))
+	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
+	s.Memory.Accepted = Accept(wanted, s.Deployment)
+	if d, told := s.scale(new(int32(5))).step(); d.Deployment == nil || d.Memory.Move.Phase != PhaseUp {
+		t.Errorf("%s, and the move is %s", told, d.Memory.Move.Phase)
 	}
 }
 

@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,6 +18,8 @@ const (
 	correctionsForgotten = time.Hour
 	// appliedPath is where the Deployment has the hash of what was last stated about it.
 	appliedPath = "metadata.annotations[" + v1alpha1.AppliedAnnotation + "]"
+	// ownersPath is where the Deployment says whose it is.
+	ownersPath = "metadata.ownerReferences"
 )
 
 // run sees to it that the Deployment carries the revision. It returns what to report while it does not, nil when it
@@ -37,7 +38,7 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	if d.Deployment == nil {
 		return nil
 	}
-	if moving || strings.HasPrefix(d.Correction, "spec.template") || !d.Memory.Move.to(r) {
+	if moving || s.replaces(wanted, r) || !d.Memory.Move.to(r) {
 		d.Memory.Move = newMove(r, s.Now, s.Now.Add(s.LookEvery))
 		d.Memory.Move.Fresh = moving && r.Unjudged() && !r.Retrying
 	}
@@ -49,6 +50,17 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	return &begun
 }
 
+// replaces reports whether stating wanted puts r's template in the place of what somebody else wrote. What a policy made
+// of our own last write is nobody else's.
+func (s *state) replaces(wanted *appsv1.Deployment, r *Revision) bool {
+	return !hasTemplate(s.Deployment, r) && fingerprint(wanted, s.Deployment) != s.Memory.Accepted
+}
+
+// hasTemplate reports whether the live Deployment has all that the revision's template states.
+func hasTemplate(live *appsv1.Deployment, r *Revision) bool {
+	return difference("", plain(&r.Template), plain(&live.Spec.Template)) == ""
+}
+
 // put asks for wanted to be written, unless the Deployment says so already. It returns what to report if it may not be
 // written now.
 func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
@@ -56,7 +68,7 @@ func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
 	stated := wanted.Annotations[v1alpha1.AppliedAnnotation]
 	switch {
 	case s.foreign && s.Memory.stated != "":
-		changed = "metadata.ownerReferences" // It was ours, and is taken over again.
+		changed = ownersPath // It was ours, and is taken over again.
 	case s.appliedHash() == stated && !s.foreign:
 		changed = drift(wanted, s.Deployment)
 		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.Accepted {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -20,6 +20,7 @@ import (
 type belay struct {
 	*world
 	running bool
+	boots   int // how often the process was started
 	memory  rollout.Memory
 	wrote   map[string]int // the version of its own last write, for every cache
 	caches  map[string]*cache
@@ -62,6 +63,7 @@ func newBelay(w *world) *belay {
 
 // boot starts the process, with no memory and, soon, with caches.
 func (b *belay) boot() {
+	b.boots++
 	b.running, b.memory, b.wrote, b.caches, b.retry = true, rollout.Memory{}, map[string]int{}, map[string]*cache{}, 0
 	for _, kind := range []string{"guardeddeployments", "deployments", "controllerrevisions"} {
 		b.caches[kind] = b.snapshot()
@@ -80,8 +82,13 @@ func (b *belay) die(down time.Duration) {
 	})
 }
 
+// snapshot is what the caches can know now: a Deployment only by its label.
 func (b *belay) snapshot() *cache {
-	return &cache{b.version, b.guarded, b.deployment, maps.Clone(b.revisions)}
+	c := &cache{b.version, b.guarded, b.deployment, maps.Clone(b.revisions)}
+	if c.deployment != nil && c.deployment.Labels[v1alpha1.GuardedLabel] != "true" {
+		c.deployment = nil
+	}
+	return c
 }
 
 // hear brings news of a kind of object to its cache, late.
@@ -93,7 +100,9 @@ func (b *belay) hear(kind string) {
 	b.in(b.lag(), func() {
 		if here := b.caches[kind]; b.running && here != nil && here.version < news.version {
 			b.caches[kind] = news
-			b.after(time.Millisecond)
+			if kind != "deployments" || here.deployment != news.deployment {
+				b.after(time.Millisecond)
+			}
 		}
 	})
 }
@@ -179,12 +188,19 @@ func (b *belay) carryOut(o rollout.Observed, d rollout.Decision) (time.Duration,
 	case d.Record != nil:
 		err = b.record(o, d.Record)
 	case d.Mark != nil:
+		b.memory = d.Memory
 		err = b.mark("mark", d.Mark)
 	case d.Deployment != nil:
+		before := b.deployment
 		var answer *appsv1.Deployment
 		if answer, err = b.put(o, d.Deployment); err == nil {
 			d.Memory.Accepted = rollout.Accept(d.Deployment, answer)
-			if d.Correction != "" && answer.Generation != o.Deployment.Generation {
+			if d.Correction != "" && answer == before {
+				d.Memory.Move = o.Memory.Move
+				b.memory = d.Memory
+				return time.Millisecond, nil
+			}
+			if d.Correction != "" {
 				d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
 			}
 		}
@@ -297,14 +313,11 @@ func (b *belay) put(o rollout.Observed, wanted *appsv1.Deployment) (*appsv1.Depl
 	same := func(r *appsv1.ControllerRevision) bool {
 		return r.Name == name && live != nil && r.ResourceVersion == live.ResourceVersion
 	}
-	if !wanted.Spec.Paused && !slices.ContainsFunc(o.Revisions, same) {
+	if wanted.Spec.Selector != nil && name != "" && !slices.ContainsFunc(o.Revisions, same) {
 		return nil, errStale
 	}
 	seen := o.Deployment
-	switch {
-	case (seen == nil) != (b.deployment == nil):
-		return nil, errStale
-	case seen != nil && (seen.UID != b.deployment.UID || seen.Generation != b.deployment.Generation):
+	if (seen == nil) != (b.deployment == nil) || (seen != nil && !stillThere(b.deployment, seen)) {
 		return nil, errStale
 	}
 	updated := wanted
@@ -316,14 +329,9 @@ func (b *belay) put(o rollout.Observed, wanted *appsv1.Deployment) (*appsv1.Depl
 	return b.deployment, err
 }
 
-// asStored adds the API server's defaults that matter here.
-func asStored(d *appsv1.Deployment) *appsv1.Deployment {
-	d = d.DeepCopy()
-	d.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyAlways
-	if d.Spec.ProgressDeadlineSeconds == nil {
-		d.Spec.ProgressDeadlineSeconds = new(int32(600))
-	}
-	return d
+func stillThere(live, seen *appsv1.Deployment) bool {
+	return live.UID == seen.UID && live.Generation == seen.Generation &&
+		equality.Semantic.DeepEqual(metav1.GetControllerOf(live), metav1.GetControllerOf(seen))
 }
 
 // writes tells what was written since, for messages.

@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	runs = flag.Int("runs", 200, "how many seeds to play in each of the random simulations")
+	runs = flag.Int("runs", 120, "how many seeds to play in each of the random simulations")
 	seed = flag.Uint64("seed", 0, "play this seed only, and tell what happens")
 )
 
@@ -50,26 +50,51 @@ type run struct {
 	acted    time.Time        // when the users did something last
 	took     time.Duration    // until it had settled
 	rolled   map[string]int   // how often each attempt was rolled back
+	images   map[string]bool  // the images that Belay has written
 	numbers  map[string]int64 // the highest number of each revision
 	observed int64            // the highest observed generation
+	// What Belay applied last, and for which spec.
+	stated    string
+	statedFor int64
+	meddled   int // how often others have changed the Deployment since then
+	// misled says that others changed so much at once that nothing told any more what the Deployment was left on.
+	misled bool
+
+	// What the checks in the other files remember.
+	automatic   map[string]int // the attempts at each revision since it was last asked for that nobody asked for
+	adoption    *adoption      // the last one
+	corrections corrections
 }
 
 func (r *run) now() time.Time { return r.world.now }
 
+// newRun begins with a GuardedDeployment, and Belay.
 func newRun(t testing.TB, seed uint64) *run {
+	r := newWorldRun(t, seed)
+	r.create(templateOf("good:0"))
+	return r
+}
+
+// newWorldRun begins with nothing.
+func newWorldRun(t testing.TB, seed uint64) *run {
 	w := newWorld(seed)
-	r := &run{world: w, belay: newBelay(w), t: t, seed: seed, rolled: map[string]int{}, numbers: map[string]int64{}}
+	r := &run{world: w, belay: newBelay(w), t: t, seed: seed,
+		rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
 	r.check = r.checkWrite
+	return r
+}
+
+// create creates the GuardedDeployment and starts Belay.
+func (r *run) create(template corev1.PodTemplateSpec) {
 	g := &v1alpha1.GuardedDeployment{}
 	g.Name, g.Namespace, g.Generation = "web", "shop", 1
 	g.Spec.Replicas, g.Spec.ProgressDeadlineSeconds = new(int32(3)), new(int32(deadline/time.Second))
 	g.Spec.Guard = v1alpha1.Guard{MaxRestarts: new(int32(3)), SoakSeconds: new(int32(soak / time.Second)), StuckSeconds: new(int32(stuck / time.Second))}
 	g.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
-	g.Spec.Template = templateOf("good:0")
-	w.guarded = g
-	w.stamp(g, "guardeddeployments")
+	g.Spec.Template = template
+	r.guarded = g
+	r.stamp(g, "guardeddeployments")
 	r.boot()
-	return r
 }
 
 func templateOf(image string) (t corev1.PodTemplateSpec) {
@@ -96,6 +121,7 @@ func (r *run) violated(format string, args ...any) {
 // ---- what must hold at every write
 
 func (r *run) checkWrite(write string, object any) {
+	r.checkBusy()
 	switch o := object.(type) {
 	case *appsv1.Deployment:
 		r.checkDeployment(o)
@@ -148,6 +174,14 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 	before, target := r.deployment, r.target()
 	running := r.revisions[d.Annotations[v1alpha1.RevisionAnnotation]]
 	r.tell("  Belay writes the Deployment: %s", image(d.Spec.Template))
+	r.images[image(d.Spec.Template)] = true
+	r.stated, r.statedFor = d.Annotations[v1alpha1.AppliedAnnotation], r.guarded.Generation
+	defer func() { r.meddled = 0 }()
+	r.checkCorrection()
+	if before != nil && !metav1.IsControlledBy(before, r.guarded) {
+		r.checkAdoption(before, d)
+		return
+	}
 	same := before != nil && equality.Semantic.DeepEqual(before.Spec.Template.Spec, d.Spec.Template.Spec)
 	switch {
 	case r.guarded.Spec.Paused && !same:
@@ -155,9 +189,9 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 	case r.guarded.Spec.Paused:
 	case running == nil || target == nil || image(decode(running)) != image(d.Spec.Template):
 		r.violated("S5: a template is written that is no revision's")
-	case running.Name != target.Name && !same && (!proven(running) || verdict(target) != "failed"):
+	case running.Name != target.Name && !same && (!proven(running) || verdict(target) != "failed") && r.meddled < 2:
 		r.violated("S5, S6: %s (%q) is written in place of %s (%q)", image(decode(running)), verdict(running), image(decode(target)), verdict(target))
-	case running.Name == target.Name && verdict(target) == "failed" && before != nil && !same && image(before.Spec.Template) != "theirs:0":
+	case running.Name == target.Name && verdict(target) == "failed" && before != nil && !same && r.meddled == 0:
 		r.violated("S9: %s failed, and is written again without an attempt", image(d.Spec.Template))
 	}
 	if before != nil && r.guarded.Spec.Replicas == nil && *before.Spec.Replicas != *d.Spec.Replicas {
@@ -166,11 +200,12 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 	if target == nil || running == nil {
 		return
 	}
+	r.misled = r.misled || (r.meddled > 1 && running.Name != target.Name)
 	attempt := target.Name + target.Annotations[v1alpha1.FailureAnnotation]
 	if before == nil && running.Name == target.Name {
 		r.rolled[attempt] = 0 // On hold, a Deployment that was deleted is created on the target.
 	}
-	if before != nil && before.Annotations[v1alpha1.RevisionAnnotation] == target.Name && running.Name != target.Name {
+	if before != nil && before.Annotations[v1alpha1.RevisionAnnotation] == target.Name && running.Name != target.Name && r.meddled == 0 {
 		if r.rolled[attempt]++; r.rolled[attempt] > 1 && r.guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
 			r.violated("S8: an attempt is rolled back twice")
 		}
@@ -181,10 +216,11 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	template := decode(revision)
 	o := outcomeOf(&template)
 	r.tell("  Belay writes (%s) %s: #%d, %q, attempt %q", write, image(template), revision.Revision, verdict(revision), revision.Annotations[v1alpha1.AttemptAnnotation])
-	if write == "mark" && o.healthy && verdict(revision) == "failed" {
+	r.corrections.owed = true
+	if write == "mark" && !r.mayFail(o) && verdict(revision) == "failed" {
 		r.violated("S7: %s is healthy, and marked failed: %s", image(template), revision.Annotations[v1alpha1.FailureAnnotation])
 	}
-	if write == "mark" && !o.healthy && verdict(revision) == "good" {
+	if write == "mark" && !o.healthy && !o.ill && verdict(revision) == "good" {
 		r.violated("S6: %s is bad, and marked good", image(template))
 	}
 	if write == "mark" && verdict(revision) == "good" && !r.complete() {
@@ -204,6 +240,12 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 		r.violated("S10: the number of %s falls", image(template))
 	}
 	r.numbers[revision.Name] = revision.Revision
+	if write == "record again" {
+		r.checkAttempt(revision)
+	}
+	if write == "record" && verdict(revision) == "good" && o.ready == 0 {
+		r.violated("S6: %s never comes up, and is recorded as good", image(template))
+	}
 }
 
 // complete reports whether all that runs is of the Deployment's template, and available.
@@ -211,7 +253,7 @@ func (r *run) complete() bool {
 	var ready int32
 	for _, set := range r.sets {
 		switch {
-		case equality.Semantic.DeepEqual(set.Spec.Template.Spec, r.deployment.Spec.Template.Spec):
+		case equality.Semantic.DeepEqual(set.Spec.Template, r.deployment.Spec.Template):
 			ready = set.Status.AvailableReplicas
 		case set.Status.Replicas > 0 || *set.Spec.Replicas > 0:
 			return false
@@ -253,6 +295,9 @@ func (r *run) settled() bool {
 	if status.ObservedGeneration != r.guarded.Generation || !r.running {
 		return false
 	}
+	if taken := r.taken() != ""; taken || r.reason() == v1alpha1.ReasonNameTaken {
+		return taken && r.reason() == v1alpha1.ReasonNameTaken
+	}
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonPaused, v1alpha1.ReasonScaledToZero:
 	default:
@@ -260,7 +305,7 @@ func (r *run) settled() bool {
 	}
 	target := r.target()
 	return r.guarded.Spec.Paused || (target != nil && status.TargetRevision == target.Name &&
-		(status.Failure == nil) == (verdict(target) != "failed"))
+		(status.Failure == nil) == (verdict(target) != "failed") && !r.retryComes())
 }
 
 // settle waits until everything has settled, at most so long.
@@ -284,39 +329,43 @@ func (r *run) settle(most time.Duration) {
 // checkHonest checks the status against what is there.
 func (r *run) checkHonest() {
 	target := r.target()
-	if r.failed || r.guarded.Spec.Paused || target == nil || r.deployment == nil {
+	if r.failed || r.guarded.Spec.Paused || target == nil || r.deployment == nil || r.taken() != "" {
 		return
 	}
 	running := r.deployment.Annotations[v1alpha1.RevisionAnnotation]
 	runs := r.revisions[running]
-	bad := !outcomeOf(&r.guarded.Spec.Template).healthy
+	o := outcomeOf(&r.guarded.Spec.Template)
+	bad, good := !o.healthy, o.healthy || o.ill
 	zero := *r.deployment.Spec.Replicas == 0
+	lost := runs == nil && r.wrong() == ""
 	ok := runs != nil && image(decode(runs)) == image(r.deployment.Spec.Template)
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut:
-		ok = ok && running == target.Name && verdict(target) == "good" && !bad && r.deployment.Status.AvailableReplicas >= *r.deployment.Spec.Replicas
+		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment.Status.AvailableReplicas >= *r.deployment.Spec.Replicas
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:
-		ok = ok && verdict(target) == "failed" && bad
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name)
 	case v1alpha1.ReasonHeld:
-		ok = ok && verdict(target) == "failed" && bad && r.guarded.Spec.Guard.OnFailure == v1alpha1.Hold
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded.Spec.Guard.OnFailure == v1alpha1.Hold
 	case v1alpha1.ReasonScaledToZero:
 		ok = ok && zero && running == target.Name
 	}
 	if n := r.guarded.Spec.Replicas; n != nil && *r.deployment.Spec.Replicas != *n {
 		ok = false
 	}
-	if !ok {
+	if !ok && !lost {
 		r.violated("S11: it says %s of %s (%q), and %s runs", r.reason(), image(r.guarded.Spec.Template), verdict(target), image(r.deployment.Spec.Template))
 	}
-	images := map[string]bool{}
+	templates := map[string]bool{}
 	for _, revision := range r.revisions {
-		if images[image(decode(revision))] {
+		if templates[string(revision.Data.Raw)] {
 			r.violated("S13: two revisions of one template")
 		}
-		images[image(decode(revision))] = true
+		templates[string(revision.Data.Raw)] = true
 	}
+	r.checkRetried(target)
+	r.checkAdopted(target)
 }
 
 // rest checks that nothing is written in ten minutes, but for the counts of pods that come and go.
@@ -360,11 +409,13 @@ type action struct {
 func (r *run) act(a action) {
 	r.tell("%s", a.name)
 	r.acted = r.now()
+	r.touched()
 	a.do(r)
 }
 
 func spec(name string, change func(*v1alpha1.GuardedDeploymentSpec)) action {
 	return action{name, func(r *run) {
+		r.corrections.owed = true
 		r.putGuarded(func(g *v1alpha1.GuardedDeployment) { change(&g.Spec) })
 	}}
 }
@@ -379,6 +430,7 @@ func scale(n int32) action {
 
 func retry(token string) action {
 	return action{"retry " + token, func(r *run) {
+		r.corrections.owed = true
 		r.putGuarded(func(g *v1alpha1.GuardedDeployment) {
 			g.Annotations = map[string]string{v1alpha1.RetryAnnotation: token}
 		})
@@ -391,12 +443,14 @@ func meddle(name string, change func(*appsv1.Deployment)) action {
 		if r.deployment != nil {
 			d := r.deployment.DeepCopy()
 			change(d)
+			r.meddled++
 			r.putDeployment(d)
 		}
 	}}
 }
 
 var loseAPod = action{"a pod is lost", func(r *run) {
+	r.touched()
 	for _, set := range r.sets {
 		for _, pod := range r.podsOf(set) {
 			r.removePod(pod)
@@ -407,6 +461,7 @@ var loseAPod = action{"a pod is lost", func(r *run) {
 
 var deleteDeployment = action{"delete the Deployment", func(r *run) {
 	if r.deployment != nil {
+		r.corrections.owed = true
 		r.deployment = nil
 		r.version++
 		r.changed("deployments")

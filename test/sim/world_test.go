@@ -46,6 +46,7 @@ type outcome struct {
 	nowhere bool          // it fits on no node
 	quota   bool          // its pods are refused
 	noSet   bool          // its ReplicaSet is refused
+	ill     bool          // it is bad until it heals, and good after that
 }
 
 // What a template can turn out to be. The healthy ones are ready well within the deadline, exit no more often than is
@@ -73,7 +74,35 @@ func outcomeOf(t *corev1.PodTemplateSpec) outcome {
 	if name == "theirs" { // what somebody puts there by hand
 		return outcome{name: name, ready: 2 * time.Second}
 	}
+	if strings.HasPrefix(name, "ill-") {
+		return outcome{name: name, ill: true, ready: 2 * time.Second}
+	}
 	return outcomes[slices.IndexFunc(outcomes, func(o outcome) bool { return o.name == name })]
+}
+
+// outcomeNow is what becomes of a pod that is begun now: an image "ill-crash" is a "bad-crash" until it heals, and good
+// from then on.
+func (w *world) outcomeNow(spec corev1.PodSpec) outcome {
+	o := outcomeOf(&corev1.PodTemplateSpec{Spec: spec})
+	if !o.ill {
+		return o
+	}
+	name := "good"
+	if w.now.Before(w.healed) {
+		name = "bad" + strings.TrimPrefix(o.name, "ill")
+	}
+	o = outcomes[slices.IndexFunc(outcomes, func(o outcome) bool { return o.name == name })]
+	o.ill = true
+	return o
+}
+
+// heal lets everything that is ill heal after a while.
+func (w *world) heal(after time.Duration) {
+	w.healed = w.now.Add(after)
+	w.in(after, func() {
+		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
+		w.wake(&w.setController, 10*time.Millisecond, w.syncSets)
+	})
 }
 
 // world is one namespace, with its time.
@@ -94,6 +123,7 @@ type world struct {
 	deploymentController, setController, scheduler component
 	staleFor                                       time.Duration // how long, at most, T1 to T4 last
 	silentUntil                                    time.Time     // until when the condition stays as it is
+	healed                                         time.Time     // from when on nothing is ill
 	// changed is called after every write, with the kind of object.
 	changed func(kind string)
 }
@@ -184,17 +214,32 @@ func (w *world) start(c *component) {
 	w.wake(&w.scheduler, 20*time.Millisecond, w.schedule)
 }
 
-// putDeployment stores a Deployment as a client writes it: with a new generation if the spec or the annotations change.
-func (w *world) putDeployment(d *appsv1.Deployment) *appsv1.Deployment {
+// asStored adds the API server's defaults that matter here.
+func asStored(d *appsv1.Deployment) *appsv1.Deployment {
 	d = d.DeepCopy()
 	if d.Spec.Replicas == nil {
 		d.Spec.Replicas = new(int32(1))
 	}
+	if d.Spec.ProgressDeadlineSeconds == nil {
+		d.Spec.ProgressDeadlineSeconds = new(int32(600))
+	}
+	pod := &d.Spec.Template.Spec
+	pod.RestartPolicy, pod.DNSPolicy = corev1.RestartPolicyAlways, corev1.DNSClusterFirst
+	for i := range pod.Containers {
+		pod.Containers[i].ImagePullPolicy = corev1.PullIfNotPresent
+		pod.Containers[i].TerminationMessagePath = corev1.TerminationMessagePathDefault
+	}
+	return d
+}
+
+// putDeployment stores a Deployment as a client writes it: with a new generation if the spec or the annotations change.
+func (w *world) putDeployment(d *appsv1.Deployment) *appsv1.Deployment {
+	d = asStored(d)
 	if before := w.deployment; before == nil {
 		d.Generation, d.UID = 1, ""
 	} else if !equality.Semantic.DeepEqual(before.Spec, d.Spec) || !maps.Equal(before.Annotations, d.Annotations) {
 		d.Generation = before.Generation + 1
-	} else if maps.Equal(before.Labels, d.Labels) {
+	} else if maps.Equal(before.Labels, d.Labels) && equality.Semantic.DeepEqual(before.OwnerReferences, d.OwnerReferences) {
 		return before
 	}
 	w.deployment = d
@@ -269,7 +314,7 @@ func (w *world) syncDeployment() {
 	scaling := false
 	for _, name := range slices.Sorted(maps.Keys(w.sets)) {
 		set := w.sets[name]
-		if equality.Semantic.DeepEqual(set.Spec.Template.Spec, d.Spec.Template.Spec) {
+		if equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) {
 			current = set
 		} else {
 			old = append(old, set)
@@ -291,7 +336,7 @@ func (w *world) syncDeployment() {
 		return
 	}
 	if current == nil {
-		if outcomeOf(&d.Spec.Template).noSet { // T5
+		if w.outcomeNow(d.Spec.Template.Spec).noSet { // T5
 			w.setStatus(d, "ReplicaSetCreateError")
 			return
 		}
@@ -389,7 +434,7 @@ func (w *world) counts(d *appsv1.Deployment, reason string) {
 		d.Status.Replicas += set.Status.Replicas
 		d.Status.ReadyReplicas += set.Status.ReadyReplicas
 		d.Status.AvailableReplicas += set.Status.AvailableReplicas
-		if equality.Semantic.DeepEqual(set.Spec.Template.Spec, d.Spec.Template.Spec) {
+		if equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) {
 			d.Status.UpdatedReplicas = set.Status.Replicas
 		}
 	}
@@ -422,7 +467,7 @@ func (w *world) syncSets() {
 		pods := w.podsOf(set)
 		refused := false
 		for n := int32(len(pods)); n < *set.Spec.Replicas; n++ {
-			if refused = outcomeOf(&set.Spec.Template).quota; refused {
+			if refused = w.outcomeNow(set.Spec.Template.Spec).quota; refused {
 				break
 			}
 			pods = append(pods, w.createPod(set))
@@ -493,7 +538,7 @@ func (w *world) schedule() {
 			continue
 		}
 		w.change(name, func(p *corev1.Pod) {
-			if o := outcomeOf(&corev1.PodTemplateSpec{Spec: p.Spec}); o.nowhere {
+			if o := w.outcomeNow(p.Spec); o.nowhere {
 				p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available"}}
 			} else {
 				p.Spec.NodeName = "node"
@@ -532,6 +577,13 @@ func (w *world) says(name string, init, ready bool, waits string, restarts int32
 }
 
 func (w *world) pull(name string, o outcome) {
+	if o.ill && (o.config || o.pull < 0) {
+		w.in(5*time.Second, func() {
+			if pod := w.pods[name]; pod != nil {
+				w.pull(name, w.outcomeNow(pod.Spec))
+			}
+		})
+	}
 	switch {
 	case o.config:
 		w.says(name, false, false, "CreateContainerConfigError", 0)
@@ -555,7 +607,7 @@ func (w *world) begin(name string, o outcome, restarts int32) {
 	if crashes && o.crash > 0 {
 		w.in(o.crash, func() {
 			w.says(name, o.init, false, "CrashLoopBackOff", restarts)
-			w.in(min(20, time.Duration(restarts)+1)*time.Second, func() { w.restart(name, o, restarts+1) })
+			w.in(min(20, time.Duration(restarts)+1)*time.Second, func() { w.restart(name, restarts+1) })
 		})
 	}
 	if o.unready > 0 {
@@ -563,8 +615,8 @@ func (w *world) begin(name string, o outcome, restarts int32) {
 	}
 }
 
-func (w *world) restart(name string, o outcome, restarts int32) {
-	if w.pods[name] != nil {
-		w.begin(name, o, restarts)
+func (w *world) restart(name string, restarts int32) {
+	if pod := w.pods[name]; pod != nil {
+		w.begin(name, w.outcomeNow(pod.Spec), restarts)
 	}
 }
