@@ -203,10 +203,9 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 		for why, refusal := range refusals {
 			t.Run(write+"/"+why, func(t *testing.T) {
 				inWorld(t, func(w *world) {
-					if write == "update the Deployment" {
+					running := write == "update the Deployment"
+					if running {
 						w.upAndRunning("web")
-					} else {
-						add(w, webshop("web", "web:1"))
 					}
 					w.intercept(func(r request, carryOut func() error) error {
 						if everyWrite[write](r) {
@@ -214,7 +213,11 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 						}
 						return carryOut()
 					})
-					release(w, "web", "web:2")
+					if running {
+						release(w, "web", "web:2")
+					} else {
+						add(w, webshop("web", "web:2"))
+					}
 					w.pass(time.Second)
 					wantStatus(w, "web", "Ready=False "+refusal.reason)
 
