@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	eventsv1 "k8s.io/api/events/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -146,6 +147,24 @@ func TestADeploymentDeletedWithoutItsLabelIsCreatedAgain(t *testing.T) {
 		if w.image("web") == "" {
 			t.Errorf("no Deployment after 30 minutes: %s", w.status("web"))
 		}
+	})
+}
+
+// client-go counts Events as one that differ in nothing but their text.
+func TestEveryCorrectionIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.upAndRunning("web")
+		edit(w, "web", func(d *appsv1.Deployment) { delete(d.Labels, v1alpha1.GuardedLabel) })
+		w.pass(10 * time.Second)
+		edit(w, "web", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(9)) })
+		w.pass(10 * time.Second)
+		var told []string
+		for _, r := range w.requested("create", "events") {
+			if e := r.object.(*eventsv1.Event); e.Reason == v1alpha1.ReasonContested {
+				told = append(told, strings.Fields(e.Note)[2])
+			}
+		}
+		wantSame(t, "put back", []string{"metadata.labels[belay.dev/guarded]", "spec.replicas"}, told)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	appsinformers "k8s.io/client-go/informers/apps/v1"
 	"k8s.io/client-go/kubernetes"
 	appslisters "k8s.io/client-go/listers/apps/v1"
@@ -29,7 +30,7 @@ import (
 const (
 	// guardedOnly selects what Belay owns.
 	guardedOnly = v1alpha1.GuardedLabel + "=true"
-	// byController indexes what is owned by the uid of its controller.
+	// byController indexes what is owned by its controller.
 	byController = "controller"
 
 	// syncTimeout bounds one sync, with all its requests.
@@ -125,13 +126,16 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 	return c, err
 }
 
-// controllerOf returns the uid of the object's controller, if it has one, for an index.
+// controllerOf returns, for an index, the object's controller, if it has one.
 func controllerOf[T metav1.Object](object T) ([]string, error) {
 	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
-		return []string{object.GetNamespace() + "/" + string(owner.UID)}, nil
+		return []string{ownerKey(object.GetNamespace(), owner.UID)}, nil
 	}
 	return nil, nil
 }
+
+// ownerKey identifies an owner by its uid, in its namespace: elsewhere anybody may claim to be owned by it.
+func ownerKey(namespace string, uid types.UID) string { return namespace + "/" + string(uid) }
 
 // enqueueOwner adds the key of the GuardedDeployment that controls object, if one does.
 func (c *Controller) enqueueOwner(object metav1.Object) {
@@ -242,7 +246,7 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return rollout.Observed{}, err
 	}
-	controlled, err := c.controlled.ByTypedIndex(byController, key.Namespace+"/"+string(guarded.UID))
+	controlled, err := c.controlled.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
 	if err != nil {
 		return rollout.Observed{}, err
 	}
@@ -253,7 +257,7 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 		}
 	}
 	slices.Sort(strays)
-	revisions, err := c.revisions.ByTypedIndex(byController, key.Namespace+"/"+string(guarded.UID))
+	revisions, err := c.revisions.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
 	if err != nil {
 		return rollout.Observed{}, err
 	}

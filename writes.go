@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -70,7 +71,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	if err := c.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
 		return 0, err
 	}
-	c.recordEvents(o.Guarded, d.Events)
+	c.recordEvents(o.Guarded, put, d.Events)
 	return d.Recheck, unpruned
 }
 
@@ -250,9 +251,17 @@ func (c *Controller) updateStatus(ctx context.Context, key cache.ObjectName, gua
 }
 
 // recordEvents tells of what was done. An Event may be lost: the conditions are the truth.
-func (c *Controller) recordEvents(guarded *v1alpha1.GuardedDeployment, events []rollout.Event) {
+//
+// They are related to the Deployment that was written, if one was: corrections of different values would be counted as one
+// and the same Event otherwise.
+func (c *Controller) recordEvents(guarded *v1alpha1.GuardedDeployment, written *appsv1.Deployment, events []rollout.Event) {
+	var related runtime.Object
+	if written != nil {
+		related = &corev1.ObjectReference{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment",
+			Namespace: written.Namespace, Name: written.Name, UID: written.UID, ResourceVersion: written.ResourceVersion}
+	}
 	for _, e := range events {
-		c.recorder.Eventf(guarded, nil, e.Type, e.Reason, e.Action, "%s", e.Message)
+		c.recorder.Eventf(guarded, related, e.Type, e.Reason, e.Action, "%s", e.Message)
 	}
 }
 

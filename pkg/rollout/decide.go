@@ -241,7 +241,7 @@ func (s *state) pause(d *Decision) report {
 	if s.Deployment == nil {
 		return r
 	}
-	if busy := s.put(d, statedPaused(s.Guarded, s.Deployment)); busy != nil && busy.stalled {
+	if busy := s.put(d, statedPaused(s.Guarded)); busy != nil && busy.stalled {
 		return *busy
 	}
 	s.holdStill(d, &r)

@@ -29,9 +29,9 @@ func stated(guarded *v1alpha1.GuardedDeployment, revision *Revision) *appsv1.Dep
 }
 
 // statedPaused returns what Belay states about a Deployment while the spec is paused: that, and the replicas.
-func statedPaused(guarded *v1alpha1.GuardedDeployment, live *appsv1.Deployment) *appsv1.Deployment {
+func statedPaused(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
 	wanted := statedMeta(guarded)
-	wanted.Annotations = map[string]string{v1alpha1.RevisionAnnotation: live.Annotations[v1alpha1.RevisionAnnotation]}
+	wanted.Annotations = map[string]string{}
 	wanted.Spec.Paused = true
 	wanted.Spec.Replicas = guarded.Spec.Replicas
 	return sealed(wanted)

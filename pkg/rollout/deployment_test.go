@@ -113,7 +113,7 @@ func TestOverlayOfAPauseKeepsTheTemplate(t *testing.T) {
 	live.Spec.Replicas = new(int32(8))
 	want := live.DeepCopy()
 	want.Spec.Paused = true
-	wanted := statedPaused(g, live)
+	wanted := statedPaused(g)
 	want.Annotations[v1alpha1.AppliedAnnotation] = wanted.Annotations[v1alpha1.AppliedAnnotation]
 	if diff := cmp.Diff(want, Overlay(live, wanted)); diff != "" {
 		t.Errorf("paused (-want +got):\n%s", diff)

@@ -86,7 +86,7 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 	status.ObservedGeneration = s.Guarded.Generation
 	status.Selector = metav1.FormatLabelSelector(s.Guarded.Spec.Selector)
 	status.RunningRevision = s.runs()
-	if d.Deployment != nil {
+	if d.Deployment != nil && StatesTemplate(d.Deployment) {
 		status.RunningRevision = d.Deployment.Annotations[v1alpha1.RevisionAnnotation]
 	}
 	status.GoodRevision = ""
