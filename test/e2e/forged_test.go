@@ -145,6 +145,9 @@ func TestDeploymentOfAnotherNameIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if note := web.awaitEvents(v1alpha1.ReasonInvalid, 1)[0]; !strings.Contains(note, "Deployment other") {
+		t.Errorf("the Event does not tell of it: %q", note)
+	}
 	was, writes := web.deployment(), len(n.writes())
 	n.nothingHappens(5*time.Second, func(context.Context) error {
 		if now := web.deployment(); now.ResourceVersion != was.ResourceVersion || len(n.writes()) != writes || reasonOf(web.get()) != v1alpha1.ReasonRolledOut {
