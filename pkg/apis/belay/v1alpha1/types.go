@@ -129,6 +129,7 @@ type GuardedDeploymentStatus struct {
 	// The generation of the spec that this status reports on.
 	//
 	// +optional
+	// +kubebuilder:default=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// How many pods the Deployment has, of any revision.
