@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -17,7 +16,7 @@ import (
 // the spec asks for comes after that, as for every Deployment.
 func (s *state) adopt(d *Decision) report {
 	running := s.named(s.Deployment.Annotations[v1alpha1.RevisionAnnotation])
-	if running != nil && !hasTemplate(s.Deployment, running) {
+	if running != nil && !hasTemplate(s.Deployment, &running.Template) {
 		running = nil // The annotation is from before somebody else changed the template.
 	}
 	if running == nil && valueOr(s.Deployment.Spec.Replicas, 1) > 0 && fullyUp(s.Deployment) {
@@ -81,9 +80,7 @@ func (s *state) provenAsAdopted() bool {
 
 // adoptedRevision returns the ControllerRevision that records what a Deployment runs, as good.
 func adoptedRevision(guarded *v1alpha1.GuardedDeployment, live *appsv1.Deployment, number int64) *appsv1.ControllerRevision {
-	var template corev1.PodTemplateSpec
-	live.Spec.Template.DeepCopyInto(&template)
-	recorded := newRevision(guarded, &template, number)
+	recorded := newRevision(guarded, &live.Spec.Template, number)
 	metav1.SetMetaDataAnnotation(&recorded.ObjectMeta, v1alpha1.VerdictAnnotation, v1alpha1.VerdictGood)
 	return recorded
 }

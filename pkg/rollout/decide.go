@@ -59,7 +59,7 @@ func Decide(o Observed) Decision {
 
 // choose is the table. It fills in what to write and returns what to report.
 func (s *state) choose(d *Decision) report {
-	target := s.target
+	target, unlabelled := s.target, s.unlabelled()
 	switch {
 	case s.Deployment == nil && !s.DeploymentLive:
 		d.NeedDeployment = true // Before anything is created, what the cache misses is looked up.
@@ -72,8 +72,8 @@ func (s *state) choose(d *Decision) report {
 	case s.Deployment != nil && s.Deployment.DeletionTimestamp != nil:
 		d.recheckIn(unwatchedRecheck)
 		return report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: "the Deployment is being deleted, and created again after that"}
-	case s.unlabelled() != nil:
-		return s.record(d, WithLabel(s.unlabelled().ControllerRevision))
+	case unlabelled != nil:
+		return s.record(d, WithLabel(unlabelled.ControllerRevision))
 	case s.Guarded.Spec.Paused:
 		return s.pause(d)
 	case target == nil:

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -91,7 +92,12 @@ func StatesTemplate(wanted *appsv1.Deployment) bool { return wanted.Spec.Selecto
 func carries(live, wanted *appsv1.Deployment) bool {
 	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
 	return (live.Annotations[revision] == wanted.Annotations[revision] || live.Annotations[applied] == wanted.Annotations[applied]) &&
-		difference("", plain(&wanted.Spec.Template), plain(&live.Spec.Template)) == ""
+		hasTemplate(live, &wanted.Spec.Template)
+}
+
+// hasTemplate reports whether live has all that a template states.
+func hasTemplate(live *appsv1.Deployment, template *corev1.PodTemplateSpec) bool {
+	return difference("", plain(template), plain(&live.Spec.Template)) == ""
 }
 
 func merged(live, wanted map[string]string) map[string]string {

@@ -53,12 +53,7 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 // replaces reports whether stating wanted puts r's template in the place of what somebody else wrote. What a policy made
 // of our own last write is nobody else's.
 func (s *state) replaces(wanted *appsv1.Deployment, r *Revision) bool {
-	return !hasTemplate(s.Deployment, r) && fingerprint(wanted, s.Deployment) != s.Memory.Accepted
-}
-
-// hasTemplate reports whether the live Deployment has all that the revision's template states.
-func hasTemplate(live *appsv1.Deployment, r *Revision) bool {
-	return difference("", plain(&r.Template), plain(&live.Spec.Template)) == ""
+	return !hasTemplate(s.Deployment, &r.Template) && fingerprint(wanted, s.Deployment) != s.Memory.Accepted
 }
 
 // put asks for wanted to be written, unless the Deployment says so already. It returns what to report if it may not be
