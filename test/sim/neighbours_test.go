@@ -38,7 +38,7 @@ func (r *run) checkCorrection() {
 	if c.process != r.boots {
 		*c = corrections{process: r.boots, owed: true}
 	}
-	if c.owed || r.guarded.Spec.Paused { // What is stated while paused goes with what the annotation says.
+	if c.owed {
 		c.owed = false
 		return
 	}
