@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,8 +34,10 @@ const (
 	// byController indexes what is owned by its controller.
 	byController = "controller"
 
-	// syncTimeout bounds one sync, with all its requests.
-	syncTimeout = 30 * time.Second
+	// syncTimeout bounds one sync, with all its requests; one that goes on for stuckAfter will never end.
+	syncTimeout, stuckAfter = 30 * time.Second, 2 * time.Minute
+	// drainTimeout is what is left for a sync to end in when the process is to end: another one waits for its turn.
+	drainTimeout = 2 * time.Second
 	// Failures of one key are retried after retryFirst, doubling up to retryMost.
 	retryFirst, retryMost = 5 * time.Millisecond, 30 * time.Second
 
@@ -62,13 +65,16 @@ type Controller struct {
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	fresh *freshness
 
+	metrics *controllerMetrics
+
 	mu       sync.Mutex
 	memories map[cache.ObjectName]rollout.Memory
-	moving   int // how many of them are on the move
+	moving   int                            // how many of them are on the move
+	working  map[cache.ObjectName]time.Time // what the workers are at, and since when
 }
 
 // NewController returns a controller that hears of every change in the informers. They have to be started after it.
-func NewController(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder,
+func NewController(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder, metrics *controllerMetrics,
 	guarded belayinformers.TypedGuardedDeploymentInformer,
 	deployments appsinformers.TypedDeploymentInformer,
 	revisions appsinformers.TypedControllerRevisionInformer,
@@ -89,7 +95,9 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "guardeddeployments"},
 		),
 		fresh:    newFreshness(),
+		metrics:  metrics,
 		memories: map[cache.ObjectName]rollout.Memory{},
+		working:  map[cache.ObjectName]time.Time{},
 	}
 	err := errors.Join(
 		deployments.TypedInformer().AddTypedIndexers(appsinformers.DeploymentIndexers{byController: controllerOf[*appsv1.Deployment]}),
@@ -145,6 +153,34 @@ func (c *Controller) enqueueOwner(object metav1.Object) {
 	}
 }
 
+// Ready returns an error that names the caches that have not synced yet.
+func (c *Controller) Ready() error {
+	var waiting []string
+	for _, synced := range c.synced {
+		select {
+		case <-synced.Done():
+		default:
+			waiting = append(waiting, synced.Name())
+		}
+	}
+	if len(waiting) > 0 {
+		return fmt.Errorf("waiting for the caches of %s", strings.Join(waiting, ", "))
+	}
+	return nil
+}
+
+// Alive returns an error that names what a worker is stuck at.
+func (c *Controller) Alive() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, since := range c.working {
+		if at := time.Since(since); at > stuckAfter {
+			return fmt.Errorf("a worker is stuck at %s, for %s", key, at.Round(time.Second))
+		}
+	}
+	return nil
+}
+
 // Run works until ctx is done, and returns when the last worker has finished what it had begun.
 func (c *Controller) Run(ctx context.Context, workers int) error {
 	var running sync.WaitGroup
@@ -153,9 +189,11 @@ func (c *Controller) Run(ctx context.Context, workers int) error {
 	if !cache.WaitFor(ctx, "caches", c.synced...) {
 		return context.Cause(ctx)
 	}
-	// A sync that has begun is finished, also after ctx is done: its own timeout bounds it. What still waits in the
-	// queue, which hands it out even after ShutDown, is left to the next process.
-	work := context.WithoutCancel(ctx)
+	// A sync that has begun is finished, if it can be, also after ctx is done. What still waits in the queue, which hands
+	// it out even after ShutDown, is left to the next process.
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, cut) })
 	for range workers {
 		running.Go(func() {
 			for ctx.Err() == nil && c.next(work) {
@@ -174,6 +212,8 @@ func (c *Controller) next(ctx context.Context) bool {
 		return false
 	}
 	defer c.queue.Done(key)
+	c.begin(key)
+	defer c.end(key)
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
 	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, logger), syncTimeout)
 	defer cancel()
@@ -189,9 +229,11 @@ func (c *Controller) next(ctx context.Context) bool {
 	case errors.As(err, &stale), apierrors.IsConflict(err):
 		// News brings the key back at once. Trying without it costs requests: not more often than after a failure.
 		logger.V(4).Info("Waiting for news", "reason", err)
+		c.metrics.staleSyncs.Inc()
 		c.queue.AddRateLimited(key)
 	default:
 		logger.Error(err, "Sync failed, trying again", "failures", c.queue.NumRequeues(key)+1)
+		c.metrics.syncErrors.Inc()
 		c.queue.AddRateLimited(key)
 	}
 	return true
@@ -272,6 +314,20 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 		Now:        time.Now(),
 		LookEvery:  max(lookEvery, time.Duration(c.moving)*lookStretch),
 	}, nil
+}
+
+// begin notes that a worker is at key.
+func (c *Controller) begin(key cache.ObjectName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.working[key] = time.Now()
+}
+
+// end notes that it is no more.
+func (c *Controller) end(key cache.ObjectName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.working, key)
 }
 
 // remember keeps what has to be known at the next sync of key.

@@ -104,13 +104,14 @@ func (w *world) startBelay() *belay {
 	w.serve(&guardedClient.Fake, p.intercept)
 
 	background, end := context.WithCancel(klog.NewContext(context.Background(), w.logger))
-	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: kube.EventsV1()})
+	counted := newControllerMetrics()
+	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
 	owned := informers.NewSharedInformerFactoryWithOptions(kube, 0,
 		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly }))
 	guarded := belayinformers.NewSharedInformerFactory(guardedClient, 0)
-	controller, err := NewController(kube, guardedClient, broadcaster.NewRecorder(scheme, fieldManager),
+	controller, err := NewController(kube, guardedClient, broadcaster.NewRecorder(scheme, fieldManager), counted,
 		guarded.Belay().V1alpha1().GuardedDeployments(),
 		owned.Apps().V1().Deployments(),
 		owned.Apps().V1().ControllerRevisions())

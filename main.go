@@ -8,20 +8,22 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/tools/leaderelection"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
-	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
 )
@@ -34,13 +36,22 @@ type options struct {
 	kubeconfig, master, namespace string
 	workers, burst                int
 	qps                           float64
-	version                       bool
+	leaderElect                   bool
+	leaseNamespace                string
+	healthAddress, metricsAddress string
+	certFile, keyFile             string
+	profiling, version            bool
+	logging                       *logsapi.LoggingConfiguration
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, parseFlags())
+	o := parseFlags()
+	err := startLogging(o.logging)
+	if err == nil {
+		err = run(ctx, o)
+	}
 	klog.Flush()
 	if err != nil && ctx.Err() == nil { // To be stopped is no failure, also in the middle of starting.
 		fmt.Fprintln(os.Stderr, "belay:", err)
@@ -56,8 +67,15 @@ func parseFlags() options {
 	flag.IntVar(&o.workers, "workers", 16, "how many GuardedDeployments are worked on at the same time")
 	flag.Float64Var(&o.qps, "kube-api-qps", -1, "requests per second to the API server; negative: the server's priority and fairness decides")
 	flag.IntVar(&o.burst, "kube-api-burst", 100, "how many requests may exceed --kube-api-qps for a moment")
+	flag.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the Lease \""+leaseName+"\", so that several processes may run")
+	flag.StringVar(&o.leaseNamespace, "leader-elect-namespace", podNamespace(), "the namespace of the Lease; default: that of the pod")
+	flag.StringVar(&o.healthAddress, "health-address", "", "host:port to serve /livez and /readyz on, for example :8081; default: not at all")
+	flag.StringVar(&o.metricsAddress, "metrics-address", "", "host:port to serve /metrics on: with HTTPS, to whom the API server allows it, for example :8443; plain on a loopback address; default: not at all")
+	flag.StringVar(&o.certFile, "tls-cert-file", "", "certificate for --metrics-address; default: one that is made at start and that nobody knows")
+	flag.StringVar(&o.keyFile, "tls-private-key-file", "", "key of the certificate")
+	flag.BoolVar(&o.profiling, "profiling", false, "serve /debug/pprof/, too, on --metrics-address")
 	flag.BoolVar(&o.version, "version", false, "print the version and exit")
-	klog.InitFlags(nil)
+	o.logging = loggingFlags()
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "belay rolls failed releases back.\n\nUsage: belay [flags]\n\n")
 		flag.PrintDefaults()
@@ -66,97 +84,146 @@ func parseFlags() options {
 	return o
 }
 
-// run works until ctx is done. An error is one line that says what to do.
-func run(ctx context.Context, o options) error {
-	if o.version {
-		fmt.Println("belay", versionString())
-		return nil
-	}
+// check returns an error that says which flag to give otherwise.
+func (o *options) check() error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q; see belay --help", flag.Arg(0))
 	}
 	if o.workers < 1 {
 		return fmt.Errorf("--workers is %d; it must be at least 1", o.workers)
 	}
+	if o.leaderElect && o.leaseNamespace == "" {
+		return errors.New("--leader-elect needs --leader-elect-namespace, outside of a pod: the one that all who take part have the Lease in")
+	}
+	if (o.certFile == "") != (o.keyFile == "") {
+		return errors.New("--tls-cert-file and --tls-private-key-file go together")
+	}
+	for name, address := range map[string]string{"--health-address": o.healthAddress, "--metrics-address": o.metricsAddress} {
+		if _, err := isLoopback(address); address != "" && err != nil {
+			return fmt.Errorf("%s is %q; it must be host:port or :port: %w", name, address, err)
+		}
+	}
+	return nil
+}
+
+// asksWhoScrapes reports whether the metrics are served to others than this machine.
+func (o *options) asksWhoScrapes() bool {
+	loopback, err := isLoopback(o.metricsAddress)
+	return o.metricsAddress != "" && err == nil && !loopback
+}
+
+// run works until ctx is done. An error is one line that says what to do.
+func run(ctx context.Context, o options) error {
+	if o.version {
+		fmt.Println("belay", versionString())
+		return nil
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
 	config, err := clientConfig(o)
 	if err != nil {
 		return err
 	}
-	kube, belay, err := clients(config)
+	// What runs in the background outlives the workers: what they have begun they can finish.
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	health := &health{ready: func() error { return errors.New("starting") }}
+	if o.healthAddress != "" {
+		if err := serve(background, o.healthAddress, nil, serveTimeout, health); err != nil {
+			return err
+		}
+	}
+	asking, _, err := clients(config, requestTimeout, nil)
 	if err != nil {
 		return err
 	}
-	if err := preflight(ctx, config.Host, o.namespace, kube); err != nil {
+	if err := preflight(ctx, config.Host, asking, o, health); err != nil {
 		return err
 	}
+	fence := &fence{}
+	controller, stop, err := start(background, config, o, fence)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	defer end()
+	watchdog := leaderelection.NewLeaderHealthzAdaptor(renewDeadline)
+	health.set(func() error { return errors.Join(watchdog.Check(nil), controller.Alive()) }, controller.Ready)
+	if o.metricsAddress != "" {
+		if err := serveMetrics(background, o, asking, controller); err != nil {
+			return err
+		}
+	}
+	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
+	work := func(ctx context.Context) error { return controller.Run(ctx, o.workers) }
+	if !o.leaderElect {
+		return work(ctx)
+	}
+	lease, err := newLease(asking, o.leaseNamespace)
+	if err != nil {
+		return err
+	}
+	return lead(ctx, lease, fence, watchdog, work)
+}
 
-	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: kube.EventsV1()})
-	defer broadcaster.Shutdown()
+// start starts everything but the workers. What it returns with the controller stops it, when the workers have ended and
+// background is over.
+func start(background context.Context, config *rest.Config, o options, fence *fence) (*Controller, func(), error) {
+	wrap := fence.around
+	if !o.leaderElect {
+		wrap = nil
+	}
+	kube, belay, err := clients(config, requestTimeout, wrap)
+	if err != nil {
+		return nil, nil, err
+	}
+	kubeWatches, belayWatches, err := clients(config, 0, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	owned := informers.NewSharedInformerFactoryWithOptions(kubeWatches, 0, informers.WithNamespace(o.namespace),
+		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly; bounded(list) }))
+	guarded := belayinformers.NewSharedInformerFactoryWithOptions(belayWatches, 0, belayinformers.WithNamespace(o.namespace),
+		belayinformers.WithTweakListOptions(bounded))
 	scheme := k8sruntime.NewScheme()
 	if err := belayscheme.AddToScheme(scheme); err != nil {
-		return err
+		return nil, nil, err
 	}
-	recorder := broadcaster.NewRecorder(scheme, fieldManager)
-
-	owned := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithNamespace(o.namespace),
-		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly }))
-	guarded := belayinformers.NewSharedInformerFactoryWithOptions(belay, 0, belayinformers.WithNamespace(o.namespace))
-	controller, err := NewController(kube, belay, recorder,
+	counted := newControllerMetrics()
+	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
+	controller, err := NewController(kube, belay, broadcaster.NewRecorder(scheme, fieldManager), counted,
 		guarded.Belay().V1alpha1().GuardedDeployments(),
 		owned.Apps().V1().Deployments(),
 		owned.Apps().V1().ControllerRevisions())
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-
-	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
-	// The informers and the events outlive the workers: what a worker has begun it can finish.
-	background, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer owned.Shutdown()
-	defer guarded.Shutdown()
-	defer end()
 	if err := broadcaster.StartRecordingToSinkWithContext(background); err != nil {
-		return fmt.Errorf("record events: %w", err)
+		return nil, nil, fmt.Errorf("record events: %w", err)
 	}
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
-	return controller.Run(ctx, o.workers) // as long as one process does this at a time: leader election goes around it
+	return controller, func() { owned.Shutdown(); guarded.Shutdown(); broadcaster.Shutdown() }, nil
 }
 
-// clientConfig returns how to reach the API server: as the flags say, else as a pod is told, else by kubectl's rules.
-func clientConfig(o options) (*rest.Config, error) {
-	config, err := rest.InClusterConfig()
-	if o.kubeconfig != "" || o.master != "" || err != nil {
-		rules := clientcmd.NewDefaultClientConfigLoadingRules()
-		rules.ExplicitPath = o.kubeconfig
-		overrides := &clientcmd.ConfigOverrides{}
-		overrides.ClusterInfo.Server = o.master
-		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+// serveMetrics serves what is counted until ctx is done.
+func serveMetrics(ctx context.Context, o options, kube kubernetes.Interface, controller *Controller) error {
+	own := metrics.NewKubeRegistry()
+	controller.metrics.register(own, versionString(), controller.guarded)
+	all := prometheus.Gatherers{legacyregistry.DefaultGatherer, own}
+	handler, timeout := metricsHandler(all, o.profiling), serveTimeout
+	if o.profiling {
+		timeout = profileTimeout
 	}
-	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster is configured: give --kubeconfig, or set KUBECONFIG, or run in a pod with a service account")
+	if !o.asksWhoScrapes() {
+		return serve(ctx, o.metricsAddress, nil, timeout, handler)
 	}
+	encryption, err := encryption(o.certFile, o.keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("read the kubeconfig: %w", err)
+		return err
 	}
-	config.UserAgent = fmt.Sprintf("%s/%s (%s/%s)", fieldManager, versionString(), runtime.GOOS, runtime.GOARCH)
-	config.QPS, config.Burst = float32(o.qps), o.burst
-	return config, nil
-}
-
-func clients(config *rest.Config) (kubernetes.Interface, versioned.Interface, error) {
-	belay, err := versioned.NewForConfig(config)
-	if err != nil {
-		return nil, nil, fmt.Errorf("use the kubeconfig: %w", err)
-	}
-	binary := rest.CopyConfig(config)
-	binary.ContentType = k8sruntime.ContentTypeProtobuf
-	binary.AcceptContentTypes = k8sruntime.ContentTypeProtobuf + "," + k8sruntime.ContentTypeJSON
-	kube, err := kubernetes.NewForConfig(binary)
-	if err != nil {
-		return nil, nil, fmt.Errorf("use the kubeconfig: %w", err)
-	}
-	return kube, belay, nil
+	return serve(ctx, o.metricsAddress, encryption, timeout, authorized(kube, handler))
 }
 
 func versionString() string {

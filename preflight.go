@@ -9,6 +9,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -20,70 +21,116 @@ const (
 	installTimeout = 10 * time.Second
 )
 
-// needed are the rights that Belay cannot work without.
-var needed = []struct {
+// right is what Belay must be allowed to do to a resource.
+type right struct {
 	group, resource, verbs string
-}{
-	{v1alpha1.GroupName, "guardeddeployments", "get list watch"},
-	{v1alpha1.GroupName, "guardeddeployments/status", "update"},
-	{"apps", "deployments", "get list watch create update"},
-	{"apps", "controllerrevisions", "get list watch create update delete"},
-	{"apps", "replicasets", "list"},
-	{"", "pods", "list"},
-	{"events.k8s.io", "events", "create patch"},
+	// namespace is where, all if it is empty, and name to which object, any if it is empty.
+	namespace, name string
 }
 
-// preflight makes sure that the controller can work at all. Its errors say what to do.
-func preflight(ctx context.Context, server, namespace string, kube kubernetes.Interface) error {
-	reach, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	if _, err := kube.Discovery().RESTClient().Get().AbsPath("/version").DoRaw(reach); err != nil {
-		return fmt.Errorf("the API server at %s cannot be used: %w; check the kubeconfig and that the server is up", server, err)
+// needed are the rights that Belay cannot work without.
+func needed(o options) []right {
+	rights := []right{
+		{group: v1alpha1.GroupName, resource: "guardeddeployments", verbs: "get list watch"},
+		{group: v1alpha1.GroupName, resource: "guardeddeployments/status", verbs: "update"},
+		// For blockOwnerDeletion, where the admission plugin OwnerReferencesPermissionEnforcement asks for it.
+		{group: v1alpha1.GroupName, resource: "guardeddeployments/finalizers", verbs: "update"},
+		{group: "apps", resource: "deployments", verbs: "get list watch create update"},
+		{group: "apps", resource: "controllerrevisions", verbs: "get list watch create update delete"},
+		{group: "apps", resource: "replicasets", verbs: "list"},
+		{group: "", resource: "pods", verbs: "list"},
+		{group: "events.k8s.io", resource: "events", verbs: "create patch"},
 	}
-	install, cancel := context.WithTimeout(ctx, installTimeout)
-	defer cancel()
-	var missing error
+	for i := range rights {
+		rights[i].namespace = o.namespace
+	}
+	if o.leaderElect {
+		rights = append(rights,
+			right{group: "coordination.k8s.io", resource: "leases", verbs: "create", namespace: o.leaseNamespace},
+			right{group: "coordination.k8s.io", resource: "leases", verbs: "get update", namespace: o.leaseNamespace, name: leaseName})
+	}
+	if o.asksWhoScrapes() {
+		rights = append(rights,
+			right{group: "authentication.k8s.io", resource: "tokenreviews", verbs: "create"},
+			right{group: "authorization.k8s.io", resource: "subjectaccessreviews", verbs: "create"})
+	}
+	return rights
+}
+
+// preflight returns nil as soon as the controller can work. Until then health says why not. If health is not served, an
+// error ends the waiting, at once if there is no API server, and after a while if something is not installed on it.
+func preflight(ctx context.Context, server string, kube kubernetes.Interface, o options, health *health) error {
+	said, begun := "", time.Now()
 	for {
-		err := installed(install, namespace, kube)
+		err, patience := reach(ctx, server, kube), time.Duration(0)
 		if err == nil {
-			return nil
+			err, patience = installed(ctx, kube, o), installTimeout
 		}
-		if missing == nil || install.Err() == nil { // A look that was cut short has nothing to say.
-			missing = err
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if o.healthAddress == "" && time.Since(begun) >= patience {
+			return err
+		}
+		health.set(nil, func() error { return err })
+		if o.healthAddress != "" && err.Error() != said {
+			klog.FromContext(ctx).Error(err, "Cannot work yet, looking again")
+			said = err.Error()
 		}
 		select {
-		case <-install.Done():
-			return missing
+		case <-ctx.Done():
+			return err
 		case <-time.After(time.Second):
 		}
 	}
 }
 
+// reach returns an error if there is no API server.
+func reach(ctx context.Context, server string, kube kubernetes.Interface) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if _, err := kube.Discovery().RESTClient().Get().AbsPath("/version").DoRaw(ctx); err != nil {
+		return fmt.Errorf("the API server at %s cannot be used: %w; check the kubeconfig and that the server is up", server, err)
+	}
+	return nil
+}
+
 // installed returns an error that says what of the installation is missing.
-func installed(ctx context.Context, namespace string, kube kubernetes.Interface) error {
+func installed(ctx context.Context, kube kubernetes.Interface, o options) error {
+	ctx, cancel := context.WithTimeout(ctx, installTimeout)
+	defer cancel()
 	_, err := kube.Discovery().RESTClient().Get().AbsPath("/apis", v1alpha1.GroupVersion.String()).DoRaw(ctx)
 	if err != nil {
 		return fmt.Errorf("the API server has no %s: %w; install it with \"kubectl apply -f artifacts/crd.yaml\"", v1alpha1.GroupVersion, err)
 	}
-	var missing []string
-	for _, right := range needed {
+	missing, err := missingRights(ctx, kube, needed(o))
+	if err != nil {
+		return fmt.Errorf("ask for our rights: %w", err)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("missing rights: %s; grant them to this user, or use another", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// missingRights returns those that the API server would not grant, each as verb and resource.
+func missingRights(ctx context.Context, kube kubernetes.Interface, rights []right) (missing []string, err error) {
+	for _, right := range rights {
 		resource, subresource, _ := strings.Cut(right.resource, "/")
 		for verb := range strings.FieldsSeq(right.verbs) {
 			review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Namespace: namespace, Verb: verb, Group: right.group, Resource: resource, Subresource: subresource,
+					Namespace: right.namespace, Name: right.name, Verb: verb,
+					Group: right.group, Resource: resource, Subresource: subresource,
 				}},
 			}, metav1.CreateOptions{})
 			if err != nil {
-				return fmt.Errorf("ask for our rights: %w", err)
+				return nil, err
 			}
 			if !review.Status.Allowed {
 				missing = append(missing, fmt.Sprintf("%s %s", verb, right.resource))
 			}
 		}
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("missing rights: %s; grant them to this user, or use another", strings.Join(missing, ", "))
-	}
-	return nil
+	return missing, nil
 }

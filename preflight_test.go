@@ -83,7 +83,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 func clientOf(t *testing.T, config *rest.Config) kubernetes.Interface {
 	t.Helper()
 	config.QPS = -1
-	kube, _, err := clients(config)
+	kube, _, err := clients(config, requestTimeout, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +109,11 @@ func TestPreflightPassesOverTheWire(t *testing.T) {
 	s := &server{}
 	web := httptest.NewServer(s)
 	defer web.Close()
-	if err := preflight(t.Context(), web.URL, "", clientOf(t, &rest.Config{Host: web.URL})); err != nil {
+	if err := preflight(t.Context(), web.URL, clientOf(t, &rest.Config{Host: web.URL}), options{}, &health{}); err != nil {
 		t.Error(err)
 	}
 	rights := 0
-	for _, right := range needed {
+	for _, right := range needed(options{}) {
 		rights += len(strings.Fields(right.verbs))
 	}
 	if len(s.asked) != rights {
@@ -128,7 +128,7 @@ func TestPreflightSaysThatTheServerCannotBeReached(t *testing.T) {
 	}
 	address := "http://" + listener.Addr().String()
 	listener.Close() // nobody listens there any more
-	err = preflight(t.Context(), address, "", clientOf(t, &rest.Config{Host: address}))
+	err = preflight(t.Context(), address, clientOf(t, &rest.Config{Host: address}), options{}, &health{})
 	wantError(t, err, address, "cannot be used", "check the kubeconfig")
 }
 
@@ -139,7 +139,7 @@ func TestPreflightWaitsForTheServerFor10Seconds(t *testing.T) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		})
-		err := preflight(t.Context(), "https://silent", "", clientOf(t, &rest.Config{Host: "https://silent", Transport: silent}))
+		err := preflight(t.Context(), "https://silent", clientOf(t, &rest.Config{Host: "https://silent", Transport: silent}), options{}, &health{})
 		wantError(t, err, "https://silent", "cannot be used")
 		if took := time.Since(began); took != reachTimeout {
 			t.Errorf("gave up after %s, want %s", took, reachTimeout)
@@ -154,7 +154,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestPreflightSaysHowToInstallTheCRD(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		err := preflight(t.Context(), "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}))
+		err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), options{}, &health{})
 		wantError(t, err, v1alpha1.GroupVersion.String(), "kubectl apply -f artifacts/crd.yaml")
 		if took := time.Since(began); took != installTimeout {
 			t.Errorf("gave up after %s, want %s", took, installTimeout)
@@ -166,7 +166,7 @@ func TestPreflightWaitsForACRDThatIsInstalledAtTheSameMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{installed: time.Now().Add(2500 * time.Millisecond)}
 		began := time.Now()
-		if err := preflight(t.Context(), "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: s})); err != nil {
+		if err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), options{}, &health{}); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took != 3*time.Second {
@@ -179,7 +179,7 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{denied: map[string]bool{
 			"update guardeddeployments/status": true, "delete controllerrevisions": true, "list pods": true}}
-		err := preflight(t.Context(), "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: s}))
+		err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), options{}, &health{})
 		wantError(t, err, "missing rights", "update guardeddeployments/status", "delete controllerrevisions", "list pods")
 		if strings.Contains(err.Error(), "create deployments") {
 			t.Errorf("error %q names a right that is there", err)
@@ -189,7 +189,7 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 
 func TestPreflightAsksForTheRightsInItsNamespaceOnly(t *testing.T) {
 	s := &server{}
-	err := preflight(t.Context(), "https://server", "shop", clientOf(t, &rest.Config{Host: "https://server", Transport: s}))
+	err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), options{namespace: "shop"}, &health{})
 	if err != nil {
 		t.Error(err)
 	}
@@ -205,7 +205,7 @@ func TestPreflightEndsWhenItIsInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/2, cancel)
 		began := time.Now()
-		err := preflight(ctx, "https://server", "", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}))
+		err := preflight(ctx, "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), options{}, &health{})
 		wantError(t, err)
 		if took := time.Since(began); took != time.Second/2 {
 			t.Errorf("ended after %s, want 500ms", took)

@@ -54,6 +54,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	if err != nil {
 		return 0, err
 	}
+	c.metrics.count(d)
 	if put != nil {
 		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
 	}
@@ -118,7 +119,8 @@ func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, rev
 	}
 	c.fresh.wrote(key, c.revisionStore, updated.ResourceVersion)
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
-		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
+		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", updated.Annotations[v1alpha1.FailureAnnotation],
+		"attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
 	return hasLabel(updated)
 }
 

@@ -131,7 +131,9 @@ func (s *state) tryOut(d *Decision) report {
 	switch move.Phase {
 	case PhaseUp:
 		s.markGood(d)
+		d.Verdict = &Verdict{After: move.Lasted()}
 	case PhaseFailed:
+		d.Verdict = &Verdict{Failure: move.Failure.Reason, After: move.Lasted()}
 		failure := Failure{Attempt: s.target.Attempt, Failure: move.Failure}
 		failure.Token = s.token()
 		failure.Revision, failure.Time = s.target.Name, metav1.NewTime(s.Now)
@@ -169,7 +171,9 @@ func (s *state) keepUp(d *Decision) report {
 // rollBack runs the last good revision in place of the target, which failed, and stays there.
 func (s *state) rollBack(d *Decision) report {
 	doing := fmt.Sprintf("%s; rolling back to %s", s.failure(), s.lastGood.Name)
-	if busy := s.run(d, s.lastGood, doing); busy != nil {
+	busy := s.run(d, s.lastGood, doing)
+	d.RollBack = d.Deployment != nil && s.runs() != s.lastGood.Name
+	if busy != nil {
 		return *busy
 	}
 	back := report{stalled: true, reason: v1alpha1.ReasonRolledBack,
@@ -215,8 +219,12 @@ func (s *state) stay(d *Decision) report {
 	} else if busy != nil {
 		return r
 	}
-	if running == s.target && s.halted(d) == nil && s.watch(d, s.target, false).Phase == PhaseUp {
+	if running != s.target || s.halted(d) != nil {
+		return r
+	}
+	if move := s.watch(d, s.target, false); move.Phase == PhaseUp {
 		s.markGood(d)
+		d.Verdict = &Verdict{After: move.Lasted()}
 	}
 	return r
 }

@@ -50,6 +50,7 @@ type Move struct {
 	looked     time.Time   // when evidence was last read, or the move began
 	lookAt     time.Time   // when to read it next
 	clock      instant
+	failedAt   instant // in PhaseFailed: what the clock showed
 	progressed instant // when something last got better
 	blamed     instant // since when something speaks against the release; short breaks do not count
 	blameless  instant // since when, without a break, nothing does
@@ -197,8 +198,11 @@ func (m Move) soak(limit limits) Move {
 // failed returns the move with its failure. What is looked at after that starts anew, with the pods as they are.
 func (m Move) failed(failure *v1alpha1.Failure) Move {
 	return Move{Revision: m.Revision, Attempt: m.Attempt, recorded: m.recorded, Phase: PhaseFailed, Failure: *failure,
-		looked: m.looked, lookAt: m.lookAt, clock: 1, progressed: 1}
+		looked: m.looked, lookAt: m.lookAt, clock: 1, failedAt: m.clock, progressed: 1}
 }
+
+// Lasted returns how long the move has been observed, until it failed if it has.
+func (m Move) Lasted() time.Duration { return time.Duration(max(m.clock, m.failedAt)) }
 
 // since returns how long ago, in time that was observed, t was.
 func (m Move) since(t instant) time.Duration { return time.Duration(m.clock - t) }

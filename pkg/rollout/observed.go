@@ -74,8 +74,12 @@ type Decision struct {
 	Record *appsv1.ControllerRevision
 	// Mark is a revision to update with its verdict.
 	Mark *appsv1.ControllerRevision
+	// Verdict is what Mark says after a rollout that was watched; nil if Mark is nil or says something else.
+	Verdict *Verdict
 	// Deployment is what to state about the Deployment, which is created if Observed has none.
 	Deployment *appsv1.Deployment
+	// RollBack says that Deployment goes back to the last good revision.
+	RollBack bool
 	// Correction is what Deployment puts back, after somebody else changed it; empty if it is no such write.
 	Correction string
 	// Prune are the revisions to delete.
@@ -87,6 +91,14 @@ type Decision struct {
 	// Recheck is when to decide again if nothing happens before, 0 for never.
 	Recheck time.Duration
 	Memory  Memory
+}
+
+// Verdict is how a release ended.
+type Verdict struct {
+	// Failure is the reason of the failure, empty if the release is good.
+	Failure string
+	// After is how long it took from the beginning of the rollout, without the times that nobody watched.
+	After time.Duration
 }
 
 // Write identifies what the decision writes, besides status and Events, for Refusal.Write.

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	k8sruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
+)
+
+const (
+	// requestTimeout bounds every request of the workers, of the election and of the metrics.
+	requestTimeout = 15 * time.Second
+	// listTimeout bounds a list of the informers, in seconds: ten thousand objects take a while. A watch has its own.
+	listTimeout = int64(60)
+	// A connection on which nothing comes in for readIdle seconds is tried, and given up pingTimeout seconds later: a
+	// server that is gone without a word is noticed within both. client-go has 30 and 15, and no other way to say so.
+	readIdle, pingTimeout = "10", "5"
+)
+
+// clientConfig returns how to reach the API server: as the flags say, else as a pod is told, else by kubectl's rules.
+func clientConfig(o options) (*rest.Config, error) {
+	config, err := rest.InClusterConfig()
+	if o.kubeconfig != "" || o.master != "" || err != nil {
+		rules := clientcmd.NewDefaultClientConfigLoadingRules()
+		rules.ExplicitPath = o.kubeconfig
+		overrides := &clientcmd.ConfigOverrides{}
+		overrides.ClusterInfo.Server = o.master
+		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+	}
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, errors.New("no cluster is configured: give --kubeconfig, or set KUBECONFIG, or run in a pod with a service account")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig: %w", err)
+	}
+	config.UserAgent = fmt.Sprintf("%s/%s (%s/%s)", fieldManager, versionString(), runtime.GOOS, runtime.GOARCH)
+	config.QPS, config.Burst = float32(o.qps), o.burst
+	for name, value := range map[string]string{"HTTP2_READ_IDLE_TIMEOUT_SECONDS": readIdle, "HTTP2_PING_TIMEOUT_SECONDS": pingTimeout} {
+		if os.Getenv(name) == "" {
+			if err := os.Setenv(name, value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return config, nil
+}
+
+// clients returns clients whose requests take at most timeout, 0 for as long as they may, and go through wrap unless it
+// is nil.
+func clients(config *rest.Config, timeout time.Duration, wrap func(http.RoundTripper) http.RoundTripper) (kubernetes.Interface, versioned.Interface, error) {
+	config = rest.CopyConfig(config)
+	config.Timeout = timeout
+	if wrap != nil {
+		config.Wrap(wrap)
+	}
+	belay, err := versioned.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("use the kubeconfig: %w", err)
+	}
+	config.ContentType = k8sruntime.ContentTypeProtobuf
+	config.AcceptContentTypes = k8sruntime.ContentTypeProtobuf + "," + k8sruntime.ContentTypeJSON
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("use the kubeconfig: %w", err)
+	}
+	return kube, belay, nil
+}
+
+// bounded gives a list its timeout. A watch comes with one.
+func bounded(list *metav1.ListOptions) {
+	if list.TimeoutSeconds == nil {
+		list.TimeoutSeconds = new(listTimeout)
+	}
+}

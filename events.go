@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/component-base/metrics"
+)
+
+// patience is how an Event is tried again: for about two minutes.
+var patience = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps: 8, Cap: 30 * time.Second}
+
+// eventSink sends Events. client-go's recorder gives one up at the first error that the API server answers, even if it
+// answers that it is busy; here all but refusals are tried again, and what is given up is counted.
+type eventSink struct {
+	events.EventSink
+	dropped *metrics.Counter
+}
+
+func (s *eventSink) Create(ctx context.Context, event *eventsv1.Event) (*eventsv1.Event, error) {
+	return s.send(func() (*eventsv1.Event, error) { return s.EventSink.Create(ctx, event) })
+}
+
+func (s *eventSink) Patch(ctx context.Context, event *eventsv1.Event, data []byte) (*eventsv1.Event, error) {
+	return s.send(func() (*eventsv1.Event, error) { return s.EventSink.Patch(ctx, event, data) })
+}
+
+func (s *eventSink) send(try func() (*eventsv1.Event, error)) (sent *eventsv1.Event, err error) {
+	err = retry.OnError(patience, transient, func() error {
+		sent, err = try()
+		return err
+	})
+	switch {
+	case err == nil, apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err): // The recorder knows these: a series goes on.
+		return sent, err
+	case errors.As(err, new(*apierrors.StatusError)):
+	default:
+		err = apierrors.NewInternalError(err) // the recorder would try again by itself
+	}
+	s.dropped.Inc()
+	return nil, err
+}
+
+// transient reports whether an error may be over when it is tried again: no answer came, or one that says so.
+func transient(err error) bool {
+	if errors.Is(err, errFenced) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	var status *apierrors.StatusError
+	return !errors.As(err, &status) || apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) ||
+		apierrors.IsTimeout(err) || apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err)
+}

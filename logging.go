@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
+)
+
+// loggingFlags adds the flags for logging, without those that are alpha.
+func loggingFlags() *logsapi.LoggingConfiguration {
+	config, all := logsapi.NewLoggingConfiguration(), flag.NewFlagSet("", flag.ContinueOnError)
+	logsapi.AddGoFlags(config, all)
+	for name, usage := range map[string]string{
+		"logging-format": "text or json",
+		"v":              "how much is logged: 2 adds the connections to the metrics, 4 the waits for news, 6 and more every request",
+		"vmodule":        "pattern=N,...: another -v for these source files; with text only",
+	} {
+		flag.Var(all.Lookup(name).Value, name, usage)
+	}
+	return config
+}
+
+// startLogging makes klog write as the flags say, to standard error. It can be called once.
+func startLogging(config *logsapi.LoggingConfiguration) error {
+	streams := &logsapi.LoggingOptions{ErrorStream: os.Stderr, InfoStream: os.Stderr}
+	if config.Format == logsapi.DefaultLogFormat {
+		streams.ErrorStream, streams.InfoStream = oneLine{os.Stderr}, oneLine{os.Stderr}
+	}
+	return logsapi.ValidateAndApplyWithOptions(config, streams, nil)
+}
+
+// oneLine keeps each record on one line: as text, klog breaks the line where a value does, and what breaks it may come
+// from anybody.
+type oneLine struct{ out io.Writer }
+
+// Write writes one record, with its control characters escaped.
+func (w oneLine) Write(record []byte) (int, error) {
+	var line bytes.Buffer
+	for _, c := range bytes.TrimSuffix(record, []byte("\n")) {
+		switch {
+		case c == '\n':
+			line.WriteString(`\n`)
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&line, `\x%02x`, c)
+		default:
+			line.WriteByte(c)
+		}
+	}
+	line.WriteByte('\n')
+	if _, err := w.out.Write(line.Bytes()); err != nil {
+		return 0, err
+	}
+	return len(record), nil
+}

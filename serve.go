@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"sync"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/cert"
+	"k8s.io/component-base/metrics"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// scrapes is how many requests to the metrics are answered at the same time: each asks the API server who it is.
+	scrapes = 4
+	// serveTimeout bounds an answer; a profile takes longer.
+	serveTimeout, profileTimeout = 15 * time.Second, 2 * time.Minute
+)
+
+// health is what /livez and /readyz answer.
+type health struct {
+	mu           sync.Mutex
+	alive, ready func() error
+}
+
+// set makes health answer what alive and ready return, from now on. A nil one has nothing against it.
+func (h *health) set(alive, ready func() error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.alive, h.ready = alive, ready
+}
+
+func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	check, known := map[string]func() error{"/livez": h.alive, "/readyz": h.ready}[r.URL.Path]
+	h.mu.Unlock()
+	if !known {
+		http.NotFound(w, r)
+		return
+	}
+	var err error
+	if check != nil {
+		err = check()
+	}
+	switch {
+	case err != nil:
+		klog.FromContext(r.Context()).Info("Not well", "asked", r.URL.Path, "reason", err)
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	default:
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+// serve answers requests to address until ctx is done, each within timeout. It has begun to when it returns.
+func serve(ctx context.Context, address string, encryption *tls.Config, timeout time.Duration, handler http.Handler) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve on %s: %w; give another address", address, err)
+	}
+	if encryption != nil {
+		listener = tls.NewListener(listener, encryption)
+	}
+	logger := klog.FromContext(ctx)
+	server := &http.Server{
+		Handler:           handler,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          log.New(klogWriter{logger.V(2)}, "", 0), // Handshakes fail whenever somebody knocks.
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      timeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			logger.Error(err, "Serving ended", "address", address)
+		}
+	}()
+	return nil
+}
+
+// klogWriter is where an http.Server writes its errors to.
+type klogWriter struct{ logger klog.Logger }
+
+func (w klogWriter) Write(line []byte) (int, error) {
+	w.logger.Info("Serving", "error", strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
+// isLoopback reports whether only processes of the same machine, or of the same pod, reach the address.
+func isLoopback(address string) (bool, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false, err
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback(), nil
+}
+
+// encryption returns the certificate to serve with: that of the files, read again for each connection because they are
+// renewed, or one of its own.
+func encryption(certFile, keyFile string) (*tls.Config, error) {
+	if certFile != "" {
+		read := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+			return &pair, err
+		}
+		if _, err := read(nil); err != nil {
+			return nil, fmt.Errorf("read the certificate: %w", err)
+		}
+		return &tls.Config{GetCertificate: read}, nil
+	}
+	certPEM, keyPEM, err := cert.GenerateSelfSignedCertKey("localhost", nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}}, nil
+}
+
+// metricsHandler answers /metrics with what is registered, and profiles if they are asked for.
+func metricsHandler(registered metrics.Gatherer, profiling bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics.HandlerFor(registered, metrics.HandlerOpts{MaxRequestsInFlight: scrapes, Timeout: serveTimeout}))
+	if profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+// authorized lets through whom the API server lets get the path: it says who a token is and what that user may do.
+// Whoever it does not know gets 401, whoever may not 403. So many are asked about at a time, others get 503.
+func authorized(kube kubernetes.Interface, next http.Handler) http.Handler {
+	turns := make(chan struct{}, scrapes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !found || token == "" {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "give the token of a service account that may get "+r.URL.Path, http.StatusUnauthorized)
+			return
+		}
+		select {
+		case turns <- struct{}{}:
+			defer func() { <-turns }()
+		default:
+			http.Error(w, "too many requests at the same time", http.StatusServiceUnavailable)
+			return
+		}
+		switch code, err := mayGet(r, kube, token); {
+		case err != nil:
+			klog.FromContext(r.Context()).Error(err, "Cannot tell who asks for the metrics")
+			http.Error(w, "the API server cannot be asked", http.StatusInternalServerError)
+		case code != http.StatusOK:
+			http.Error(w, http.StatusText(code), code)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// mayGet asks the API server whether the token's user may make the request: 200, 401 or 403.
+func mayGet(r *http.Request, kube kubernetes.Interface, token string) (int, error) {
+	who, err := kube.AuthenticationV1().TokenReviews().Create(r.Context(), &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("review the token: %w", err)
+	}
+	if !who.Status.Authenticated {
+		return http.StatusUnauthorized, nil
+	}
+	user := who.Status.User
+	spec := authorizationv1.SubjectAccessReviewSpec{User: user.Username, UID: user.UID, Groups: user.Groups,
+		Extra:                 map[string]authorizationv1.ExtraValue{},
+		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: r.URL.Path, Verb: strings.ToLower(r.Method)}}
+	for key, values := range user.Extra {
+		spec.Extra[key] = authorizationv1.ExtraValue(values)
+	}
+	may, err := kube.AuthorizationV1().SubjectAccessReviews().Create(r.Context(), &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("review the rights: %w", err)
+	}
+	if !may.Status.Allowed {
+		return http.StatusForbidden, nil
+	}
+	return http.StatusOK, nil
+}
