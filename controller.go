@@ -160,7 +160,8 @@ func (c *Controller) Ready() error {
 		select {
 		case <-synced.Done():
 		default:
-			waiting = append(waiting, synced.Name())
+			what, _, _ := strings.Cut(synced.Name(), " + ") // the informer, without its handler
+			waiting = append(waiting, what)
 		}
 	}
 	if len(waiting) > 0 {
