@@ -32,11 +32,32 @@ func TestTheFlagsHaveDefaultsThatWork(t *testing.T) {
 
 func TestTheFlagsAreRead(t *testing.T) {
 	args(t, "--kubeconfig", "/some/file", "--master=https://server", "--namespace", "shop", "--workers", "3",
-		"--kube-api-qps", "20.5", "--kube-api-burst", "40", "--version", "-v", "4")
+		"--kube-api-qps", "20.5", "--kube-api-burst", "40", "--version", "-v", "4", "--logging-format=json",
+		"--leader-elect", "--leader-elect-namespace=belay-system", "--health-address=:8081", "--metrics-address=:8443",
+		"--tls-cert-file=tls.crt", "--tls-private-key-file=tls.key", "--profiling")
 	o := parseFlags()
 	if o.kubeconfig != "/some/file" || o.master != "https://server" || o.namespace != "shop" || o.workers != 3 ||
 		o.qps != 20.5 || o.burst != 40 || !o.version {
 		t.Errorf("options %+v", o)
+	}
+	if !o.leaderElect || o.leaseNamespace != "belay-system" || o.healthAddress != ":8081" || o.metricsAddress != ":8443" ||
+		o.certFile != "tls.crt" || o.keyFile != "tls.key" || !o.profiling {
+		t.Errorf("options %+v", o)
+	}
+	if o.logging.Format != "json" || o.logging.Verbosity != 4 {
+		t.Errorf("logging %+v", o.logging)
+	}
+}
+
+func TestWhoScrapesIsAskedUnlessItIsTheMachineItself(t *testing.T) {
+	for address, asks := range map[string]bool{
+		"": false, "127.0.0.1:8080": false, "[::1]:8080": false, "localhost:8080": false,
+		":8443": true, "0.0.0.0:8443": true, "10.1.2.3:8443": true, "localhost.example:8443": true,
+	} {
+		o := options{metricsAddress: address}
+		if o.asksWhoScrapes() != asks {
+			t.Errorf("%q: asks is %t, want %t", address, !asks, asks)
+		}
 	}
 }
 
@@ -51,6 +72,10 @@ func TestRunRefusesWhatItCannotDo(t *testing.T) {
 		"a broken file":     {[]string{"--kubeconfig=" + writeFile(t, "{")}, "read the kubeconfig"},
 		"a file of nothing": {[]string{"--kubeconfig=" + writeFile(t, "")}, "no cluster is configured"},
 		"nothing to reach":  {nil, "no cluster is configured"},
+		"no lease":          {[]string{"--leader-elect"}, "--leader-elect needs --leader-elect-namespace"},
+		"half a key pair":   {[]string{"--tls-cert-file=tls.crt"}, "go together"},
+		"no address":        {[]string{"--health-address=8081"}, `--health-address is "8081"; it must be host:port`},
+		"no metrics":        {[]string{"--metrics-address=example"}, `--metrics-address is "example"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			outsideOfAnyCluster(t)
