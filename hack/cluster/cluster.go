@@ -346,6 +346,8 @@ func (c *cluster) writeConfig(p ports) (path string, err error) {
 				"audit-log-mode":      "blocking", // a request is answered when its line is written: counts are exact
 				"audit-log-maxsize":   "2000",     // MB: tests see one file
 				"audit-log-maxbackup": "1",
+				// As OpenShift has it: who makes an owner wait for what it owns needs a right to that.
+				"enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
 			})},
 			{"name": "kube-controller-manager", "extraArgs": flags(controller, object{
 				"use-service-account-credentials": "true", // each controller as itself, with its own rights, as kubeadm has it

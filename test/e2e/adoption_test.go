@@ -20,6 +20,7 @@ import (
 // deploy creates a Deployment as anybody does, and waits until it is up.
 func (n *namespace) deploy(name string, pods corev1.PodTemplateSpec, replicas int32, changes ...func(*appsv1.Deployment)) *object {
 	n.Helper()
+	n.mayAdopt()
 	metav1.SetMetaDataLabel(&pods.ObjectMeta, "app", name)
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{
 		Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}, Template: pods}}
@@ -45,6 +46,7 @@ func consenting(d *appsv1.Deployment) {
 
 func (o *object) consent() {
 	o.Helper()
+	o.mayAdopt()
 	o.patchDeployment(types.MergePatchType, map[string]any{"metadata": map[string]any{"annotations": map[string]string{v1alpha1.AdoptAnnotation: o.name}}})
 }
 
@@ -119,6 +121,7 @@ func TestAdoptionRollsBackToWhatRan(t *testing.T) {
 // Whoever had applied it before: what the template does not have is gone.
 func TestAdoptionDropsWhatTheTemplateDrops(t *testing.T) {
 	n := newNamespace(t)
+	n.mayAdopt()
 	const applied = `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","annotations":{"belay.dev/adopt":"web"}},"spec":{
 		"selector":{"matchLabels":{"app":"web"}},"minReadySeconds":1,"template":{"metadata":{"labels":{"app":"web","tier":"old"}},"spec":{
 		"containers":[{"name":"app","image":"localhost/app:good","env":[{"name":"VERSION","value":"1"},{"name":"OLD","value":"1"}]},

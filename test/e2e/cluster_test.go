@@ -85,6 +85,11 @@ func setUp() error {
 		return err
 	}
 	leave(func() error { return os.RemoveAll(c.scratch) })
+	if !*externalFlag {
+		if err := installAccount(); err != nil {
+			return fmt.Errorf("install what belay may do: %w", err)
+		}
+	}
 	c.binary = filepath.Join(c.scratch, "belay")
 	build := exec.Command("go", "build", "-o", c.binary)
 	if *buildFlag != "" {

@@ -15,12 +15,7 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // belay runs the binary with these arguments, in an environment that names no cluster, and waits until it ends.
@@ -125,27 +120,7 @@ func withoutCRD(t *testing.T) string {
 // withoutRights returns a kubeconfig of a user who may do nothing.
 func withoutRights(t *testing.T) string {
 	t.Helper()
-	n := emptyNamespace(t)
-	accounts := cluster.kube.CoreV1().ServiceAccounts(n.name)
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "nobody"}}
-	if _, err := accounts.Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	token, err := accounts.CreateToken(t.Context(), "nobody", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: cluster.config.Host, CertificateAuthority: cluster.config.CAFile,
-		CertificateAuthorityData: cluster.config.CAData, InsecureSkipTLSVerify: cluster.config.Insecure}
-	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
-	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	config.CurrentContext = "x"
-	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*config, path); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return emptyNamespace(t).newAccount("nobody")
 }
 
 func TestVersionAndHelp(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,11 +21,9 @@ import (
 // tryKubectl runs kubectl in the namespace. It skips the test where there is none.
 func (n *namespace) tryKubectl(args ...string) (output string, err error) {
 	n.Helper()
-	kubectl := filepath.Join(filepath.Dir(cluster.kubeconfig), "bin", "kubectl")
-	if !exists(kubectl) {
-		if kubectl, err = exec.LookPath("kubectl"); err != nil {
-			n.Skip("this needs kubectl, beside the kubeconfig or in PATH")
-		}
+	kubectl, err := kubectlPath()
+	if err != nil {
+		n.Skip("this needs kubectl, beside the kubeconfig or in PATH")
 	}
 	ctx, cancel := context.WithTimeout(n.Context(), patience)
 	defer cancel()

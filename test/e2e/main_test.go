@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	}
 	go cleanUpWhenInterrupted()
 	code := m.Run()
-	if err := errors.Join(figures.check(), cleanUp()); err != nil {
+	if err := errors.Join(figures.check(), checkRights(), cleanUp()); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = max(code, 1)
 	}

@@ -20,6 +20,7 @@ type namespace struct {
 	*testing.T
 	name  string
 	belay *process // nil if it runs elsewhere, with -external
+	lacks bool     // Belay lacks rights here, on purpose
 }
 
 // newNamespace returns the namespace of a parallel test, in which the shared belay works.

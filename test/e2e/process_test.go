@@ -27,15 +27,21 @@ type process struct {
 	forget func()
 }
 
-// startProcess starts belay. Its log is appended to the file.
+// startProcess starts belay as its ServiceAccount. Its log is appended to the file.
 func startProcess(log string, args ...string) (*process, error) {
+	return startProcessIn(nil, log, append([]string{"--kubeconfig", account.kubeconfig}, args...)...)
+}
+
+// startProcessIn starts belay with more environment variables.
+func startProcessIn(environment []string, log string, args ...string) (*process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
 	p := &process{log: log, ended: make(chan struct{})}
-	p.cmd = exec.Command(cluster.binary, append([]string{"--kubeconfig", cluster.kubeconfig}, args...)...)
+	p.cmd = exec.Command(cluster.binary, args...)
+	p.cmd.Env = append(os.Environ(), environment...)
 	p.cmd.Stdout, p.cmd.Stderr = file, file
 	if err := p.cmd.Start(); err != nil {
 		return nil, err

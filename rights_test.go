@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// rolesOf returns the rules of the Roles and ClusterRoles in a manifest, by name.
+func rolesOf(t *testing.T, path string) map[string][]rbacv1.PolicyRule {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := map[string][]rbacv1.PolicyRule{}
+	for document := range strings.SplitSeq(string(data), "\n---\n") {
+		role := rbacv1.ClusterRole{}
+		if err := yaml.Unmarshal([]byte(document), &role); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(role.Kind, "Role") {
+			roles[role.Name] = role.Rules
+		}
+	}
+	return roles
+}
+
+// listed lists what rules grant, as preflight names it, with the object where it is for one only.
+func listed(rules []rbacv1.PolicyRule) (list []string) {
+	for _, rule := range rules {
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				for _, verb := range rule.Verbs {
+					list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s.%s %s", verb, resource, group, strings.Join(rule.ResourceNames, ","))))
+				}
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Whoever has the roles is not told that a right is missing, and they have nothing that is not needed. With one namespace
+// and metrics on loopback, the first two are enough.
+func TestTheRolesHaveWhatIsNeeded(t *testing.T) {
+	roles := rolesOf(t, "artifacts/controller/rbac.yaml")
+	for _, deployed := range []struct {
+		name    string
+		options options
+		roles   []string
+	}{
+		{"in the cluster", options{leaderElect: true, leaseNamespace: "belay-system", metricsAddress: ":8443"},
+			[]string{"belay", "belay-leader-election", "belay-metrics-auth"}},
+		{"in a namespace", options{namespace: "team-a", leaderElect: true, leaseNamespace: "team-a", metricsAddress: "127.0.0.1:8080"},
+			[]string{"belay", "belay-leader-election"}},
+		{"outside of the cluster", options{}, []string{"belay"}},
+	} {
+		var granted []rbacv1.PolicyRule
+		for _, role := range deployed.roles {
+			granted = append(granted, roles[role]...)
+		}
+		var asked []rbacv1.PolicyRule
+		for _, right := range needed(deployed.options) {
+			asked = append(asked, rbacv1.PolicyRule{APIGroups: []string{right.group}, Resources: []string{right.resource},
+				ResourceNames: strings.Fields(right.name), Verbs: strings.Fields(right.verbs)})
+		}
+		if diff := cmp.Diff(listed(asked), listed(granted)); diff != "" {
+			t.Errorf("%s, what preflight asks for (-) is not what the roles grant (+):\n%s", deployed.name, diff)
+		}
+	}
+}
+
+// What a stolen token of Belay's must not be good for.
+func TestTheRolesHaveNothingDangerous(t *testing.T) {
+	roles := rolesOf(t, "artifacts/controller/rbac.yaml")
+	for _, name := range []string{"belay", "belay-leader-election", "belay-metrics-auth", "belay-metrics-reader", "belay-adopt"} {
+		if len(roles[name]) == 0 {
+			t.Errorf("there is no role %s with rules", name)
+		}
+	}
+	for name, rules := range roles {
+		for _, rule := range rules {
+			for _, part := range slices.Concat(rule.APIGroups, rule.Resources, rule.Verbs, rule.NonResourceURLs) {
+				if strings.Contains(part, "*") || slices.Contains([]string{"escalate", "bind", "impersonate", "deletecollection"}, part) {
+					t.Errorf("%s grants %q: %v", name, part, rule)
+				}
+			}
+			for _, resource := range rule.Resources {
+				switch kind, _, _ := strings.Cut(resource, "/"); kind {
+				case "secrets", "configmaps", "serviceaccounts", "nodes", "roles", "rolebindings", "clusterroles", "clusterrolebindings":
+					t.Errorf("%s grants %v on %s", name, rule.Verbs, resource)
+				case "deployments", "pods":
+					if slices.Contains(rule.Verbs, "delete") && name != "belay-adopt" { // bound to nobody
+						t.Errorf("%s grants to delete %s", name, resource)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Only the roles that are meant to be are bound: belay-adopt and belay-metrics-reader are for others to bind.
+func TestTheRolesThatAreBound(t *testing.T) {
+	data, err := os.ReadFile("artifacts/controller/rbac.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bound []string
+	for document := range strings.SplitSeq(string(data), "\n---\n") {
+		binding := rbacv1.ClusterRoleBinding{}
+		if err := yaml.Unmarshal([]byte(document), &binding); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(binding.Kind, "Binding") {
+			continue
+		}
+		bound = append(bound, binding.RoleRef.Name)
+		if len(binding.Subjects) != 1 || binding.Subjects[0].Kind != rbacv1.ServiceAccountKind || binding.Subjects[0].Name != "belay" {
+			t.Errorf("%s is bound to %v, want the ServiceAccount belay alone", binding.RoleRef.Name, binding.Subjects)
+		}
+	}
+	slices.Sort(bound)
+	if want := []string{"belay", "belay-leader-election", "belay-metrics-auth"}; !slices.Equal(bound, want) {
+		t.Errorf("bound are %q, want %q", bound, want)
+	}
+}

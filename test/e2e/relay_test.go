@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// relay passes connections on to the API server, until they are cut or fall silent.
+type relay struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+	quiet chan struct{} // closed for the connections that there are when it falls silent
+	made  int           // connections so far
+}
+
+// newRelay returns a relay to the API server. It ends with the test.
+func newRelay(t *testing.T) *relay {
+	t.Helper()
+	server, err := url.Parse(cluster.config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{quiet: make(chan struct{})}
+	if r.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); r.cut() })
+	go func() {
+		for {
+			client, err := r.Accept()
+			if err != nil {
+				return
+			}
+			upstream, err := net.Dial("tcp", server.Host)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			r.mu.Lock()
+			r.conns = append(r.conns, client, upstream)
+			r.made++
+			quiet := r.quiet
+			r.mu.Unlock()
+			go pass(upstream, client, quiet)
+			go pass(client, upstream, quiet)
+		}
+	}()
+	return r
+}
+
+// pass copies until quiet is closed. After that it passes nothing on, not an end either.
+func pass(to, from net.Conn, quiet <-chan struct{}) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		select {
+		case <-quiet:
+			return
+		default:
+		}
+		if _, failed := to.Write(buffer[:n]); err != nil || failed != nil {
+			to.Close()
+			return
+		}
+	}
+}
+
+// silence lets the connections that there are fall silent, without a word to either end. New ones work. It returns how
+// many were made so far.
+func (r *relay) silence() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.quiet)
+	r.quiet = make(chan struct{})
+	return r.made
+}
+
+// cut ends the connections that there are, and with them every watch.
+func (r *relay) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, conn := range r.conns {
+		conn.Close()
+	}
+	r.conns = nil
+}
