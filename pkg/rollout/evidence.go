@@ -88,11 +88,6 @@ func ready(pod *corev1.Pod) bool {
 	return conditionOf(pod, corev1.PodReady).Status == corev1.ConditionTrue
 }
 
-// placed reports whether the scheduler has looked at the pod: it has a node, or fits on none.
-func placed(pod *corev1.Pod) bool {
-	return pod.Spec.NodeName != "" || conditionOf(pod, corev1.PodScheduled).Reason == corev1.PodReasonUnschedulable
-}
-
 func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) corev1.PodCondition {
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == kind {

@@ -58,11 +58,16 @@ type Move struct {
 	soaking    instant // when it was first complete
 	best       counts
 	containers map[containerKey]containerMemory
-	unready    map[types.UID]instant // pods, since when
+	pods       map[types.UID]podMemory
 }
 
 // instant is a time on a move's own clock, which stands still while nothing is seen. Zero is never.
 type instant time.Duration
+
+type podMemory struct {
+	served  bool    // it has been ready
+	unready instant // since when it is not any more
+}
 
 type containerKey struct {
 	pod  types.UID
@@ -210,12 +215,16 @@ func (m Move) since(t instant) time.Duration { return time.Duration(m.clock - t)
 // remember notes since when every pod and container is in trouble. Pods that are gone are forgotten.
 func (m *Move) remember(pods []*corev1.Pod) {
 	firstLook := m.containers == nil
-	before, unready := m.containers, m.unready
-	m.containers, m.unready = map[containerKey]containerMemory{}, map[types.UID]instant{}
+	before, pastPods := m.containers, m.pods
+	m.containers, m.pods = map[containerKey]containerMemory{}, map[types.UID]podMemory{}
 	for _, pod := range pods {
-		if !ready(pod) && placed(pod) {
-			m.unready[pod.UID] = firstOf(unready[pod.UID], m.clock)
+		seen := pastPods[pod.UID]
+		if ready(pod) {
+			seen = podMemory{served: true}
+		} else if seen.served {
+			seen.unready = firstOf(seen.unready, m.clock)
 		}
+		m.pods[pod.UID] = seen
 		for c := range containers(pod) {
 			key := containerKey{pod.UID, c.Name}
 			memory, known := before[key]
@@ -289,7 +298,8 @@ func (m Move) broken(pods []*corev1.Pod, limit limits) *v1alpha1.Failure {
 				return stuck(reason, pod, c)
 			}
 		}
-		if since := m.unready[pod.UID]; m.soaking != 0 && since != 0 && m.since(max(since, m.soaking)) >= limit.stuck {
+		// One that is new in the soak, after a restart or a drain, takes the time that it takes to start.
+		if since := m.pods[pod.UID].unready; m.soaking != 0 && since != 0 && m.since(max(since, m.soaking)) >= limit.stuck {
 			return inSoak(notReady(pod))
 		}
 	}

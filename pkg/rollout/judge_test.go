@@ -265,7 +265,10 @@ func TestJudge(t *testing.T) {
 		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
 		{"a pod lost in the soak while the scheduler is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200, unlooked("b")), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
 		{"a pod lost in the soak while the ReplicaSet controller is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200).of(1), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
-		{"a pod lost in the soak that fits on no node is one", nil, scenes(seeing(27, up("a")), seeing(123, homeless("b"))), "Failed UnhealthyInSoak"},
+		{"a pod that is new in the soak starts as slowly as it starts", nil, scenes(seeing(27, up("a")), seeing(600, starting("b")), seeing(33, up("b"))), "Up"},
+		{"but not slower than the deadline", nil, scenes(seeing(27, up("a")), seeing(633, starting("b"))), "Failed UnhealthyInSoak"},
+		{"and once it was ready it has to stay so", nil, scenes(seeing(27, up("a")), seeing(150, starting("b")), seeing(3, up("b")), seeing(123, starting("b"))), "Failed UnhealthyInSoak"},
+		{"a pod lost in the soak that fits on no node is a failure in the end", nil, scenes(seeing(27, up("a")), seeing(633, homeless("b"))), "Failed UnhealthyInSoak"},
 
 		// Scale.
 		{"asking for more pods sets the deadline back", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a"), starting("b")).wanting(2)), "Progressing"},

@@ -97,7 +97,7 @@ type Guard struct {
 
 	// How long, in seconds, a new pod may sit in an image or configuration error (ErrImagePull, ImagePullBackOff,
 	// CreateContainerConfigError and their like) before the release has failed: a registry's hiccup is no failure. Also
-	// how long a pod may be unready in the soak. Default: 120.
+	// how long a pod that was ready may be unready in the soak. Default: 120.
 	//
 	// +optional
 	// +kubebuilder:default=120
