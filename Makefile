@@ -35,10 +35,16 @@ unit: ## run the tests that need no cluster
 e2e: build ## run the tests on a real API server: the local cluster, started if need be
 	hack/e2e.sh
 
+test-node: ## run the story on a real node with containers; needs root and linux, and leaves nothing behind
+	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
+
+image: ## build the image with docker or buildah; IMAGE, VERSION, PLATFORM and BUILDER choose (hack/image.sh)
+	hack/image.sh
+
 generate: ## generate the clients and the CRD
 	hack/update-codegen.sh
 
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit e2e generate verify
+.PHONY: help build demo cluster cluster-down run test unit e2e test-node image generate verify

@@ -37,6 +37,7 @@ var passing = map[string]error{
 	"gateway timeout":     apierrors.NewTimeoutError("the request timed out", 1),
 	"connection lost":     errors.New("read tcp: connection reset by peer"),
 	"not found":           apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, namespace),
+	"kind not known yet":  forbidden(`cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion belay.dev/v1alpha1 Kind GuardedDeployment: no matches`),
 	"Belay lacks a right": forbidden(`User "system:serviceaccount:belay:belay" cannot update resource "things" in API group "apps" in the namespace "shop"`),
 }
 

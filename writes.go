@@ -282,7 +282,7 @@ func refusalOf(err error, write string, generation int64) *rollout.Refusal {
 		reason = v1alpha1.ReasonInvalid
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		reason = v1alpha1.ReasonDenied
-	case apierrors.IsForbidden(err) && !missingRight(message):
+	case apierrors.IsForbidden(err) && !missingRight(message) && !unknownKind(message):
 		reason = v1alpha1.ReasonDenied
 	default:
 		return nil
@@ -294,3 +294,7 @@ func refusalOf(err error, write string, generation int64) *rollout.Refusal {
 func missingRight(message string) bool {
 	return strings.Contains(message, "cannot ") && strings.Contains(message, "in API group")
 }
+
+// unknownKind tells from an admission policy's no that OwnerReferencesPermissionEnforcement has not heard of a CRD that
+// was installed just now. It will, within half a minute.
+func unknownKind(message string) bool { return strings.Contains(message, "cannot find RESTMapping") }

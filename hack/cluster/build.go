@@ -21,9 +21,8 @@ const (
 	lockPoll      = 200 * time.Millisecond
 )
 
-// tools are the programs that the module's tool lines build. (A real node needs
-// kubelet and kube-proxy too: a tool line in go.mod and a name here.)
-var tools = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok", "kwokctl"}
+// tools are the programs that the module's tool lines build.
+var tools = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl", "kwok", "kwokctl"}
 
 // binaries returns the directory with the tools, building them if this version
 // of them was never built for this user.

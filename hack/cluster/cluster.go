@@ -19,20 +19,31 @@ import (
 )
 
 const (
-	name      = "belay"
-	nodes     = 5
+	name  = "belay"
+	nodes = 5
+
+	serviceRange     = "10.0.0.0/24"
+	apiServerService = "10.0.0.1" // always the first of the range; pods reach the API server there
+
 	readyTime = 60 * time.Second
 	patience  = 15 * time.Second
 )
 
-// components are the processes of a running cluster.
-var components = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"}
-
 // cluster is the embedded cluster of one checkout.
 type cluster struct {
-	module string // hack/cluster of the checkout
-	dir    string // .cluster of the checkout: everything that the cluster leaves on disk
-	cache  string // binaries, shared by all checkouts of this user
+	module   string // hack/cluster of the checkout
+	dir      string // everything that the cluster leaves on disk: .cluster of the checkout, if nothing else is said
+	cache    string // binaries, shared by all checkouts of this user
+	realNode string // where a real node reaches the API server; empty: the nodes are fake
+}
+
+// components are the processes of a running cluster.
+func (c *cluster) components() []string {
+	controlPlane := []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+	if c.realNode != "" {
+		return controlPlane
+	}
+	return append(controlPlane, "kwok-controller")
 }
 
 func (c *cluster) kubeconfig() string { return filepath.Join(c.dir, "kubeconfig") }
@@ -91,7 +102,11 @@ func (c *cluster) up(ctx context.Context) error {
 		}
 		return errors.Join(fmt.Errorf("the cluster does not start: %w; look into the logs in %s", err, c.logs()), stopAll(ctx, c.programs()))
 	}
-	say("ready in %.1fs, with %d fake nodes", time.Since(start).Seconds(), nodes)
+	if c.realNode != "" {
+		say("ready in %.1fs, without nodes", time.Since(start).Seconds())
+	} else {
+		say("ready in %.1fs, with %d fake nodes", time.Since(start).Seconds(), nodes)
+	}
 	say("export KUBECONFIG=%s; kubectl is %s", c.kubeconfig(), filepath.Join(c.bin(), "kubectl"))
 	return nil
 }
@@ -155,7 +170,7 @@ func (c *cluster) missing(ctx context.Context) error {
 	if len(running) == 0 {
 		return errors.New("no cluster is running")
 	}
-	for _, component := range components {
+	for _, component := range c.components() {
 		if !slices.ContainsFunc(running, func(p process) bool { return p.name == component }) {
 			return fmt.Errorf("%s is not running", component)
 		}
@@ -249,19 +264,24 @@ func (c *cluster) ready(ctx context.Context) error {
 	if err := c.unready(ctx); err != nil {
 		return err
 	}
-	if _, err := c.kubectl(ctx, nodeList(nodes), "apply", "-f", "-"); err != nil {
-		return err
-	}
-	if _, err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "node", "--all", "--timeout=20s"); err != nil {
-		return err
+	if c.realNode == "" {
+		if _, err := c.kubectl(ctx, nodeList(nodes), "apply", "-f", "-"); err != nil {
+			return err
+		}
+		if _, err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "node", "--all", "--timeout=20s"); err != nil {
+			return err
+		}
 	}
 	_, err := c.kubectl(ctx, nil, "wait", "--for=create", "serviceaccount/default", "--namespace=default", "--timeout=20s")
 	return err
 }
 
-// stages lists the files that say how nodes and pods live: ours, and those of
-// kwok's own that ours do not replace.
+// stages lists the files that say how fake nodes and their pods live: ours, and
+// those of kwok's own that ours do not replace.
 func (c *cluster) stages(ctx context.Context) ([]string, error) {
+	if c.realNode != "" {
+		return nil, nil
+	}
 	// Unlike go list, this fetches the module again where the cache was cleaned.
 	out, err := c.goTool(ctx, "mod", "download", "-json", "sigs.k8s.io/kwok")
 	if err != nil {
@@ -313,12 +333,32 @@ func (c *cluster) writeConfig(p ports) (path string, err error) {
 	// The two exit when they lose their lease, and nobody starts them again; the
 	// default of 20 requests in a second would be what benchmarks measure.
 	controller := object{"leader-elect": "false", "kube-api-qps": "200", "kube-api-burst": "400"}
+	apiServer := object{
+		"audit-policy-file":   filepath.Join(c.module, "audit-policy.yaml"),
+		"audit-log-path":      c.auditLog(),
+		"audit-log-mode":      "blocking", // a request is answered when its line is written: counts are exact
+		"audit-log-maxsize":   "2000",     // MB: tests see one file
+		"audit-log-maxbackup": "1",
+		// As OpenShift has it: who makes an owner wait for what it owns needs a right to that.
+		"enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
+	}
+	var disabled []string
+	if c.realNode != "" {
+		disabled = []string{"kwok-controller"}
+		// Pods reach it through a Service, and that has no loopback addresses behind it.
+		apiServer["advertise-address"] = c.realNode
+		apiServer["bind-address"] = "0.0.0.0"
+		apiServer["service-cluster-ip-range"] = serviceRange
+	}
 	config := object{
 		"apiVersion": "config.kwok.x-k8s.io/v1alpha1",
 		"kind":       "KwokctlConfiguration",
 		"options": object{
 			"runtime":     "binary",
 			"bindAddress": loopback,
+			"disable":     disabled,
+
+			"kubeApiserverCertSANs": []string{apiServerService},
 
 			"etcdPort":                  p.Etcd,
 			"etcdPeerPort":              p.EtcdPeer,
@@ -340,15 +380,7 @@ func (c *cluster) writeConfig(p ports) (path string, err error) {
 				// Survives a kill; a power cut may cost it, and it is made new.
 				"unsafe-no-fsync": "true",
 			})},
-			{"name": "kube-apiserver", "extraArgs": flags(object{
-				"audit-policy-file":   filepath.Join(c.module, "audit-policy.yaml"),
-				"audit-log-path":      c.auditLog(),
-				"audit-log-mode":      "blocking", // a request is answered when its line is written: counts are exact
-				"audit-log-maxsize":   "2000",     // MB: tests see one file
-				"audit-log-maxbackup": "1",
-				// As OpenShift has it: who makes an owner wait for what it owns needs a right to that.
-				"enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
-			})},
+			{"name": "kube-apiserver", "extraArgs": flags(apiServer)},
 			{"name": "kube-controller-manager", "extraArgs": flags(controller, object{
 				"use-service-account-credentials": "true", // each controller as itself, with its own rights, as kubeadm has it
 			})},

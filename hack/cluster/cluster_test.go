@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -121,5 +122,32 @@ func TestStopAll(t *testing.T) {
 	}
 	if left, err := processes(context.Background(), theirs); err != nil || len(left) != 1 {
 		t.Errorf("the other's processes are %v, %v", left, err)
+	}
+}
+
+// A directory reached by two ways is one cluster: its processes are recognised by their path.
+func TestResolve(t *testing.T) {
+	real := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	want, err := filepath.EvalSymlinks(real)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := resolve(filepath.Join(link, "new"))
+	if want = filepath.Join(want, "new"); err != nil || got != want {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+	if _, err := resolve(filepath.Join(link, "no", "parent")); err == nil {
+		t.Error("no error for a directory whose parent is missing")
+	}
+}
+
+func TestComponents(t *testing.T) {
+	fake, real := (&cluster{}).components(), (&cluster{realNode: "10.244.0.1"}).components()
+	if !slices.Contains(fake, "kwok-controller") || slices.Contains(real, "kwok-controller") {
+		t.Errorf("with fake nodes: %v, with a real one: %v", fake, real)
 	}
 }

@@ -2,13 +2,15 @@
 // control plane, built from Go modules, with fake nodes whose pods behave as
 // their image tags say.
 //
-//	go -C hack/cluster run . up|down|status
+//	go -C hack/cluster run . build|up|down|status
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -29,23 +31,54 @@ func main() {
 	}
 }
 
+const usage = "usage: go -C hack/cluster run . [--dir DIR] [--real-node ADDRESS] build|up|down|status"
+
 func run(ctx context.Context, args []string) error {
-	if len(args) != 1 {
-		return errors.New("usage: go -C hack/cluster run . up|down|status")
-	}
 	c, err := newCluster()
 	if err != nil {
 		return err
 	}
-	switch args[0] {
+	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
+	flags.StringVar(&c.dir, "dir", c.dir, "where the cluster keeps all that it leaves on disk")
+	flags.StringVar(&c.realNode, "real-node", "", "make no fake nodes; kubelets and pods reach the API server at this `address` of the machine")
+	if err := flags.Parse(args); err != nil {
+		return errors.New(usage)
+	}
+	if c.realNode != "" && net.ParseIP(c.realNode) == nil {
+		return fmt.Errorf("--real-node %q is no IP address", c.realNode)
+	}
+	if flags.NArg() != 1 {
+		return errors.New(usage)
+	}
+	// Processes are recognised by their path, so it must always be the same one.
+	if c.dir, err = resolve(c.dir); err != nil {
+		return err
+	}
+	switch command := flags.Arg(0); command {
+	case "build":
+		_, err := c.binaries(ctx)
+		return err
 	case "up":
 		return c.up(ctx)
 	case "down":
 		return c.down(ctx)
 	case "status":
 		return c.status(ctx)
+	default:
+		return fmt.Errorf("unknown command %q; %s", command, usage)
 	}
-	return fmt.Errorf("unknown command %q: want up, down or status", args[0])
+}
+
+// resolve returns the absolute path, without links, of a directory that may not exist yet.
+func resolve(dir string) (string, error) {
+	parent, err := filepath.Abs(filepath.Dir(dir))
+	if err != nil {
+		return "", err
+	}
+	if parent, err = filepath.EvalSymlinks(parent); err != nil {
+		return "", fmt.Errorf("--dir: %w", err)
+	}
+	return filepath.Join(parent, filepath.Base(dir)), nil
 }
 
 // newCluster describes the cluster of the checkout that holds the working
