@@ -26,11 +26,14 @@ cluster-down: ## end it
 run: build ## run the controller against $KUBECONFIG, or else the local cluster
 	bin/belay
 
-test: unit e2e ## run every test that needs no root
+test: unit alerts e2e ## run every test that needs no root
 
 unit: ## run the tests that need no cluster
 	$(RACE) ./...
 	go -C hack/cluster test ./...
+
+alerts: ## check the alerts, and that each fires when it should
+	hack/alerts.sh
 
 e2e: build ## run the tests on a real API server: the local cluster, started if need be
 	hack/e2e.sh
@@ -47,4 +50,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit e2e test-node image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-node image generate verify

@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how an Event is tried again: for about two minutes.
-var patience = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps: 8, Cap: 30 * time.Second}
+var patience = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps: 8} // A Cap would end it when reached.
 
 // eventSink sends Events. client-go's recorder gives one up at the first error that the API server answers, even if it
 // answers that it is busy; here all but refusals are tried again, and what is given up is counted.

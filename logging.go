@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unicode"
+	"unicode/utf8"
 
 	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
@@ -38,18 +40,22 @@ func startLogging(config *logsapi.LoggingConfiguration) error {
 // from anybody.
 type oneLine struct{ out io.Writer }
 
-// Write writes one record, with its control characters escaped.
+// Write writes one record, with its control characters, what else breaks lines, and what is no UTF-8 escaped.
 func (w oneLine) Write(record []byte) (int, error) {
 	var line bytes.Buffer
-	for _, c := range bytes.TrimSuffix(record, []byte("\n")) {
+	for rest := bytes.TrimSuffix(record, []byte("\n")); len(rest) > 0; {
+		r, size := utf8.DecodeRune(rest)
 		switch {
-		case c == '\n':
+		case r == '\n':
 			line.WriteString(`\n`)
-		case c < ' ' || c == 0x7f:
-			fmt.Fprintf(&line, `\x%02x`, c)
+		case r == utf8.RuneError && size == 1, r < ' ', r == 0x7f:
+			fmt.Fprintf(&line, `\x%02x`, rest[0])
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp):
+			fmt.Fprintf(&line, `\u%04x`, r)
 		default:
-			line.WriteByte(c)
+			line.Write(rest[:size])
 		}
+		rest = rest[size:]
 	}
 	line.WriteByte('\n')
 	if _, err := w.out.Write(line.Bytes()); err != nil {

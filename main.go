@@ -48,13 +48,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o := parseFlags()
+	say := func(err error) { fmt.Fprintln(oneLine{os.Stderr}, "belay:", err) }
 	err := startLogging(o.logging)
 	if err == nil {
+		if o.logging.Format == logsapi.JSONLogFormat {
+			say = func(err error) { klog.FromContext(ctx).Error(err, "Ended") }
+		}
 		err = run(ctx, o)
 	}
+	failed := err != nil && ctx.Err() == nil // To be stopped is no failure, also in the middle of starting.
+	if failed {
+		say(err)
+	}
 	klog.Flush()
-	if err != nil && ctx.Err() == nil { // To be stopped is no failure, also in the middle of starting.
-		fmt.Fprintln(os.Stderr, "belay:", err)
+	if failed {
 		os.Exit(1)
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/component-base/metrics"
@@ -71,7 +73,7 @@ func (m *controllerMetrics) count(d rollout.Decision) {
 		outcome = outcomeFailed
 	}
 	m.releases.WithLabelValues(outcome, d.Verdict.Failure).Inc()
-	m.releaseDuration.WithLabelValues(outcome).Observe(d.Verdict.After.Seconds())
+	m.releaseDuration.WithLabelValues(outcome).Observe(d.Verdict.After.Round(time.Millisecond).Seconds())
 }
 
 // states counts objects by their condition Ready when it is asked.

@@ -38,6 +38,7 @@ func TestADeploymentWhoseOwnerReferenceIsRemovedIsSomebodyElses(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.upAndRunning("web")
 		theirs := edit(w, "web", func(d *appsv1.Deployment) { d.OwnerReferences = nil })
+		w.pass(time.Second)
 		release(w, "web", "web:2")
 		w.pass(10 * time.Minute)
 		wantStatus(w, "web", "Ready=False NameTaken")

@@ -151,8 +151,9 @@ func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(f.Revision+" failed: "+f.Message, maxEvent)})
 	}
 	was, is := meta.FindStatusCondition(before.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionReady)
-	if was != nil && was.Reason == is.Reason && before.TargetRevision == after.TargetRevision {
-		return events
+	again := was != nil && was.Reason == is.Reason
+	if again && (before.TargetRevision == after.TargetRevision || is.Reason == v1alpha1.ReasonNameTaken) {
+		return events // Whose the name is has nothing to do with what is asked for.
 	}
 	event := Event{Type: Warning, Reason: is.Reason, Message: Clean(is.Message, maxEvent)}
 	switch is.Reason {

@@ -21,7 +21,7 @@
 //	seen_test.go       what the tests watch
 //	kstatus_test.go    what tools that wait make of every status that is seen
 //	rights_test.go     what belay may do, and whether that is what it does
-//	relay_test.go      connections that can be cut
+//	relay_test.go      connections that can be cut, or fall silent
 //	audit_test.go      Belay's own writes, from the audit log of the embedded cluster
 //	admission_test.go  admission policies for the Deployments of a test
 //	fields_test.go     the fields of an API type, and of a value

@@ -44,9 +44,10 @@ func (o *object) checkPutBack(forged map[string]string) {
 		o.Errorf("ReplicaSets with %v: %q, before %q", forged, now, sets)
 	}
 	o.awaitPods(pods)
-	if notes := o.belayEvents(v1alpha1.ReasonContested); !slices.ContainsFunc(notes, func(note string) bool { return strings.Contains(note, "annotations") }) {
-		o.Errorf("no Event tells that %v was put back: %q", forged, notes)
-	}
+	o.eventually(fmt.Sprintf("an Event tells that %v was put back", forged), func(context.Context) (bool, error) {
+		tells := func(note string) bool { return strings.Contains(note, "annotations") }
+		return slices.ContainsFunc(o.belayEvents(v1alpha1.ReasonContested), tells), nil
+	})
 }
 
 // replicaSets returns the uids of the ReplicaSets that have pods, sorted.

@@ -90,6 +90,7 @@ func TestManifestsAreTakenOverUnchanged(t *testing.T) {
 				web.playTheOthers()
 				return reasonOf(g) == reason
 			})
+			web.awaitDeployment("has been looked at", func(d *appsv1.Deployment) bool { return d.Status.ObservedGeneration >= d.Generation })
 			web.checkSame(direct)
 			if m.name != newer {
 				web.checkStated()

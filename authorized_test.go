@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+)
+
+// reviewer is an API server that knows one user. It is a transport without a network.
+type reviewer struct {
+	token string
+	user  authenticationv1.UserInfo
+	may   bool
+	fails string        // path at which it answers 500
+	wait  chan struct{} // nil, or closed when it is to answer
+
+	mu     sync.Mutex
+	asked  []string
+	review authorizationv1.SubjectAccessReviewSpec // the last one
+}
+
+func (v *reviewer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if v.wait != nil {
+		<-v.wait
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.asked = append(v.asked, r.URL.Path)
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(data, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	code := http.StatusCreated
+	switch review := object.(type) {
+	case *authenticationv1.TokenReview:
+		if review.Status.Authenticated = review.Spec.Token == v.token; review.Status.Authenticated {
+			review.Status.User = v.user
+		}
+	case *authorizationv1.SubjectAccessReview:
+		v.review = review.Spec
+		review.Status.Allowed = v.may
+	}
+	if v.fails != "" && strings.HasSuffix(r.URL.Path, v.fails) {
+		code, object = http.StatusInternalServerError, &metav1.Status{Status: metav1.StatusFailure, Code: 500, Message: "no"}
+	}
+	body, err := json.Marshal(object)
+	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(bytes.NewReader(body)), Request: r}, err
+}
+
+// behind returns a handler that says "secret" to whom the reviewer lets get it.
+func behind(t *testing.T, v *reviewer) http.Handler {
+	kube := clientOf(t, &rest.Config{Host: "https://server", Transport: v})
+	return authorized(kube, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") }))
+}
+
+func TestMetricsAreForWhomTheAPIServerLetsGetThem(t *testing.T) {
+	for name, c := range map[string]struct {
+		reviewer *reviewer
+		token    string
+		want     int
+		asked    int // requests to the API server
+	}{
+		"no token":              {&reviewer{token: "t", may: true}, "", 401, 0},
+		"unknown token":         {&reviewer{token: "t", may: true}, "other", 401, 1},
+		"no right":              {&reviewer{token: "t"}, "t", 403, 2},
+		"all is well":           {&reviewer{token: "t", may: true}, "t", 200, 2},
+		"no answer who it is":   {&reviewer{token: "t", may: true, fails: "tokenreviews"}, "t", 500, 1},
+		"no answer what it may": {&reviewer{token: "t", may: true, fails: "subjectaccessreviews"}, "t", 500, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, body := answerOf(behind(t, c.reviewer), "/metrics", c.token)
+			if code != c.want || (body == "secret") != (c.want == 200) {
+				t.Errorf("%d %q, want %d", code, body, c.want)
+			}
+			if len(c.reviewer.asked) != c.asked {
+				t.Errorf("asked the API server for %v, want %d requests", c.reviewer.asked, c.asked)
+			}
+		})
+	}
+}
+
+func TestOnlyABearerTokenIsOne(t *testing.T) {
+	for _, header := range []string{"Basic dTpw", "Bearer ", "Bearer", "t"} {
+		v := &reviewer{token: "t", may: true}
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		r.Header.Set("Authorization", header)
+		recorder := httptest.NewRecorder()
+		behind(t, v).ServeHTTP(recorder, r)
+		if recorder.Code != 401 || recorder.Header().Get("WWW-Authenticate") != "Bearer" || len(v.asked) > 0 {
+			t.Errorf("%q: %d, %v, asked %v; want 401 and a hint", header, recorder.Code, recorder.Header(), v.asked)
+		}
+	}
+}
+
+func TestTheAPIServerHearsAllThatItSaidOfTheUser(t *testing.T) {
+	v := &reviewer{token: "t", may: true, user: authenticationv1.UserInfo{Username: "scraper", UID: "7", Groups: []string{"a", "b"},
+		Extra: map[string]authenticationv1.ExtraValue{"scopes": {"x", "y"}}}}
+	wantAnswer(t, behind(t, v), "/debug/pprof/heap", "t", 200, "secret")
+	wantSame(t, "review", authorizationv1.SubjectAccessReviewSpec{User: "scraper", UID: "7", Groups: []string{"a", "b"},
+		Extra:                 map[string]authorizationv1.ExtraValue{"scopes": {"x", "y"}},
+		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/debug/pprof/heap", Verb: "get"}}, v.review)
+}
+
+func TestAFloodOfRequestsDoesNotReachTheAPIServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &reviewer{token: "t", may: true, wait: make(chan struct{})}
+		handler := behind(t, v)
+		codes := make(chan int, scrapes)
+		for range scrapes {
+			go func() {
+				code, _ := answerOf(handler, "/metrics", "t")
+				codes <- code
+			}()
+		}
+		synctest.Wait()
+		wantAnswer(t, handler, "/metrics", "t", 503, "too many")
+		wantAnswer(t, handler, "/metrics", "", 401, "")
+		close(v.wait)
+		for range scrapes {
+			if code := <-codes; code != 200 {
+				t.Errorf("%d, want 200", code)
+			}
+		}
+		wantAnswer(t, handler, "/metrics", "t", 200, "secret")
+	})
+}
