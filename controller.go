@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,8 +33,8 @@ const (
 	// byController indexes what is owned by its controller.
 	byController = "controller"
 
-	// syncTimeout bounds one sync, with all its requests; one that goes on for stuckAfter will never end.
-	syncTimeout, stuckAfter = 30 * time.Second, 2 * time.Minute
+	// syncTimeout bounds one sync, with all its requests.
+	syncTimeout = 30 * time.Second
 	// drainTimeout is what is left for a sync to end in when the process is to end: another one waits for its turn.
 	drainTimeout = 2 * time.Second
 	// Failures of one key are retried after retryFirst, doubling up to retryMost.
@@ -151,35 +150,6 @@ func (c *Controller) enqueueOwner(object metav1.Object) {
 	if owner != nil && owner.Kind == "GuardedDeployment" && owner.APIVersion == v1alpha1.GroupVersion.String() {
 		c.queue.Add(cache.NewObjectName(object.GetNamespace(), owner.Name))
 	}
-}
-
-// Ready returns an error that names the caches that have not synced yet.
-func (c *Controller) Ready() error {
-	var waiting []string
-	for _, synced := range c.synced {
-		select {
-		case <-synced.Done():
-		default:
-			what, _, _ := strings.Cut(synced.Name(), " + ") // the informer, without its handler
-			waiting = append(waiting, what)
-		}
-	}
-	if len(waiting) > 0 {
-		return fmt.Errorf("waiting for the caches of %s", strings.Join(waiting, ", "))
-	}
-	return nil
-}
-
-// Alive returns an error that names what a worker is stuck at.
-func (c *Controller) Alive() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, since := range c.working {
-		if at := time.Since(since); at > stuckAfter {
-			return fmt.Errorf("a worker is stuck at %s, for %s", key, at.Round(time.Second))
-		}
-	}
-	return nil
 }
 
 // Run works until ctx is done, and returns when the last worker has finished what it had begun.
@@ -315,20 +285,6 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 		Now:        time.Now(),
 		LookEvery:  max(lookEvery, time.Duration(c.moving)*lookStretch),
 	}, nil
-}
-
-// begin notes that a worker is at key.
-func (c *Controller) begin(key cache.ObjectName) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.working[key] = time.Now()
-}
-
-// end notes that it is no more.
-func (c *Controller) end(key cache.ObjectName) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.working, key)
 }
 
 // remember keeps what has to be known at the next sync of key.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
-	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -28,40 +27,6 @@ const (
 	// serveTimeout bounds an answer; a profile takes longer.
 	serveTimeout, profileTimeout = 15 * time.Second, 2 * time.Minute
 )
-
-// health is what /livez and /readyz answer.
-type health struct {
-	mu           sync.Mutex
-	alive, ready func() error
-}
-
-// set makes health answer what alive and ready return, from now on. A nil one has nothing against it.
-func (h *health) set(alive, ready func() error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.alive, h.ready = alive, ready
-}
-
-func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.mu.Lock()
-	check, known := map[string]func() error{"/livez": h.alive, "/readyz": h.ready}[r.URL.Path]
-	h.mu.Unlock()
-	if !known {
-		http.NotFound(w, r)
-		return
-	}
-	var err error
-	if check != nil {
-		err = check()
-	}
-	switch {
-	case err != nil:
-		klog.FromContext(r.Context()).Info("Not well", "asked", r.URL.Path, "reason", err)
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-	default:
-		fmt.Fprintln(w, "ok")
-	}
-}
 
 // serve answers requests to address until ctx is done, each within timeout. It has begun to when it returns.
 func serve(ctx context.Context, address string, encryption *tls.Config, timeout time.Duration, handler http.Handler) error {
