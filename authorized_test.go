@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -25,19 +26,30 @@ type reviewer struct {
 	user  authenticationv1.UserInfo
 	may   bool
 	fails string        // path at which it answers 500
-	wait  chan struct{} // nil, or closed when it is to answer
+	takes time.Duration // how long it takes to answer
 
 	mu     sync.Mutex
+	now    int // being asked
+	most   int // at the same time
 	asked  []string
 	review authorizationv1.SubjectAccessReviewSpec // the last one
 }
 
 func (v *reviewer) RoundTrip(r *http.Request) (*http.Response, error) {
-	if v.wait != nil {
-		<-v.wait
+	v.mu.Lock()
+	v.now++
+	v.most = max(v.most, v.now)
+	v.mu.Unlock()
+	select {
+	case <-r.Context().Done():
+	case <-time.After(v.takes):
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.now--
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
 	v.asked = append(v.asked, r.URL.Path)
 	data, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -119,26 +131,39 @@ func TestTheAPIServerHearsAllThatItSaidOfTheUser(t *testing.T) {
 		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/debug/pprof/heap", Verb: "get"}}, v.review)
 }
 
-func TestAFloodOfRequestsDoesNotReachTheAPIServer(t *testing.T) {
+func TestWhoKnocksOftenKeepsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := &reviewer{token: "t", may: true, wait: make(chan struct{})}
+		v := &reviewer{token: "good", may: true, takes: 20 * time.Millisecond}
 		handler := behind(t, v)
-		codes := make(chan int, scrapes)
-		for range scrapes {
+		end := time.Now().Add(20 * time.Second)
+		for range 50 {
 			go func() {
-				code, _ := answerOf(handler, "/metrics", "t")
-				codes <- code
+				for time.Now().Before(end) {
+					answerOf(handler, "/metrics", "bad")
+					time.Sleep(time.Millisecond)
+				}
 			}()
 		}
-		synctest.Wait()
-		wantAnswer(t, handler, "/metrics", "t", 503, "too many")
-		wantAnswer(t, handler, "/metrics", "", 401, "")
-		close(v.wait)
-		for range scrapes {
-			if code := <-codes; code != 200 {
-				t.Errorf("%d, want 200", code)
-			}
+		for range 10 {
+			time.Sleep(time.Second)
+			wantAnswer(t, handler, "/metrics", "good", 200, "secret")
 		}
-		wantAnswer(t, handler, "/metrics", "t", 200, "secret")
+		time.Sleep(time.Until(end) + time.Second)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.most != scrapes {
+			t.Errorf("the API server was asked about %d at the same time, want %d", v.most, scrapes)
+		}
+	})
+}
+
+func TestAnAPIServerThatHangsIsNotWaitedForUntilNobodyHears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handler := behind(t, &reviewer{takes: time.Hour})
+		began := time.Now()
+		wantAnswer(t, handler, "/metrics", "t", 500, "cannot be asked")
+		if took := time.Since(began); took >= serveTimeout {
+			t.Errorf("answered after %s, when the server had given the answer up", took)
+		}
 	})
 }

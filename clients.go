@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// requestTimeout bounds every request of the workers, of the election and of the metrics.
+	// requestTimeout bounds every request of the workers and of the metrics.
 	requestTimeout = 15 * time.Second
 	// listTimeout bounds a list of the informers, in seconds: ten thousand objects take a while. A watch has its own.
 	listTimeout = int64(60)

@@ -154,16 +154,16 @@ func (c *Controller) enqueueOwner(object metav1.Object) {
 
 // Run works until ctx is done, and returns when the last worker has finished what it had begun.
 func (c *Controller) Run(ctx context.Context, workers int) error {
+	// A sync that has begun is finished, if it can be, also after ctx is done. What still waits in the queue, which hands
+	// it out even after ShutDown, is left to the next process.
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer c.queue.ShutDown()
 	if !cache.WaitFor(ctx, "caches", c.synced...) {
 		return context.Cause(ctx)
 	}
-	// A sync that has begun is finished, if it can be, also after ctx is done. What still waits in the queue, which hands
-	// it out even after ShutDown, is left to the next process.
-	work, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
 	context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, cut) })
 	for range workers {
 		running.Go(func() {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
@@ -108,10 +109,19 @@ func lead(ctx context.Context, lease resourcelock.Interface, fence *fence, watch
 	return err
 }
 
-// fencedLease is a Lease whose renewals open the fence, and which is given back only when the fence is closed.
+// fencedLease is a Lease whose renewals open the fence and whose loss shuts it, and which is given back only when the fence
+// is closed.
 type fencedLease struct {
 	resourcelock.Interface
 	fence *fence
+}
+
+func (l fencedLease) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := l.Interface.Get(ctx)
+	if apierrors.IsNotFound(err) || err == nil && record.HolderIdentity != l.Identity() {
+		l.fence.lost()
+	}
+	return record, raw, err
 }
 
 func (l fencedLease) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
@@ -124,8 +134,9 @@ func (l fencedLease) Create(ctx context.Context, record resourcelock.LeaderElect
 }
 
 func (l fencedLease) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	if record.HolderIdentity == "" && !l.fence.isClosed() {
-		return errors.New("the workers have not ended") // client-go gives a lease back as soon as it is lost.
+	// client-go gives a lease back as soon as it is lost, and whoever holds it by then.
+	if record.HolderIdentity == "" && !l.fence.mayGiveBack() {
+		return errors.New("the workers have not ended, or another holds it")
 	}
 	sent := time.Now()
 	err := l.Interface.Update(ctx, record)
@@ -149,6 +160,14 @@ func (f *fence) renewed(sent time.Time) {
 	f.until = sent.Add(leaseDuration - fenceMargin)
 }
 
+// lost closes the fence until the next renewal. It is called when somebody else holds the Lease before its time is over,
+// because it was deleted or changed by hand: client-go's election goes on until renewDeadline.
+func (f *fence) lost() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.until = time.Time{}
+}
+
 // close closes the fence for good.
 func (f *fence) close() {
 	f.mu.Lock()
@@ -156,10 +175,11 @@ func (f *fence) close() {
 	f.closed = true
 }
 
-func (f *fence) isClosed() bool {
+// mayGiveBack reports whether no write can leave any more, and nobody else is known to hold the Lease.
+func (f *fence) mayGiveBack() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.closed
+	return f.closed && !f.until.IsZero()
 }
 
 // opening returns until when a write may leave, and whether one may leave now. Time counts by the wall clock, too: the

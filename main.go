@@ -167,7 +167,11 @@ func run(ctx context.Context, o options) error {
 	if !o.leaderElect {
 		return work(ctx)
 	}
-	lease, err := newLease(asking, o.leaseNamespace)
+	renewing, _, err := clients(config, renewDeadline/2, nil) // It shares no limit of --kube-api-qps with anything.
+	if err != nil {
+		return err
+	}
+	lease, err := newLease(renewing, o.leaseNamespace)
 	if err != nil {
 		return err
 	}

@@ -95,11 +95,12 @@ func reach(ctx context.Context, server string, kube kubernetes.Interface) error 
 	return nil
 }
 
-// installed returns an error that says what of the installation is missing.
+// installed returns an error that says what of the installation is missing. The rights are many requests, each of which
+// has a timeout of its own: all of them together take as long as they take.
 func installed(ctx context.Context, kube kubernetes.Interface, o options) error {
-	ctx, cancel := context.WithTimeout(ctx, installTimeout)
+	asking, cancel := context.WithTimeout(ctx, installTimeout)
 	defer cancel()
-	_, err := kube.Discovery().RESTClient().Get().AbsPath("/apis", v1alpha1.GroupVersion.String()).DoRaw(ctx)
+	_, err := kube.Discovery().RESTClient().Get().AbsPath("/apis", v1alpha1.GroupVersion.String()).DoRaw(asking)
 	if err != nil {
 		return fmt.Errorf("the API server has no %s: %w; install it with \"kubectl apply -f artifacts/crd.yaml\"", v1alpha1.GroupVersion, err)
 	}

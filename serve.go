@@ -24,6 +24,8 @@ import (
 const (
 	// scrapes is how many requests to the metrics are answered at the same time: each asks the API server who it is.
 	scrapes = 4
+	// askTimeout bounds the wait for a turn and the questions to the API server: it leaves time for the answer.
+	askTimeout = 10 * time.Second
 	// serveTimeout bounds an answer; a profile takes longer.
 	serveTimeout, profileTimeout = 15 * time.Second, 2 * time.Minute
 )
@@ -45,9 +47,9 @@ func serve(ctx context.Context, address string, encryption *tls.Config, timeout 
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      timeout,
-		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 	}
+	server.SetKeepAlivesEnabled(false) // Who has got an answer keeps no memory: anybody may connect.
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -112,7 +114,8 @@ func metricsHandler(registered metrics.Gatherer, profiling bool) http.Handler {
 }
 
 // authorized lets through whom the API server lets get the path: it says who a token is and what that user may do.
-// Whoever it does not know gets 401, whoever may not 403. So many are asked about at a time, others get 503.
+// Whoever it does not know gets 401, whoever may not 403. So many are asked about at a time, and the others wait for their
+// turn: who knocks with any token keeps nobody out.
 func authorized(kube kubernetes.Interface, next http.Handler) http.Handler {
 	turns := make(chan struct{}, scrapes)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -122,14 +125,17 @@ func authorized(kube kubernetes.Interface, next http.Handler) http.Handler {
 			http.Error(w, "give the token of a service account that may get "+r.URL.Path, http.StatusUnauthorized)
 			return
 		}
+		ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+		defer cancel()
 		select {
 		case turns <- struct{}{}:
-			defer func() { <-turns }()
-		default:
+		case <-ctx.Done():
 			http.Error(w, "too many requests at the same time", http.StatusServiceUnavailable)
 			return
 		}
-		switch code, err := mayGet(r, kube, token); {
+		code, err := mayGet(ctx, r, kube, token)
+		<-turns
+		switch {
 		case err != nil:
 			klog.FromContext(r.Context()).Error(err, "Cannot tell who asks for the metrics")
 			http.Error(w, "the API server cannot be asked", http.StatusInternalServerError)
@@ -142,8 +148,8 @@ func authorized(kube kubernetes.Interface, next http.Handler) http.Handler {
 }
 
 // mayGet asks the API server whether the token's user may make the request: 200, 401 or 403.
-func mayGet(r *http.Request, kube kubernetes.Interface, token string) (int, error) {
-	who, err := kube.AuthenticationV1().TokenReviews().Create(r.Context(), &authenticationv1.TokenReview{
+func mayGet(ctx context.Context, r *http.Request, kube kubernetes.Interface, token string) (int, error) {
+	who, err := kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
 	if err != nil {
 		return 0, fmt.Errorf("review the token: %w", err)
@@ -158,7 +164,7 @@ func mayGet(r *http.Request, kube kubernetes.Interface, token string) (int, erro
 	for key, values := range user.Extra {
 		spec.Extra[key] = authorizationv1.ExtraValue(values)
 	}
-	may, err := kube.AuthorizationV1().SubjectAccessReviews().Create(r.Context(), &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
+	may, err := kube.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		return 0, fmt.Errorf("review the rights: %w", err)
 	}

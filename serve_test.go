@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"k8s.io/client-go/util/cert"
@@ -35,73 +34,6 @@ func wantAnswer(t *testing.T, handler http.Handler, path, token string, want int
 	if code, body := answerOf(handler, path, token); code != want || !strings.Contains(body, says) {
 		t.Errorf("%s: %d %q, want %d and %q in it", path, code, body, want, says)
 	}
-}
-
-// healthOf is the health of a running Belay, as main.go sets it.
-func healthOf(p *belay) *health {
-	h := &health{}
-	h.set(p.Alive, p.Ready)
-	return h
-}
-
-func TestHealthKnowsTwoPaths(t *testing.T) {
-	h := &health{}
-	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/": 404, "/healthz": 404, "/metrics": 404} {
-		wantAnswer(t, h, path, "", want, "")
-	}
-}
-
-func TestBelayIsAliveAndNotReadyWhileItStarts(t *testing.T) {
-	h := &health{ready: func() error { return fmt.Errorf("starting") }}
-	wantAnswer(t, h, "/livez", "", 200, "ok")
-	wantAnswer(t, h, "/readyz", "", 503, "starting")
-}
-
-func TestBelayIsNotReadyBeforeItsCachesAreFilled(t *testing.T) {
-	inEmptyWorld(t, func(w *world) {
-		w.intercept(func(r request, carryOut func() error) error {
-			if r.resource == "deployments" {
-				return forbidden("not now")
-			}
-			return carryOut()
-		})
-		h := healthOf(w.startBelay())
-		w.pass(time.Minute)
-		wantAnswer(t, h, "/readyz", "", 503, "waiting for the caches of")
-		if _, says := answerOf(h, "/readyz", ""); !strings.Contains(says, "Deployment") || strings.Contains(says, "Revision") {
-			t.Errorf("it says %q, want the one cache that is missing", says)
-		}
-		wantAnswer(t, h, "/livez", "", 200, "ok")
-		w.intercept(nil)
-		w.pass(2 * time.Minute) // The informer tries again within a minute.
-		wantAnswer(t, h, "/readyz", "", 200, "ok")
-	})
-}
-
-func TestBelayIsNotAliveWhileAWorkerIsStuck(t *testing.T) {
-	inEmptyWorld(t, func(w *world) {
-		p := w.startBelay()
-		synctest.Wait()
-		h, goOn := healthOf(p), make(chan struct{})
-		w.intercept(func(r request, carryOut func() error) error {
-			if r.verb == "create" {
-				<-goOn
-			}
-			return carryOut()
-		})
-		add(w, webshop("web", "web:1"))
-		w.pass(stuckAfter - time.Second)
-		wantAnswer(t, h, "/livez", "", 200, "ok")
-		w.pass(2 * time.Second)
-		wantAnswer(t, h, "/livez", "", 503, "stuck at shop/web")
-		wantAnswer(t, h, "/readyz", "", 200, "ok")
-		w.intercept(nil)
-		close(goOn)
-		w.pass(time.Second)
-		wantAnswer(t, h, "/livez", "", 200, "ok")
-		w.pass(10 * stuckAfter) // at rest
-		wantAnswer(t, h, "/livez", "", 200, "ok")
-	})
 }
 
 // freeAddress returns an address of this machine on which nobody listens.
@@ -254,5 +186,20 @@ func TestMetricsCanOnlyBeGotten(t *testing.T) {
 	metricsHandler(metrics.NewKubeRegistry(), false).ServeHTTP(recorder, httptest.NewRequest(http.MethodPost, "/metrics", nil))
 	if recorder.Code != http.StatusMethodNotAllowed {
 		t.Errorf("%d, want 405", recorder.Code)
+	}
+}
+
+func TestWhoHasGotAnAnswerHoldsNoConnection(t *testing.T) {
+	address := freeAddress(t)
+	must(serve(t.Context(), address, nil, serveTimeout, &health{}))
+	connection, err := net.Dial("tcp", address)
+	must(err)
+	defer connection.Close()
+	must(connection.SetDeadline(time.Now().Add(5 * time.Second)))
+	_, err = io.WriteString(connection, "GET /livez HTTP/1.1\r\nHost: belay\r\n\r\n")
+	must(err)
+	answer, err := io.ReadAll(connection)
+	if err != nil || !strings.Contains(string(answer), "200 OK") {
+		t.Errorf("read %q, then %v: want an answer, and the end of the connection", answer, err)
 	}
 }
