@@ -153,7 +153,9 @@ func (e *election) busyBody() {
 // checkNoOverlap makes sure that a wrote before, b after b led, and neither otherwise.
 func (e *election) checkNoOverlap(what string) {
 	e.Helper()
-	ofA, ofB, led := e.writesOf("a"), e.writesOf("b"), e.awaitLeader("b")
+	led := e.awaitLeader("b")
+	e.eventually("b writes", func(context.Context) (bool, error) { return len(e.writesOf("b")) > 0, nil })
+	ofA := e.writesOf("a")
 	late := 0
 	for _, w := range ofA {
 		if !w.At.Before(led) {
@@ -161,8 +163,8 @@ func (e *election) checkNoOverlap(what string) {
 			e.Errorf("a wrote after b led at %s: %s", led.Format("15:04:05.000"), w)
 		}
 	}
-	if len(ofA) == 0 || len(ofB) == 0 {
-		e.Errorf("%d writes of a, %d of b: want some of each", len(ofA), len(ofB))
+	if len(ofA) == 0 {
+		e.Error("a never wrote: this test shows nothing")
 	}
 	figures.count("writes of the leader before, after "+what, late, 0)
 }
