@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,16 +170,23 @@ func (l *limited) start(kubeconfig, dir string, environment []string, more ...st
 	})
 }
 
-// freeAddress returns an address on which nobody listens. It is no loopback address for belay, which would serve its
-// metrics to everybody there.
+// portsTaken counts the ports that freeAddress has tried.
+var portsTaken atomic.Int32
+
+// freeAddress returns a port, as an address on all interfaces, that stays free until belay listens there, which may be
+// long after: it is below those that the kernel gives to connections and above those of the local cluster.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 27000, 5000
+	for range ports {
+		address := fmt.Sprintf(":%d", first+(os.Getpid()*100+int(portsTaken.Add(1)))%ports)
+		if listener, err := net.Listen("tcp", address); err == nil {
+			listener.Close()
+			return address
+		}
 	}
-	defer listener.Close()
-	return fmt.Sprintf(":%d", listener.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return ""
 }
 
 // ready returns what /readyz says.
