@@ -5,17 +5,12 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"k8s.io/client-go/rest"
 )
 
 // belay runs the binary with these arguments, in an environment that names no cluster, and waits until it ends.
@@ -96,25 +91,13 @@ func silent(t *testing.T) string {
 // withoutCRD returns the URL of the cluster's API as it is before the CRD is installed.
 func withoutCRD(t *testing.T) string {
 	t.Helper()
-	target, err := url.Parse(cluster.config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport, err := rest.TransportFor(cluster.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Transport = transport
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/apis/belay.dev") {
+	return meddled(t, func(w http.ResponseWriter, r *http.Request) bool {
+		hidden := strings.HasPrefix(r.URL.Path, "/apis/belay.dev")
+		if hidden {
 			http.NotFound(w, r)
-			return
 		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	return server.URL
+		return hidden
+	})
 }
 
 // withoutRights returns a kubeconfig of a user who may do nothing.

@@ -2,12 +2,19 @@ package e2e
 
 import (
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"sync"
 	"testing"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
-// relay passes connections on to the API server, until they are cut or fall silent.
+// relay passes connections on to the API server, until they are cut or fall silent. See meddled for changing what passes.
 type relay struct {
 	net.Listener
 	mu    sync.Mutex
@@ -86,4 +93,54 @@ func (r *relay) cut() {
 		conn.Close()
 	}
 	r.conns = nil
+}
+
+// through returns a kubeconfig of the administrator that leads to the server by way of a relay.
+func through(t *testing.T, r *relay) string {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(cluster.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range config.Clusters {
+		c.Server = "https://" + r.Addr().String()
+	}
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// meddled returns the URL of an API that answers as the cluster's does to its administrator, unless meddle has answered.
+// It may also change the request.
+func meddled(t *testing.T, meddle func(http.ResponseWriter, *http.Request) (answered bool)) string {
+	t.Helper()
+	target, err := url.Parse(cluster.config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := rest.TransportFor(cluster.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.Transport, proxy.FlushInterval = transport, -1
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !meddle(w, r) {
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	return server.URL
+}
+
+// meddledConfig returns a kubeconfig of such an API.
+func meddledConfig(t *testing.T, meddle func(http.ResponseWriter, *http.Request) (answered bool)) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := writeKubeconfig(path, meddled(t, meddle), ""); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
