@@ -349,6 +349,10 @@ func (c *cluster) writeConfig(p ports) (path string, err error) {
 		apiServer["advertise-address"] = c.realNode
 		apiServer["bind-address"] = "0.0.0.0"
 		apiServer["service-cluster-ip-range"] = serviceRange
+		// It asks kubelets for logs and streams as the administrator, and no name leads to them.
+		apiServer["kubelet-preferred-address-types"] = "InternalIP"
+		apiServer["kubelet-client-certificate"] = filepath.Join(c.workdir(), "pki", "admin.crt")
+		apiServer["kubelet-client-key"] = filepath.Join(c.workdir(), "pki", "admin.key")
 	}
 	config := object{
 		"apiVersion": "config.kwok.x-k8s.io/v1alpha1",

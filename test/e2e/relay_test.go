@@ -120,7 +120,9 @@ func meddled(t *testing.T, meddle func(http.ResponseWriter, *http.Request) (answ
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport, err := rest.TransportFor(cluster.config)
+	config := rest.CopyConfig(cluster.config)
+	config.NextProtos = []string{"http/1.1"} // What upgrades its connection needs one of its own.
+	transport, err := rest.TransportFor(config)
 	if err != nil {
 		t.Fatal(err)
 	}

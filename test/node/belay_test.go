@@ -29,10 +29,7 @@ func (s *story) belayPods() []corev1.Pod {
 // checkVersion makes sure that the pod runs the image as it was stamped.
 func (s *story) checkVersion(pod corev1.Pod) {
 	s.Helper()
-	log, err := s.node.log(pod)
-	if err != nil {
-		s.Fatal(err)
-	}
+	log := s.kubectl("logs", pod.Name, "-n", pod.Namespace)
 	if !strings.Contains(log, belayVersion) {
 		s.Errorf("%s does not say that it is %s:\n%s", pod.Name, belayVersion, log)
 	}

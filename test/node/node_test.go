@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 const (
@@ -142,6 +140,8 @@ func (n *node) startKubelet(ctx context.Context) error {
 		"containerRuntimeEndpoint": "unix://" + containerdSocket,
 		"cgroupDriver":             "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": []string{}, "failCgroupV1": false,
 		"failSwapOn": false, "resolvConf": "",
+		// Of the API server, which asks for logs and streams.
+		"authentication": object{"x509": object{"clientCAFile": filepath.Join(n.scratch, "cluster", "kwok", "clusters", "belay", "pki", "ca.crt")}},
 		// A full disk is no reason to throw images away that come from nowhere, nor pods.
 		"imageGCHighThresholdPercent": 100,
 		"evictionHard":                object{"memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
@@ -191,19 +191,6 @@ func (n *node) printLogs() {
 // ctr speaks to containerd.
 func (n *node) ctr(ctx context.Context, args ...string) (string, error) {
 	return output(exec.CommandContext(ctx, "ctr", append([]string{"--address", containerdSocket, "--namespace", "k8s.io"}, args...)...))
-}
-
-// log returns what a pod of one container has logged. The API server could not ask the kubelet: it would have to know the
-// node by its name.
-func (n *node) log(pod corev1.Pod) (string, error) {
-	files, err := filepath.Glob(filepath.Join("/var/log/pods", pod.Namespace+"_"+pod.Name+"_"+string(pod.UID), "*", "*.log"))
-	var all strings.Builder
-	for _, file := range files {
-		data, e := os.ReadFile(file)
-		err = errors.Join(err, e)
-		all.Write(data)
-	}
-	return all.String(), err
 }
 
 // kubectl runs kubectl as the administrator.

@@ -78,7 +78,7 @@ func leave(before machine, scratch string) error {
 	return nil
 }
 
-// prepare builds the cluster's programs and the images: that needs the machine's own network.
+// prepare builds the programs and the images: that needs the machine's own network.
 func prepare(ctx context.Context, scratch string) error {
 	module := filepath.Join(repository(), "hack", "cluster")
 	if err := run(ctx, module, "go", "build", "-o", clusterCommand(scratch), "."); err != nil {
@@ -87,10 +87,15 @@ func prepare(ctx context.Context, scratch string) error {
 	if err := run(ctx, module, clusterCommand(scratch), "build"); err != nil {
 		return err
 	}
+	if err := run(ctx, repository(), "go", "build", "-o", execCommand(scratch), "./examples/exec"); err != nil {
+		return err
+	}
 	return buildImages(ctx, scratch)
 }
 
 func clusterCommand(scratch string) string { return filepath.Join(scratch, "cluster-command") }
+
+func execCommand(scratch string) string { return filepath.Join(scratch, "exec") }
 
 // enter runs the tests in namespaces of their own, whose end is the end of everything in them.
 func enter(ctx context.Context, scratch string) error {

@@ -48,6 +48,7 @@ func TestStory(t *testing.T) {
 		s.release(release{Version: "v3"})
 		s.expectGood()
 	})
+	s.part("a command is run in a container, and its process is attached to", s.exec)
 	s.part("Belay at rest is small", s.measureMemory)
 	s.part("Belay is uninstalled", s.uninstall)
 	s.part("the client saw none of it", s.checkTraffic)

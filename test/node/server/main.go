@@ -1,13 +1,16 @@
-// Command server is the service of the story: it answers with its version, and fails as its flags say.
+// Command server is the service of the story: it answers with its version, and fails as its flags say. With "cat", "exit"
+// or "wait" it is a command to be run in a container, as its image has no other.
 package main
 
 import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +22,9 @@ func main() {
 	sicken := flag.String("sicken", "", "stop being ready when this file is there; of several servers only the one that removes it")
 	drain := flag.Duration("drain", 5*time.Second, "how long it goes on answering after SIGTERM, not ready: the time that clients need to turn elsewhere")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		os.Exit(command(flag.Args()))
+	}
 	if *exit != 0 {
 		fmt.Fprintf(os.Stderr, "version %s cannot start: it was told to exit with %d\n", *version, *exit)
 		os.Exit(*exit)
@@ -40,6 +46,26 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// command does one of the small things, and returns its exit code.
+func command(args []string) int {
+	switch args[0] {
+	case "cat":
+		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
+			return 1
+		}
+		return 0
+	case "exit":
+		code, _ := strconv.Atoi(args[1])
+		fmt.Println("on standard output")
+		fmt.Fprintln(os.Stderr, "on standard error")
+		return code
+	case "wait":
+		fmt.Println("waiting")
+		time.Sleep(time.Hour)
+	}
+	return 2
 }
 
 // serve answers until stop is done, and for the time of drain after that. What is being answered then is finished.
