@@ -133,5 +133,7 @@ func TestContestedReplicasDoNotKeepAFailureFromBeingRolledBack(t *testing.T) {
 	web.awaitDeployment("is back on the release that was good", func(d *appsv1.Deployment) bool {
 		return version(d) == "1" && d.Annotations[v1alpha1.RevisionAnnotation] == a && len(web.moves()) == 3
 	})
-	web.checkFailure(web.get(), v1alpha1.FailureCrashLoop)
+	// The status is written after the Deployment.
+	g := web.await("tells of the failure", func(g *v1alpha1.GuardedDeployment) bool { return g.Status.Failure != nil })
+	web.checkFailure(g, v1alpha1.FailureCrashLoop)
 }
