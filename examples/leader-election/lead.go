@@ -62,7 +62,8 @@ func lead(ctx context.Context, lock resourcelock.Interface, o options, work func
 	defer stop(nil)
 	go func() {
 		defer close(over)
-		// Errors are logged. What else the elector tells, the callbacks tell as well.
+		// Errors are logged, also that of a renewal which letGo cuts short. What else the elector tells, the callbacks tell
+		// as well.
 		elector.Run(klog.NewContext(holding, klog.FromContext(ctx).V(2)))
 		stop(errLost)
 	}()

@@ -75,8 +75,10 @@ func TestExampleLeaderElectionHandsOver(t *testing.T) {
 	}
 	b.interrupt()
 	for _, p := range []*example{a, b} {
-		if p.stderr.String() != "" {
-			t.Errorf("%s printed on standard error: %s", p.cmd.Args[0], p.stderr)
+		for line := range strings.Lines(p.stderr.String()) {
+			if !strings.Contains(line, `err="context canceled"`) { // A renewal under way at the end is cut short, and client-go says so.
+				t.Errorf("%s printed on standard error: %s", p.cmd.Args[0], line)
+			}
 		}
 	}
 	lease, err := cluster.kube.CoordinationV1().Leases(n.name).Get(t.Context(), "tour", metav1.GetOptions{})
