@@ -108,9 +108,9 @@ func (w *world) startBelay() *belay {
 	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
-	owned := informers.NewSharedInformerFactoryWithOptions(kube, 0,
+	owned := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTransform(slim),
 		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly }))
-	guarded := belayinformers.NewSharedInformerFactory(guardedClient, 0)
+	guarded := belayinformers.NewSharedInformerFactoryWithOptions(guardedClient, 0, belayinformers.WithTransform(slim))
 	controller, err := NewController(kube, guardedClient, broadcaster.NewRecorder(scheme, fieldManager), counted,
 		guarded.Belay().V1alpha1().GuardedDeployments(),
 		owned.Apps().V1().Deployments(),
