@@ -40,8 +40,8 @@ const (
 	// Failures of one key are retried after retryFirst, doubling up to retryMost.
 	retryFirst, retryMost = 5 * time.Millisecond, 30 * time.Second
 
-	// lookEvery is the least time between two live reads for one object; more objects on the move stretch it, by
-	// lookStretch each, so that all together never read more than 1/lookStretch objects a second.
+	// lookEvery is the time between two live reads for one object; more objects on the move stretch it, by lookStretch
+	// each, so that all together read no more than 1/lookStretch objects a second. A hint may bring one read forward.
 	lookEvery, lookStretch = 3 * time.Second, 20 * time.Millisecond
 )
 

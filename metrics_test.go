@@ -79,7 +79,7 @@ func TestAReleaseARollbackAndARetryAreCounted(t *testing.T) {
 		wantSame(t, "before anything happens", []string(nil), p.scraped(append(judged, "belay_guardeddeployments")...))
 		w.upAndRunning("web")
 		wantSame(t, "a good release", []string{
-			`belay_release_duration_seconds_sum{outcome="good"} 33`,
+			`belay_release_duration_seconds_sum{outcome="good"} 31.5`,
 			`belay_release_duration_seconds_count{outcome="good"} 1`,
 			`belay_releases_total{outcome="good",reason=""} 1`,
 		}, p.scraped(judged...))
@@ -91,7 +91,7 @@ func TestAReleaseARollbackAndARetryAreCounted(t *testing.T) {
 		wantSame(t, "and one that crashes", []string{
 			`belay_release_duration_seconds_sum{outcome="failed"} 72`,
 			`belay_release_duration_seconds_count{outcome="failed"} 1`,
-			`belay_release_duration_seconds_sum{outcome="good"} 33`,
+			`belay_release_duration_seconds_sum{outcome="good"} 31.5`,
 			`belay_release_duration_seconds_count{outcome="good"} 1`,
 			`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
 			`belay_releases_total{outcome="good",reason=""} 1`,

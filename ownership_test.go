@@ -265,7 +265,7 @@ func TestASecondLifeUnderTheSameNameKnowsNothingOfTheFirst(t *testing.T) {
 		remove[*v1alpha1.GuardedDeployment](w, "web")
 		w.collectGarbage()
 		second := add(w, webshop("web", "web:1"))
-		w.pass(32 * time.Second)
+		w.pass(30 * time.Second)
 		wantStatus(w, "web", "Ready=False Soaking") // not since the soak of the first life began
 		w.pass(8 * time.Second)
 		wantStatus(w, "web", "Ready=True RolledOut")

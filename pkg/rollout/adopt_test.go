@@ -43,7 +43,7 @@ func TestAdoption(t *testing.T) {
 		want  []string
 	}{
 		{"the same template is good, and nothing moves", asking("v1").scale(nil).finds("v1"),
-			[]string{"record v1 as 1", takenOver, "record v1 as 2", "run v1, Reconciling Progressing, again in 3s", "mark v1 good", "Reconciling Progressing, again in 3s", "again in 3s", "Ready RolledOut, Normal RolledOut, again in 3s"}},
+			[]string{"record v1 as 1", takenOver, "record v1 as 2", "run v1, Reconciling Progressing, again in 3s", "mark v1 good", "Reconciling Progressing, again in 1s", "again in 1s", "Ready RolledOut, Normal RolledOut, again in 3s"}},
 		{"another template rolls out from there", asking("v2").scale(nil).finds("v1"),
 			[]string{"record v1 as 1", takenOver, "record v2 as 2", "run v2, Reconciling Progressing, again in 3s"}},
 		{"what is not complete is no revision", asking("v2").scale(nil).finds("v1").with(func(s *scene) { s.Deployment.Status.AvailableReplicas-- }),

@@ -22,6 +22,9 @@ const maxBlind = time.Minute
 // absentAfter is how long nothing may happen before somebody else is said to be absent.
 const absentAfter = 30 * time.Second
 
+// hintPause is the least time between a look and the next one that a hint makes worth while.
+const hintPause = time.Second
+
 // Phase is how a move stands.
 type Phase string
 
@@ -49,6 +52,7 @@ type Move struct {
 	recorded   metav1.Time // when the revision was: what is reported from before is not about it
 	looked     time.Time   // when evidence was last read, or the move began
 	lookAt     time.Time   // when to read it next
+	hinted     bool        // at the last look the Deployment controller said that all was done
 	clock      instant
 	failedAt   instant // in PhaseFailed: what the clock showed
 	progressed instant // when something last got better
@@ -250,6 +254,15 @@ func (m Move) nextLook(limit limits, every time.Duration) time.Duration {
 		}
 	}
 	return every
+}
+
+// nextLookAt returns when to look next. A hint that all is done, and was not at the last look, is worth one soon: without
+// it, a release would be known to be up only after as long as many releases at once may stretch the time between looks.
+func (m Move) nextLookAt(hint bool) time.Time {
+	if soon := m.looked.Add(hintPause); hint && !m.hinted && m.Phase == PhaseProgressing && soon.Before(m.lookAt) {
+		return soon
+	}
+	return m.lookAt
 }
 
 func firstOf(earlier, now instant) instant {

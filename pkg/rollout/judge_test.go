@@ -446,6 +446,41 @@ func TestTheCurrentReplicaSetIsTheOldestWithTheTemplate(t *testing.T) {
 }
 
 // A look is a value: looking changes nothing of what was.
+// What the Deployment controller says decides nothing, but makes a look worth while: once, each time it says anew that all
+// is done, and not more often than once a second.
+func TestAHintBringsTheNextLookForward(t *testing.T) {
+	const stretched = 20 * time.Second
+	s := asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.LookEvery = stretched })
+	s.Guarded.Spec.Guard.SoakSeconds = new(int32(0))
+	s.Memory.Move = newMove(s.revision("v1"), s.Now, s.Now.Add(stretched))
+	for _, step := range []struct {
+		name  string
+		do    func()
+		looks bool
+		again time.Duration // when nothing is looked at
+	}{
+		{"nothing is done yet", func() { s.down() }, false, stretched},
+		{"it is, at once", func() { s.up() }, false, time.Second},
+		{"a second later", func() { s.after(time.Second) }, true, 0},
+		{"the pods say otherwise; it goes on saying so", func() { s.after(10 * time.Second) }, false, 10 * time.Second},
+		{"it takes that back", func() { s.Deployment.Status.AvailableReplicas = 0 }, false, 10 * time.Second},
+		{"and is looked at", func() { s.after(10 * time.Second) }, true, 0},
+		{"it says so anew", func() { s.up(); s.after(2 * time.Second) }, true, 0},
+	} {
+		step.do()
+		s.Evidence = nil
+		d := Decide(s.Observed)
+		if d.NeedEvidence != step.looks || d.Recheck != step.again {
+			t.Fatalf("%s: looks is %t, again in %s; want %t and %s", step.name, d.NeedEvidence, d.Recheck, step.looks, step.again)
+		}
+		if d.NeedEvidence {
+			s.Evidence = noneReady(s.Deployment)
+			d = Decide(s.Observed)
+		}
+		s.Memory = d.Memory
+	}
+}
+
 func TestALookChangesNothingBefore(t *testing.T) {
 	w := watching(2)
 	sights := []sight{seeing(3, starting("a")), seeing(3, up("a"), crashed("b", 1)), seeing(3, up("a"), up("b")), seeing(3, up("a"), pulling("b"))}

@@ -28,7 +28,8 @@ type Observed struct {
 	// Memory is the last decision's.
 	Memory Memory
 	Now    time.Time
-	// LookEvery is the least time between two looks at the evidence of one object.
+	// LookEvery is the time between two looks at the evidence of one object. A container whose time is up, and a hint that
+	// all is done, may bring one forward.
 	LookEvery time.Duration
 }
 

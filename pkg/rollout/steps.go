@@ -126,15 +126,17 @@ func (s *state) watch(d *Decision, r *Revision, arrival bool) Move {
 			move.Phase = PhaseUp
 		}
 	}
-	waiting := move.Phase == PhaseFailed && !fullyUp(s.Deployment)
-	switch {
+	hint := fullyUp(s.Deployment)
+	waiting := move.Phase == PhaseFailed && !hint
+	switch lookAt := move.nextLookAt(hint); {
 	case move.Phase == PhaseUp || waiting:
-	case s.Now.Before(move.lookAt):
-		d.recheckIn(move.lookAt.Sub(s.Now))
+	case s.Now.Before(lookAt):
+		d.recheckIn(lookAt.Sub(s.Now))
 	case s.Evidence == nil:
 		d.NeedEvidence = true
 	default:
 		move = move.look(s.Deployment, s.Evidence, limitsOf(s.Guarded, arrival), s.Now, s.LookEvery)
+		move.hinted = hint
 		d.recheckIn(move.lookAt.Sub(s.Now))
 	}
 	d.Memory.Move = move
