@@ -108,6 +108,7 @@ func (w *world) startBelay() *belay {
 	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
+	slim := newSlimmer().slim
 	owned := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTransform(slim),
 		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly }))
 	guarded := belayinformers.NewSharedInformerFactoryWithOptions(guardedClient, 0, belayinformers.WithTransform(slim))

@@ -200,6 +200,7 @@ func start(background context.Context, config *rest.Config, o options, fence *fe
 	if err != nil {
 		return nil, nil, err
 	}
+	slim := newSlimmer().slim
 	owned := informers.NewSharedInformerFactoryWithOptions(kubeWatches, 0, informers.WithNamespace(o.namespace), informers.WithTransform(slim),
 		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly; bounded(list) }))
 	guarded := belayinformers.NewSharedInformerFactoryWithOptions(belayWatches, 0, belayinformers.WithNamespace(o.namespace),

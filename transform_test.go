@@ -1,6 +1,7 @@
 package main
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 )
 
 func TestSlim(t *testing.T) {
+	slim := newSlimmer().slim
 	large := strings.Repeat("x", largeAnnotation+1)
 	full := metav1.ObjectMeta{
 		Name: "web", Namespace: "shop", UID: "uid", ResourceVersion: "7", Generation: 3, Labels: map[string]string{"app": "web"},
@@ -51,5 +53,33 @@ func TestSlim(t *testing.T) {
 	}
 	if _, err := slim(cache.DeletedFinalStateUnknown{Key: "shop/web"}); err != nil {
 		t.Errorf("a tombstone: %v", err)
+	}
+}
+
+func TestEqualMapsAreShared(t *testing.T) {
+	slim := newSlimmer().slim
+	cached := func(object any) *appsv1.DeploymentSpec {
+		object, err := slim(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g, ok := object.(*v1alpha1.GuardedDeployment); ok {
+			return &g.Spec.DeploymentSpec
+		}
+		return &object.(*appsv1.Deployment).Spec
+	}
+	g, d := &v1alpha1.GuardedDeployment{}, &appsv1.Deployment{}
+	g.Spec.Template.Labels = map[string]string{"app": "web"}
+	d.Spec.Template.Labels = map[string]string{"app": "web"}
+	one, other := cached(g).Template.Labels, cached(d).Template.Labels
+	if reflect.ValueOf(one).Pointer() != reflect.ValueOf(other).Pointer() {
+		t.Error("a GuardedDeployment and its Deployment have two maps of the same labels")
+	}
+	// These two print the same.
+	d.Spec.Template.Labels = map[string]string{"a": "b c:d"}
+	cached(d)
+	g.Spec.Template.Labels = map[string]string{"a": "b", "c": "d"}
+	if diff := cmp.Diff(g.Spec.Template.Labels, cached(g).Template.Labels); diff != "" {
+		t.Error(diff)
 	}
 }
