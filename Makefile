@@ -41,6 +41,12 @@ e2e: build ## run the tests on a real API server: the local cluster, started if 
 test-node: ## run the story on a real node with containers; needs root and linux, and leaves nothing behind
 	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
 
+bench: ## measure speed and size on a cluster of its own, in under five minutes; BENCH has flags (go run ./test/bench -h)
+	go run ./test/bench $(BENCH)
+
+bench-compare: ## measure, and compare with the committed bench/results.json
+	go run ./test/bench -compare bench/results.json $(BENCH)
+
 image: ## build the image with docker or buildah; IMAGE, VERSION, PLATFORM and BUILDER choose (hack/image.sh)
 	hack/image.sh
 
@@ -50,4 +56,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-node image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-node bench bench-compare image generate verify

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// audit is the API server's record of Belay's requests. A request is answered after its line is written.
+type audit struct {
+	path   string
+	offset int64
+	all    []request
+}
+
+// request is one of Belay's.
+type request struct {
+	Verb   string
+	Object struct{ Namespace, Resource, Subresource, Name string } `json:"objectRef"`
+	At     time.Time                                               `json:"requestReceivedTimestamp"`
+	Body   json.RawMessage                                         `json:"requestObject"`
+}
+
+// read tells whether it changes nothing.
+func (r request) read() bool { return slices.Contains([]string{"get", "list", "watch"}, r.Verb) }
+
+// what is the verb and the resource.
+func (r request) what() string {
+	return strings.TrimSuffix(r.Verb+" "+r.Object.Resource+"/"+r.Object.Subresource, "/")
+}
+
+// requests returns Belay's requests in a namespace so far, in the order in which they came.
+func (a *audit) requests(namespace string) ([]request, error) {
+	file, err := os.Open(a.path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if _, err := file.Seek(a.offset, io.SeekStart); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewReaderSize(file, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			break // What is left is a line that is not whole yet.
+		}
+		if err != nil {
+			return nil, err
+		}
+		a.offset += int64(len(line))
+		if !bytes.Contains(line, []byte(`"userAgent":"belay/`)) {
+			continue
+		}
+		var r request
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("%s: %w", a.path, err)
+		}
+		if r.Object.Resource != "deployments" {
+			r.Body = nil
+		}
+		a.all = append(a.all, r)
+	}
+	var found []request
+	for _, r := range a.all {
+		if r.Object.Namespace == namespace {
+			found = append(found, r)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b request) int { return a.At.Compare(b.At) })
+	return found, nil
+}
+
+// since returns those that came after a moment.
+func since(requests []request, moment time.Time) []request {
+	return slices.DeleteFunc(slices.Clone(requests), func(r request) bool { return r.At.Before(moment) })
+}
+
+// deploymentWrites returns when each Deployment was written, and with which image, oldest first.
+func deploymentWrites(requests []request) (map[string][]moment, error) {
+	writes := map[string][]moment{}
+	for _, r := range requests {
+		if r.read() || r.Object.Resource != "deployments" || r.Object.Subresource != "" {
+			continue
+		}
+		var body struct {
+			Metadata struct{ Name string }
+			Spec     struct {
+				Template struct {
+					Spec struct{ Containers []struct{ Image string } }
+				}
+			}
+		}
+		if err := json.Unmarshal(r.Body, &body); err != nil {
+			return nil, fmt.Errorf("a write of a Deployment: %w", err)
+		}
+		image := ""
+		for _, c := range body.Spec.Template.Spec.Containers {
+			image = c.Image
+		}
+		writes[body.Metadata.Name] = append(writes[body.Metadata.Name], moment{r.At, image})
+	}
+	return writes, nil
+}
+
+// moment is a write of a Deployment.
+type moment struct {
+	at    time.Time
+	image string
+}
