@@ -23,6 +23,7 @@ import (
 	appsinformers "k8s.io/client-go/informers/apps/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/belay-dev/belay/examples/internal/start"
@@ -82,8 +83,16 @@ func run(ctx context.Context, config start.Config) error {
 	if err := start.Sync(ctx, heardDeployments, heardServices); err != nil {
 		return err
 	}
+	if err := report(services.Lister().Services(config.Namespace), deployments.TypedInformer().GetTypedIndexer()); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
 
-	all, err := services.Lister().Services(config.Namespace).List(labels.Everything())
+// report prints what is in the caches.
+func report(services corelisters.ServiceNamespaceLister, deployments cache.TypedIndexer[*appsv1.Deployment]) error {
+	all, err := services.List(labels.Everything())
 	if err != nil {
 		return err
 	}
@@ -91,7 +100,7 @@ func run(ctx context.Context, config start.Config) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "\nSERVICE\tIP\tDEPLOYMENTS\n")
 	for _, service := range all {
-		found, err := behind(service, deployments.TypedInformer().GetTypedIndexer())
+		found, err := behind(service, deployments)
 		if err != nil {
 			return err
 		}
@@ -100,13 +109,12 @@ func run(ctx context.Context, config start.Config) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	bytes := 0
-	for _, d := range deployments.TypedInformer().GetTypedIndexer().List() {
+	bytes, cached := 0, deployments.List()
+	for _, d := range cached {
 		bytes += d.(*appsv1.Deployment).Size()
 	}
 	fmt.Printf("cached: %d Deployments (%d bytes as they were sent), %d Services; from here on the server sends changes only\n",
-		len(deployments.Informer().GetStore().ListKeys()), bytes, len(all))
-	<-ctx.Done()
+		len(cached), bytes, len(all))
 	return nil
 }
 

@@ -121,8 +121,8 @@ func (b *bench) restingCPU(ctx context.Context) (float64, error) {
 
 // counted returns how many objects Belay itself counts. Where there are none, it has no such metric.
 func (b *bench) counted(ctx context.Context) (int, error) {
-	any, err := b.guard.BelayV1alpha1().GuardedDeployments("").List(ctx, metav1.ListOptions{Limit: 1})
-	if err != nil || len(any.Items) == 0 {
+	first, err := b.guard.BelayV1alpha1().GuardedDeployments("").List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil || len(first.Items) == 0 {
 		return 0, err
 	}
 	count, err := b.metric(ctx, "belay_guardeddeployments")
