@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/belay-dev/belay/test/auditlog"
 )
 
 // audit is the API server's record of Belay's requests. A request is answered after its line is written.
@@ -38,35 +35,20 @@ func (r request) what() string {
 
 // requests returns Belay's requests in a namespace so far, in the order in which they came.
 func (a *audit) requests(namespace string) ([]request, error) {
-	file, err := os.Open(a.path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	if _, err := file.Seek(a.offset, io.SeekStart); err != nil {
-		return nil, err
-	}
-	lines := bufio.NewReaderSize(file, 1<<20)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			break // What is left is a line that is not whole yet.
-		}
-		if err != nil {
-			return nil, err
-		}
-		a.offset += int64(len(line))
-		if !bytes.Contains(line, []byte(`"userAgent":"belay/`)) {
-			continue
-		}
+	var err error
+	a.offset, err = auditlog.Read(a.path, a.offset, `"userAgent":"belay/`, func(line []byte) error {
 		var r request
 		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, fmt.Errorf("%s: %w", a.path, err)
+			return fmt.Errorf("%s: %w", a.path, err)
 		}
 		if r.Object.Resource != "deployments" {
 			r.Body = nil
 		}
 		a.all = append(a.all, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	var found []request
 	for _, r := range a.all {

@@ -1,19 +1,16 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/auditlog"
 )
 
 // auditLog is the API server's record of who asked for what. The embedded cluster answers a request after its line is
@@ -54,39 +51,25 @@ var reads = []string{"get", "list", "watch"}
 func (a *auditLog) in(namespace string) ([]write, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	file, err := os.Open(a.path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	if _, err := file.Seek(a.offset, io.SeekStart); err != nil {
-		return nil, err
-	}
-	lines := bufio.NewReaderSize(file, 1<<20)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return slices.Clone(a.writes[namespace]), nil // What is left is a line that is not whole yet.
-		}
-		if err != nil {
-			return nil, err
-		}
-		a.offset += int64(len(line))
-		if !bytes.Contains(line, []byte(`"userAgent":"belay/`)) {
-			continue
-		}
+	var err error
+	a.offset, err = auditlog.Read(a.path, a.offset, `"userAgent":"belay/`, func(line []byte) error {
 		var w write
 		if err := json.Unmarshal(line, &w); err != nil {
-			return nil, fmt.Errorf("%s: %w", a.path, err)
+			return fmt.Errorf("%s: %w", a.path, err)
 		}
 		if slices.Contains(reads, w.Verb) {
-			continue
+			return nil
 		}
 		if a.writes == nil {
 			a.writes = map[string][]write{}
 		}
 		a.writes[w.ObjectRef.Namespace] = append(a.writes[w.ObjectRef.Namespace], w)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	return slices.Clone(a.writes[namespace]), nil
 }
 
 // counting reports whether there is an audit log to count in.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -27,6 +26,8 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/belay-dev/belay/test/auditlog"
 )
 
 // Every belay of the tests is the ServiceAccount that the manifests install, with the roles that they bind to it: what
@@ -237,33 +238,14 @@ func (a asked) right() string {
 
 // usedRights reads from the audit log which rights the account used, and which requests it was forbidden for lack of one.
 func usedRights() (used, forbidden []string, err error) {
-	file, err := os.Open(cluster.audit.path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer file.Close()
-	if _, err := file.Seek(account.from, io.SeekStart); err != nil {
-		return nil, nil, err
-	}
 	all, no := map[string]bool{}, map[string]bool{}
-	lines := bufio.NewReaderSize(file, 1<<20)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(no)), nil
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		if !bytes.Contains(line, []byte(accountUser)) {
-			continue
-		}
+	_, err = auditlog.Read(cluster.audit.path, account.from, accountUser, func(line []byte) error {
 		var a asked
 		if err := json.Unmarshal(line, &a); err != nil {
-			return nil, nil, err
+			return err
 		}
 		if a.User.Username != accountUser || a.ObjectRef.Resource == "" {
-			continue
+			return nil
 		}
 		right := a.right()
 		if slices.Contains(account.granted, right+"="+a.ObjectRef.Name) {
@@ -273,7 +255,9 @@ func usedRights() (used, forbidden []string, err error) {
 		if a.Annotations["authorization.k8s.io/decision"] == "forbid" {
 			no[right+", forbidden: "+a.RequestURI] = true
 		}
-	}
+		return nil
+	})
+	return slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(no)), err
 }
 
 // checkRights compares, after all tests, what belay was given with what it used.
