@@ -89,14 +89,11 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		guardedStore:    guarded.Informer().GetStore(),
 		deploymentStore: deployments.Informer().GetStore(),
 		revisionStore:   revisions.Informer().GetStore(),
-		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](retryFirst, retryMost),
-			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "guardeddeployments"},
-		),
-		fresh:    newFreshness(),
-		metrics:  metrics,
-		memories: map[cache.ObjectName]rollout.Memory{},
-		working:  map[cache.ObjectName]time.Time{},
+		queue:           newQueue(),
+		fresh:           newFreshness(),
+		metrics:         metrics,
+		memories:        map[cache.ObjectName]rollout.Memory{},
+		working:         map[cache.ObjectName]time.Time{},
 	}
 	err := errors.Join(
 		deployments.TypedInformer().AddTypedIndexers(appsinformers.DeploymentIndexers{byController: controllerOf[*appsv1.Deployment]}),

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+
+	"k8s.io/client-go/tools/cache"
+)
+
+func TestNamespacesTakeTurns(t *testing.T) {
+	q := &fairQueue{waiting: map[string][]cache.ObjectName{}}
+	push := func(keys ...string) {
+		for _, key := range keys {
+			name, err := cache.ParseObjectName(key)
+			must(err)
+			q.Push(name)
+		}
+	}
+	var order []string
+	pop := func(count int) {
+		for range count {
+			order = append(order, q.Pop().String())
+		}
+	}
+	push("a/1", "a/2", "a/3", "b/1")
+	pop(1)
+	push("c/1", "b/2")
+	pop(3)
+	push("a/4", "c/2")
+	pop(4)
+	wantSame(t, "order", []string{"a/1", "b/1", "a/2", "c/1", "b/2", "a/3", "c/2", "a/4"}, order)
+	wantSame(t, "left", 0, q.Len())
+	wantSame(t, "namespaces that are remembered", 0, len(q.waiting)+len(q.turns))
+}
+
+// However much waits in other namespaces, one key of each goes first, at most.
+func TestAKeyWaitsForOneOfEachOtherNamespace(t *testing.T) {
+	const namespaces, keys = 10, 1000
+	q := &fairQueue{waiting: map[string][]cache.ObjectName{}}
+	for i := range namespaces * keys {
+		q.Push(cache.NewObjectName(fmt.Sprint(i%namespaces), fmt.Sprint(i)))
+	}
+	for range 2345 {
+		q.Pop()
+	}
+	bystander := cache.NewObjectName("quiet", "web")
+	q.Push(bystander)
+	waited := 0
+	for q.Pop() != bystander {
+		waited++
+	}
+	wantSame(t, "keys that went first", namespaces, waited)
+}
