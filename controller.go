@@ -33,6 +33,8 @@ const (
 	// byController indexes what is owned by its controller.
 	byController = "controller"
 
+	// maxSteps bounds the decisions of one sync: a revision recorded, judged, the Deployment written, and what became of it.
+	maxSteps = 5
 	// syncTimeout bounds one sync, with all its requests.
 	syncTimeout = 30 * time.Second
 	// drainTimeout is what is left for a sync to end in when the process is to end: another one waits for its turn.
@@ -207,8 +209,8 @@ func (c *Controller) next(ctx context.Context) bool {
 	return true
 }
 
-// sync brings one GuardedDeployment a step further. It returns when to look again although nothing happened, 0 for
-// never; an error says that trying again may help.
+// sync brings one GuardedDeployment as far as it goes without waiting. It returns when to look again although nothing
+// happened, 0 for never; an error says that trying again may help.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	if err := c.fresh.check(key); err != nil {
 		return 0, err
@@ -221,29 +223,40 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 	if err != nil {
 		return 0, err
 	}
-	decision := rollout.Decide(observed)
-	if decision.NeedDeployment {
-		if observed.Deployment, err = c.readDeployment(ctx, key); err != nil {
+	for range maxSteps {
+		decision, err := c.decide(ctx, key, &observed)
+		if err != nil {
 			return 0, err
 		}
-		observed.DeploymentLive = true
-		decision = rollout.Decide(observed)
-	}
-	if decision.NeedRevisions {
-		if observed.Revisions, err = c.readRevisions(ctx, observed.Guarded); err != nil {
-			return 0, err
+		if again, err := c.carryOut(ctx, key, &observed, decision); err != nil || !again {
+			return decision.Recheck, err
 		}
-		observed.RevisionsLive = true
-		decision = rollout.Decide(observed)
 	}
-	if decision.NeedEvidence {
-		if observed.Evidence, err = c.readEvidence(ctx, observed.Deployment); err != nil {
-			return 0, err
+	return 0, &staleError{"what was decided on, after so many steps,"}
+}
+
+// decide lets rollout.Decide decide, and reads, live, what it asks for: each at most once.
+func (c *Controller) decide(ctx context.Context, key cache.ObjectName, o *rollout.Observed) (rollout.Decision, error) {
+	for {
+		var err error
+		o.Now = time.Now()
+		decision := rollout.Decide(*o)
+		switch {
+		case decision.NeedDeployment:
+			o.Deployment, err = c.readDeployment(ctx, key)
+			o.DeploymentLive = true
+		case decision.NeedRevisions:
+			o.Revisions, err = c.readRevisions(ctx, o.Guarded)
+			o.RevisionsLive = true
+		case decision.NeedEvidence:
+			o.Evidence, err = c.readEvidence(ctx, o.Deployment)
+		default:
+			return decision, nil
 		}
-		observed.Now = time.Now()
-		decision = rollout.Decide(observed)
+		if err != nil {
+			return rollout.Decision{}, err
+		}
 	}
-	return c.carryOut(ctx, key, observed, decision)
 }
 
 // observe gathers what the caches and this process know about key.
@@ -279,7 +292,6 @@ func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
 		Strays:     strays,
 		Revisions:  revisions,
 		Memory:     c.memories[key],
-		Now:        time.Now(),
 		LookEvery:  max(lookEvery, time.Duration(c.moving)*lookStretch),
 	}, nil
 }

@@ -87,7 +87,7 @@ func TestCostOfReleasesInRequests(t *testing.T) {
 		wantStatus(w, "web", "Ready=True RolledOut")
 		looks := w.requested("list", "pods")
 		wantSame(t, "first release", map[string]int{
-			"get guardeddeployments": 2, "get deployments": 2, "get controllerrevisions": 1,
+			"get guardeddeployments": 1, "get deployments": 1,
 			"list replicasets": len(looks), "list pods": len(looks),
 			"create controllerrevisions": 1, "create deployments": 1, "update controllerrevisions": 1,
 			"update guardeddeployments/status": 3, "create events": 1,
@@ -100,7 +100,7 @@ func TestCostOfReleasesInRequests(t *testing.T) {
 		wantStatus(w, "web", "Ready=False RolledBack")
 		looks = w.requested("list", "pods")
 		wantSame(t, "failed release with its rollback", map[string]int{
-			"get guardeddeployments": 3, "get deployments": 2, "get controllerrevisions": 2,
+			"get guardeddeployments": 2, "get deployments": 2, "get controllerrevisions": 1,
 			"list replicasets": len(looks), "list pods": len(looks),
 			"create controllerrevisions": 1, "update deployments": 2, "update controllerrevisions": 1,
 			"update guardeddeployments/status": 4, "create events": 2,

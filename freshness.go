@@ -44,6 +44,14 @@ func (f *freshness) wrote(key cache.ObjectName, store cache.Store, resourceVersi
 	f.written[key][store] = write{resourceVersion, time.Now()}
 }
 
+// unseen returns the resourceVersion of the last write for key that store did not show at the last check: of one that was
+// made since, that is. It is empty if there was none.
+func (f *freshness) unseen(key cache.ObjectName, store cache.Store) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.written[key][store].resourceVersion
+}
+
 // check returns a staleError while a cache has not shown what was written for key. Versions that cannot be compared
 // count as shown.
 func (f *freshness) check(key cache.ObjectName) error {

@@ -113,8 +113,8 @@ func TestADeploymentChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) 
 		release(w, "web", "web:2")
 		w.pass(time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		if reads, writes := len(w.requested("get", "deployments")), len(w.requested("update", "deployments")); reads != writes+3 {
-			t.Errorf("%d reads before %d writes, want one read without a write, and two before the creation", reads, writes)
+		if reads, writes := len(w.requested("get", "deployments")), len(w.requested("update", "deployments")); reads < writes+2 || reads > writes+3 {
+			t.Errorf("%d reads before %d writes, want one before the creation, and one or two without a write", reads, writes)
 		}
 	})
 }

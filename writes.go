@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -29,32 +30,38 @@ const fieldManager = "belay"
 // refusedRetry is when to try a write again that the API server refused although nothing has changed since.
 const refusedRetry = 5 * time.Minute
 
-// carryOut does what was decided and returns when to decide again. At most one of the first three writes is there: the
-// verdict is stored before the Deployment moves, and what was stored is observed before anything else is decided.
-func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollout.Observed, d rollout.Decision) (time.Duration, error) {
-	var err error
+// carryOut does what was decided. At most one of the first three writes is there: the verdict is stored before the
+// Deployment moves. It reports whether to decide again at once, on o with what it learned: a revision as the API server
+// answered it, or a refusal.
+func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (again bool, err error) {
+	var stored *appsv1.ControllerRevision
 	var before, put *appsv1.Deployment
 	write := d.Write() // as it was decided: a revision may get another name
 	switch {
 	case d.Record != nil:
-		err = c.recordRevision(ctx, key, o.Guarded, d.Record)
+		stored, err = c.recordRevision(ctx, key, o, d.Record)
 	case d.Mark != nil:
 		c.remember(key, d.Memory) // What was judged was judged, whether or not it can be stored.
-		err = c.markRevision(ctx, key, d.Mark)
+		stored, err = c.markRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
 		before, put, err = c.putDeployment(ctx, key, o, d.Deployment)
 	}
 	if refusal := refusalOf(err, write, o.Guarded.Generation); refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
-		memory := o.Memory
-		memory.UID, memory.Refusal = o.Guarded.UID, *refusal
-		c.remember(key, memory)
-		return time.Millisecond, nil
+		o.Memory.UID, o.Memory.Refusal = o.Guarded.UID, *refusal
+		c.remember(key, o.Memory)
+		return true, nil
 	}
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	c.metrics.count(d)
+	if stored != nil {
+		c.remember(key, d.Memory)
+		o.Stored(stored)
+		o.Memory = d.Memory
+		return true, nil
+	}
 	if put != nil {
 		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
 	}
@@ -62,7 +69,8 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 		if unchanged(before, put) { // by a policy's will, for example: nothing was put back, and nothing moves
 			d.Memory.Move = o.Memory.Move
 			c.remember(key, d.Memory)
-			return time.Millisecond, nil
+			o.Memory = d.Memory
+			return true, nil
 		}
 		d.Memory.Rival = rollout.RivalOf(before, d.Correction, fieldManager)
 		d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
@@ -70,58 +78,58 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o rollo
 	c.remember(key, d.Memory)
 	unpruned := c.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
 	if err := c.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
-		return 0, err
+		return false, err
 	}
 	c.recordEvents(o.Guarded, put, d.Events)
-	return d.Recheck, unpruned
+	return false, unpruned
 }
 
-// recordRevision creates or updates the revision that the spec asks for.
-func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, guarded *v1alpha1.GuardedDeployment, revision *appsv1.ControllerRevision) error {
-	if err := c.stillAsked(ctx, guarded); err != nil {
-		return err
+// recordRevision creates or updates the revision that the spec asks for, and returns what the API server answered.
+func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o *rollout.Observed, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
+	if err := c.stillAsked(ctx, o); err != nil {
+		return nil, err
 	}
 	if revision.ResourceVersion != "" {
 		return c.markRevision(ctx, key, revision)
 	}
-	client := c.kube.AppsV1().ControllerRevisions(guarded.Namespace)
+	client := c.kube.AppsV1().ControllerRevisions(key.Namespace)
 	for {
 		created, err := client.Create(ctx, revision, metav1.CreateOptions{FieldManager: fieldManager})
 		if err == nil {
 			c.fresh.wrote(key, c.revisionStore, created.ResourceVersion)
 			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
-			return hasLabel(created)
+			return created, hasLabel(created)
 		}
 		if !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create ControllerRevision %s: %w", revision.Name, err)
+			return nil, fmt.Errorf("create ControllerRevision %s: %w", revision.Name, err)
 		}
 		existing, err := client.Get(ctx, revision.Name, metav1.GetOptions{})
 		if err != nil {
-			return fmt.Errorf("get ControllerRevision %s: %w", revision.Name, err)
+			return nil, fmt.Errorf("get ControllerRevision %s: %w", revision.Name, err)
 		}
-		if rollout.Proven(guarded, existing) {
+		if rollout.Proven(o.Guarded, existing) {
 			if existing.Labels[v1alpha1.GuardedLabel] == "true" {
-				return &staleError{"the cache of ControllerRevisions"}
+				return nil, &staleError{"the cache of ControllerRevisions"}
 			}
 			return c.markRevision(ctx, key, rollout.WithLabel(existing)) // Without, the cache will never have it.
 		}
-		if revision.Name = rollout.OtherName(guarded, revision); revision.Name == "" {
-			return fmt.Errorf("every name for the revision is taken, the last by ControllerRevision %s; delete it", existing.Name)
+		if revision.Name = rollout.OtherName(o.Guarded, revision); revision.Name == "" {
+			return nil, fmt.Errorf("every name for the revision is taken, the last by ControllerRevision %s; delete it", existing.Name)
 		}
 	}
 }
 
-// markRevision updates a revision: its number, its attempt or its verdict.
-func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) error {
+// markRevision updates a revision, its number, its attempt or its verdict, and returns what the API server answered.
+func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
 	updated, err := c.kube.AppsV1().ControllerRevisions(revision.Namespace).Update(ctx, revision, metav1.UpdateOptions{FieldManager: fieldManager})
 	if err != nil {
-		return fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
+		return nil, fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
 	}
 	c.fresh.wrote(key, c.revisionStore, updated.ResourceVersion)
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
 		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", updated.Annotations[v1alpha1.FailureAnnotation],
 		"attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
-	return hasLabel(updated)
+	return updated, hasLabel(updated)
 }
 
 // hasLabel returns an error if an answer lacks the label that was written: no cache will ever have that revision.
@@ -133,24 +141,23 @@ func hasLabel(answer *appsv1.ControllerRevision) error {
 	return nil
 }
 
-// putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, and the
-// write is refused if any of it has changed. It returns the Deployment from before the write, nil if there was none, and
-// after it.
-func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o rollout.Observed, wanted *appsv1.Deployment) (before, after *appsv1.Deployment, err error) {
-	if err := c.stillAsked(ctx, o.Guarded); err != nil {
-		return nil, nil, err
-	}
-	if err := c.stillRecorded(ctx, o, wanted); err != nil {
-		return nil, nil, err
-	}
-	if o.Deployment != nil {
-		before, err = c.readDeployment(ctx, key)
-		if err != nil {
-			return nil, nil, err
+// putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, at the
+// same time, and nothing is written if any of it has changed. It returns the Deployment from before the write, nil if there was none, and after it.
+func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) (before, after *appsv1.Deployment, err error) {
+	var questions errgroup.Group
+	questions.Go(func() error { return c.stillAsked(ctx, o) })
+	questions.Go(func() error { return c.stillRecorded(ctx, key, o, wanted) })
+	questions.Go(func() (err error) {
+		if o.Deployment == nil {
+			return nil
 		}
-		if !stillThere(before, o.Deployment) {
-			return nil, nil, &staleError{"the cache of Deployments"}
+		if before, err = c.readDeployment(ctx, key); err == nil && !stillThere(before, o.Deployment) {
+			err = &staleError{"the cache of Deployments"}
 		}
+		return err
+	})
+	if err := questions.Wait(); err != nil {
+		return nil, nil, err
 	}
 	client := c.kube.AppsV1().Deployments(key.Namespace)
 	if before != nil {
@@ -170,8 +177,12 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 	return before, after, nil
 }
 
-// stillAsked makes sure, live, that guarded asks for the same as when it was decided.
-func (c *Controller) stillAsked(ctx context.Context, guarded *v1alpha1.GuardedDeployment) error {
+// stillAsked makes sure, live and once in a sync, that the spec asks for the same as when it was decided.
+func (c *Controller) stillAsked(ctx context.Context, o *rollout.Observed) error {
+	if o.GuardedLive {
+		return nil
+	}
+	guarded := o.Guarded
 	live, err := c.belay.BelayV1alpha1().GuardedDeployments(guarded.Namespace).Get(ctx, guarded.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return &staleError{"the cache of GuardedDeployments"}
@@ -184,23 +195,23 @@ func (c *Controller) stillAsked(ctx context.Context, guarded *v1alpha1.GuardedDe
 		live.Annotations[retry] != guarded.Annotations[retry] {
 		return &staleError{"the cache of GuardedDeployments"}
 	}
+	o.GuardedLive = true
 	return nil
 }
 
-// stillRecorded makes sure, live, that the revision to run is as it was when it was decided.
-func (c *Controller) stillRecorded(ctx context.Context, o rollout.Observed, wanted *appsv1.Deployment) error {
+// stillRecorded makes sure that the revision to run is as it was when it was decided: live, or by the answer to the write
+// of this very sync.
+func (c *Controller) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) error {
 	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
-	if !rollout.StatesTemplate(wanted) {
-		return nil // Whatever runs goes on running.
+	i := slices.IndexFunc(o.Revisions, func(r *appsv1.ControllerRevision) bool { return r.Name == name })
+	if !rollout.StatesTemplate(wanted) || (i >= 0 && c.fresh.unseen(key, c.revisionStore) == o.Revisions[i].ResourceVersion) {
+		return nil // Without a template, whatever runs goes on running.
 	}
 	live, err := c.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
 	}
-	same := func(r *appsv1.ControllerRevision) bool {
-		return r.Name == name && r.UID == live.UID && r.ResourceVersion == live.ResourceVersion
-	}
-	if err != nil || !slices.ContainsFunc(o.Revisions, same) {
+	if err != nil || i < 0 || o.Revisions[i].UID != live.UID || o.Revisions[i].ResourceVersion != live.ResourceVersion {
 		return &staleError{"the cache of ControllerRevisions"}
 	}
 	return nil

@@ -26,8 +26,9 @@
 //	any                  another's, consents  -             record what runs as good, if it is complete; take it over
 //	any                  name taken, paused, being deleted  report; while paused only paused and replicas are written
 //
-// Each row is at most one kind of write. What was written is observed again before the next row is taken, so that every
-// decision comes from what is stored, and a process that dies between two writes loses nothing.
+// Each row is at most one kind of write. What was written is observed, in a cache or in the API server's answer, before
+// the next row is taken, so that every decision comes from what is stored, and a process that dies between two writes
+// loses nothing.
 //
 // The files, in the order to read them: decide.go (the table), judge.go (how a rollout stands), revision.go (what is
 // kept), deployment.go (what the Deployment should say), status.go (what is reported); then adopt.go, retry.go and

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,6 +14,8 @@ import (
 // Observed is everything that a decision is made from.
 type Observed struct {
 	Guarded *v1alpha1.GuardedDeployment
+	// GuardedLive says that the API server was asked since, and that Guarded still asks for the same.
+	GuardedLive bool
 	// Deployment is the one of the same name, whoever owns it; nil if there is none.
 	Deployment *appsv1.Deployment
 	// DeploymentLive says that there is no Deployment in the cache, and that this is what the API server says.
@@ -31,6 +34,14 @@ type Observed struct {
 	// LookEvery is the time between two looks at the evidence of one object. A container whose time is up, and a hint that
 	// all is done, may bring one forward.
 	LookEvery time.Duration
+}
+
+// Stored puts a revision, as the API server answered its write, in the place of the one that was observed. What was read of
+// the pods is old news after that.
+func (o *Observed) Stored(revision *appsv1.ControllerRevision) {
+	others := slices.DeleteFunc(slices.Clone(o.Revisions), func(r *appsv1.ControllerRevision) bool { return r.Name == revision.Name })
+	o.Revisions = append(others, revision)
+	o.Evidence = nil
 }
 
 // Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, windows of time

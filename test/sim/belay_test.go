@@ -149,20 +149,28 @@ func (b *belay) sync() (time.Duration, error) {
 		Revisions: slices.Collect(maps.Values(b.caches["controllerrevisions"].revisions)),
 		Memory:    b.memory, Now: b.now, LookEvery: lookEvery,
 	}
-	d := rollout.Decide(o)
-	if d.NeedDeployment {
-		o.Deployment, o.DeploymentLive = b.deployment, true
-		d = rollout.Decide(o)
+	for range maxSteps {
+		d := b.decide(&o)
+		if again, err := b.carryOut(&o, d); err != nil || !again {
+			return d.Recheck, err
+		}
 	}
-	if d.NeedRevisions {
-		o.Revisions, o.RevisionsLive = slices.Collect(maps.Values(b.revisions)), true
-		d = rollout.Decide(o)
+	return 0, errStale
+}
+
+func (b *belay) decide(o *rollout.Observed) rollout.Decision {
+	for {
+		switch d := rollout.Decide(*o); {
+		case d.NeedDeployment:
+			o.Deployment, o.DeploymentLive = b.deployment, true
+		case d.NeedRevisions:
+			o.Revisions, o.RevisionsLive = slices.Collect(maps.Values(b.revisions)), true
+		case d.NeedEvidence:
+			o.Evidence = b.evidence(o.Deployment)
+		default:
+			return d
+		}
 	}
-	if d.NeedEvidence {
-		o.Evidence = b.evidence(o.Deployment)
-		d = rollout.Decide(o)
-	}
-	return b.carryOut(o, d)
 }
 
 func (b *belay) evidence(d *appsv1.Deployment) *rollout.Evidence {
@@ -182,14 +190,14 @@ func (b *belay) evidence(d *appsv1.Deployment) *rollout.Evidence {
 	return e
 }
 
-func (b *belay) carryOut(o rollout.Observed, d rollout.Decision) (time.Duration, error) {
-	var err error
+func (b *belay) carryOut(o *rollout.Observed, d rollout.Decision) (again bool, err error) {
+	var stored *appsv1.ControllerRevision
 	switch {
 	case d.Record != nil:
-		err = b.record(o, d.Record)
+		stored, err = b.record(o, d.Record)
 	case d.Mark != nil:
 		b.memory = d.Memory
-		err = b.mark("mark", d.Mark)
+		stored, err = b.mark("mark", d.Mark)
 	case d.Deployment != nil:
 		before := b.deployment
 		var answer *appsv1.Deployment
@@ -197,8 +205,8 @@ func (b *belay) carryOut(o rollout.Observed, d rollout.Decision) (time.Duration,
 			d.Memory.Accepted = rollout.Accept(d.Deployment, answer)
 			if d.Correction != "" && answer == before {
 				d.Memory.Move = o.Memory.Move
-				b.memory = d.Memory
-				return time.Millisecond, nil
+				b.memory, o.Memory = d.Memory, d.Memory
+				return true, nil
 			}
 			if d.Correction != "" {
 				d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
@@ -206,9 +214,14 @@ func (b *belay) carryOut(o rollout.Observed, d rollout.Decision) (time.Duration,
 		}
 	}
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	b.memory = d.Memory
+	if stored != nil {
+		o.Stored(stored)
+		o.Memory = d.Memory
+		return true, nil
+	}
 	for _, r := range d.Prune {
 		err := b.write("prune", "controllerrevisions", r, func() error {
 			if live := b.revisions[r.Name]; live == nil || live.UID != r.UID || live.ResourceVersion != r.ResourceVersion {
@@ -220,7 +233,7 @@ func (b *belay) carryOut(o rollout.Observed, d rollout.Decision) (time.Duration,
 			return nil
 		})
 		if err != nil {
-			return 0, err
+			return false, err
 		}
 	}
 	if d.Status != nil {
@@ -234,15 +247,15 @@ func (b *belay) carryOut(o rollout.Observed, d rollout.Decision) (time.Duration,
 			return nil
 		})
 		if err != nil {
-			return 0, err
+			return false, err
 		}
 	}
 	for _, e := range d.Events {
 		if err := b.write("event "+e.Reason, "", e, func() error { return nil }); err != nil {
-			return 0, err
+			return false, err
 		}
 	}
-	return d.Recheck, nil
+	return false, nil
 }
 
 // write stores something, unless the process dies before; it may die after, and not know.
@@ -266,33 +279,33 @@ func (b *belay) write(what, kind string, object any, store func() error) error {
 	return nil
 }
 
-func (b *belay) record(o rollout.Observed, r *appsv1.ControllerRevision) error {
+func (b *belay) record(o *rollout.Observed, r *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
 	if err := b.stillAsked(o.Guarded); err != nil {
-		return err
+		return nil, err
 	}
 	if r.ResourceVersion != "" {
 		return b.mark("record again", r)
 	}
-	return b.write("record", "controllerrevisions", r, func() error {
+	stored := r.DeepCopy()
+	return stored, b.write("record", "controllerrevisions", r, func() error {
 		if b.revisions[r.Name] != nil {
 			return errStale
 		}
-		r := r.DeepCopy()
-		b.revisions[r.Name] = r
-		b.stamp(r, "controllerrevisions")
+		b.revisions[r.Name] = stored
+		b.stamp(stored, "controllerrevisions")
 		return nil
 	})
 }
 
-func (b *belay) mark(what string, r *appsv1.ControllerRevision) error {
-	return b.write(what, "controllerrevisions", r, func() error {
+func (b *belay) mark(what string, r *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
+	stored := r.DeepCopy()
+	return stored, b.write(what, "controllerrevisions", r, func() error {
 		live := b.revisions[r.Name]
 		if live == nil || live.ResourceVersion != r.ResourceVersion {
 			return errConflict
 		}
-		r := r.DeepCopy()
-		b.revisions[r.Name] = r
-		b.stamp(r, "controllerrevisions")
+		b.revisions[r.Name] = stored
+		b.stamp(stored, "controllerrevisions")
 		return nil
 	})
 }
@@ -304,7 +317,7 @@ func (b *belay) stillAsked(g *v1alpha1.GuardedDeployment) error {
 	return nil
 }
 
-func (b *belay) put(o rollout.Observed, wanted *appsv1.Deployment) (*appsv1.Deployment, error) {
+func (b *belay) put(o *rollout.Observed, wanted *appsv1.Deployment) (*appsv1.Deployment, error) {
 	if err := b.stillAsked(o.Guarded); err != nil {
 		return nil, err
 	}

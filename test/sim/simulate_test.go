@@ -33,7 +33,9 @@ const (
 	soak     = 10 * time.Second
 	// lookEvery is Observed.LookEvery.
 	lookEvery = 3 * time.Second
-	stuck     = 20 * time.Second
+	// maxSteps bounds the decisions of one sync.
+	maxSteps = 5
+	stuck    = 20 * time.Second
 	// bound is how long after the last disturbance a release has settled: the deadline may begin anew for each of up to
 	// four pods, and a rollback takes its time, too.
 	bound = 6 * time.Minute
