@@ -28,10 +28,6 @@ import (
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
 )
 
-// gcPercent is how much garbage, in percent of what is in use, may pile up. Most of what is in use is caches, which stay:
-// Go's 100 would double them.
-const gcPercent = 40
-
 // version is set when a release is built; otherwise it comes from the module or the commit.
 var version string
 
@@ -142,6 +138,7 @@ func run(ctx context.Context, o options) error {
 	// What runs in the background outlives the workers: what they have begun they can finish.
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	go giveBack(background)
 	health := &health{ready: func() error { return errors.New("starting") }}
 	if o.healthAddress != "" {
 		if err := serve(background, o.healthAddress, nil, serveTimeout, health); err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -32,8 +33,8 @@ func newSlimmer() *slimmer { return &slimmer{lru.New(sharedMaps)} }
 // of keeps everything: that is the live object, or, of a revision, the cached one with all its annotations (the API server
 // keeps managed fields that a write leaves out).
 //
-// What stays is copied: the decoder makes every slice with room for four, and three unused containers are two kilobytes.
-// Maps are shared with objects that have the same ones.
+// Slices of large elements lose their spare room: the decoder of JSON makes room for four, and three unused containers are
+// more than two kilobytes. Maps are shared with objects that have the same ones.
 //
 // It never touches resourceVersion, uid or owner references: freshness and ownership rest on them.
 func (s *slimmer) slim(object any) (any, error) {
@@ -51,28 +52,30 @@ func (s *slimmer) slim(object any) (any, error) {
 			return len(value) > largeAnnotation && !strings.HasPrefix(key, v1alpha1.GroupName+"/")
 		})
 	}
-	slim := full.DeepCopyObject()
-	switch slim := slim.(type) {
+	switch object := full.(type) {
 	case *v1alpha1.GuardedDeployment:
-		s.share(&slim.Spec.DeploymentSpec)
+		object.Status.Conditions = slices.Clone(object.Status.Conditions)
+		s.slimSpec(&object.Spec.DeploymentSpec)
 	case *appsv1.Deployment:
-		slim.Labels = alike(s.shared, slim.Labels)
-		s.share(&slim.Spec)
+		object.Labels = alike(s.shared, object.Labels)
+		s.slimSpec(&object.Spec)
 	case *appsv1.ControllerRevision:
-		slim.Labels = alike(s.shared, slim.Labels)
+		object.Labels = alike(s.shared, object.Labels)
 	}
-	return slim, nil
+	return object, nil
 }
 
-// share lets a spec have its maps in common with others.
-func (s *slimmer) share(spec *appsv1.DeploymentSpec) {
+// slimSpec takes the spare room from the large slices of a spec, and lets it have its maps in common with others.
+func (s *slimmer) slimSpec(spec *appsv1.DeploymentSpec) {
 	if spec.Selector != nil {
 		spec.Selector.MatchLabels = alike(s.shared, spec.Selector.MatchLabels)
 	}
 	template := &spec.Template
 	template.Labels, template.Annotations = alike(s.shared, template.Labels), alike(s.shared, template.Annotations)
-	for i := range template.Spec.Containers {
-		resources := &template.Spec.Containers[i].Resources
+	pod := &template.Spec
+	pod.InitContainers, pod.Containers, pod.Volumes = slices.Clone(pod.InitContainers), slices.Clone(pod.Containers), slices.Clone(pod.Volumes)
+	for i := range pod.Containers {
+		resources := &pod.Containers[i].Resources
 		resources.Requests, resources.Limits = alike(s.shared, resources.Requests), alike(s.shared, resources.Limits)
 	}
 }

@@ -200,6 +200,7 @@ func (m Move) soak(limit limits) Move {
 	m.Phase = PhaseSoaking
 	if limit.arrival || m.since(m.complete) >= limit.soak {
 		m.Phase = PhaseUp
+		m.containers, m.pods = nil, nil // Nobody looks any more.
 	}
 	return m
 }
