@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +36,8 @@ type cluster struct {
 	dir      string // everything that the cluster leaves on disk: .cluster of the checkout, if nothing else is said
 	cache    string // binaries, shared by all checkouts of this user
 	realNode string // where a real node reaches the API server; empty: the nodes are fake
+
+	controllerQPS int // how many requests each controller of kube-controller-manager makes in a second
 }
 
 // components are the processes of a running cluster.
@@ -330,9 +333,8 @@ type object map[string]any
 // writeConfig writes the configuration that kwokctl makes the cluster from.
 func (c *cluster) writeConfig(p ports) (path string, err error) {
 	binary := func(tool string) string { return filepath.Join(c.bin(), tool) }
-	// The two exit when they lose their lease, and nobody starts them again; the
-	// default of 20 requests in a second would be what benchmarks measure.
-	controller := object{"leader-elect": "false", "kube-api-qps": "200", "kube-api-burst": "400"}
+	// The two exit when they lose their lease, and nobody starts them again.
+	controller := object{"leader-elect": "false", "kube-api-qps": strconv.Itoa(c.controllerQPS), "kube-api-burst": strconv.Itoa(3 * c.controllerQPS / 2)}
 	apiServer := object{
 		"audit-policy-file":   filepath.Join(c.module, "audit-policy.yaml"),
 		"audit-log-path":      c.auditLog(),

@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-const usage = "usage: go -C hack/cluster run . [--dir DIR] [--real-node ADDRESS] build|up|down|status"
+const usage = "usage: go -C hack/cluster run . [--dir DIR] [--real-node ADDRESS] [--controller-qps NUMBER] build|up|down|status"
 
 func run(ctx context.Context, args []string) error {
 	c, err := newCluster()
@@ -41,8 +41,12 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	flags.StringVar(&c.dir, "dir", c.dir, "where the cluster keeps all that it leaves on disk")
 	flags.StringVar(&c.realNode, "real-node", "", "make no fake nodes; kubelets and pods reach the API server at this `address` of the machine")
+	flags.IntVar(&c.controllerQPS, "controller-qps", c.controllerQPS, "requests that each controller of kube-controller-manager makes in a second; Kubernetes' own default is 20")
 	if err := flags.Parse(args); err != nil {
 		return errors.New(usage)
+	}
+	if c.controllerQPS < 1 {
+		return fmt.Errorf("--controller-qps is %d; it must be at least 1", c.controllerQPS)
 	}
 	if c.realNode != "" && net.ParseIP(c.realNode) == nil {
 		return fmt.Errorf("--real-node %q is no IP address", c.realNode)
@@ -108,6 +112,8 @@ func newCluster() (*cluster, error) {
 		module: module,
 		dir:    filepath.Join(module, "..", "..", ".cluster"),
 		cache:  cache,
+		// Kubernetes' own 20 would be what benchmarks measure, and what tests wait for.
+		controllerQPS: 200,
 	}, nil
 }
 

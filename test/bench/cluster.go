@@ -61,7 +61,7 @@ func newBench(ctx context.Context, s sizes, profiles string) (b *bench, err erro
 	if err := command(ctx, "go", "build", "-o", b.file("belay"), "."); err != nil {
 		return nil, err
 	}
-	if err := command(ctx, "go", "-C", "hack/cluster", "run", ".", "--dir", b.file("cluster"), "up"); err != nil {
+	if err := command(ctx, "go", "-C", "hack/cluster", "run", ".", "--dir", b.file("cluster"), "--controller-qps", strconv.Itoa(b.ControllerQPS), "up"); err != nil {
 		return nil, err
 	}
 	if b.config, err = clientcmd.BuildConfigFromFlags("", b.kubeconfig()); err != nil {

@@ -31,6 +31,8 @@ type sizes struct {
 	Moving   int           `json:"moving"`   // objects that fail at once where the time to detection is measured
 	Memory   []int         `json:"memory"`   // numbers of objects at which memory is measured
 	Rest     time.Duration `json:"rest"`     // how long objects at rest are watched
+	// ControllerQPS is how many requests each controller of kube-controller-manager makes in a second.
+	ControllerQPS int `json:"controllerQPS"`
 }
 
 // part is one part of the benchmark.
@@ -56,6 +58,7 @@ func main() {
 	flag.IntVar(&s.Moving, "moving", 40, "how many objects fail at once where the time from evidence to rollback is measured")
 	memory := flag.String("memory", "500,1000", "numbers of objects at which memory is measured, growing")
 	flag.DurationVar(&s.Rest, "rest", 20*time.Second, "how long objects at rest are watched")
+	flag.IntVar(&s.ControllerQPS, "controller-qps", 200, "how many requests each controller of kube-controller-manager makes in a second; most clusters have Kubernetes' default, 20")
 	only := flag.String("only", "", "parts to run, of "+names(parts)+"; default: all")
 	out := flag.String("out", "bench/results.json", "where the results go; charts go beside it")
 	profiles := flag.String("profiles", "", "a directory for heap and CPU profiles of Belay; default: none are taken")
@@ -83,8 +86,8 @@ func (s *sizes) read(memory string) error {
 		}
 		s.Memory = append(s.Memory, size)
 	}
-	if s.Objects < 1 || s.Moving < 1 || s.Replicas < 1 {
-		return errors.New("-objects, -moving and -replicas must be at least 1")
+	if s.Objects < 1 || s.Moving < 1 || s.Replicas < 1 || s.ControllerQPS < 1 {
+		return errors.New("-objects, -moving, -replicas and -controller-qps must be at least 1")
 	}
 	return nil
 }

@@ -40,11 +40,11 @@ func measureMemory(ctx context.Context, b *bench) error {
 		if err := b.untilQuiet(ctx); err != nil {
 			return err
 		}
-		heap, rss, err := b.weigh(ctx)
+		cpu, err := b.restingCPU(ctx)
 		if err != nil {
 			return err
 		}
-		cpu, err := b.restingCPU(ctx)
+		heap, rss, err := b.weigh(ctx)
 		if err != nil {
 			return err
 		}
@@ -90,8 +90,11 @@ func (b *bench) untilQuiet(ctx context.Context) error {
 	})
 }
 
-// weigh returns what is on the heap after a garbage collection, and the resident memory, in bytes.
+// weigh returns the resident memory and what is on the heap after a garbage collection, in bytes.
 func (b *bench) weigh(ctx context.Context) (heap, rss float64, err error) {
+	if rss, err = b.metric(ctx, "process_resident_memory_bytes"); err != nil {
+		return 0, 0, err
+	}
 	profile, err := fetch(ctx, "http://"+b.metrics+"/debug/pprof/heap?gc=1")
 	if err != nil {
 		return 0, 0, err
@@ -99,10 +102,7 @@ func (b *bench) weigh(ctx context.Context) (heap, rss float64, err error) {
 	if err := b.keep(fmt.Sprintf("heap-%d.pprof", len(b.results.Memory)), profile); err != nil {
 		return 0, 0, err
 	}
-	if heap, err = b.metric(ctx, "go_memstats_heap_alloc_bytes"); err != nil {
-		return 0, 0, err
-	}
-	rss, err = b.metric(ctx, "process_resident_memory_bytes")
+	heap, err = b.metric(ctx, "go_memstats_heap_alloc_bytes")
 	return heap, rss, err
 }
 
