@@ -113,7 +113,7 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 	if !metav1.IsControlledBy(object, guarded) || json.Unmarshal(raw, &data) != nil {
 		return nil
 	}
-	if !slices.Contains(revisionNames(guarded, raw), object.Name) {
+	if !mayBeNamed(guarded, raw, object.Name) {
 		return nil
 	}
 	r := &Revision{ControllerRevision: object, Template: data.Spec.Template, Attempt: Attempt{Number: 1}}
@@ -202,7 +202,7 @@ func newRevision(guarded *v1alpha1.GuardedDeployment, template *corev1.PodTempla
 	}
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:            revisionNames(guarded, canonical(raw))[0],
+			Name:            revisionName(guarded.Name, guarded.UID, canonical(raw), 0),
 			Namespace:       guarded.Namespace,
 			Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},
 			OwnerReferences: []metav1.OwnerReference{ownerReference(guarded)},
@@ -237,6 +237,16 @@ func revisionNames(guarded *v1alpha1.GuardedDeployment, data []byte) []string {
 		names[collision] = revisionName(guarded.Name, guarded.UID, data, collision)
 	}
 	return names
+}
+
+// mayBeNamed reports whether name is one of them. As a rule it is the first: hashing is most of what it costs.
+func mayBeNamed(guarded *v1alpha1.GuardedDeployment, data []byte, name string) bool {
+	for collision := range maxCollisions {
+		if revisionName(guarded.Name, guarded.UID, data, collision) == name {
+			return true
+		}
+	}
+	return false
 }
 
 func revisionName(owner string, uid types.UID, data []byte, collision int) string {

@@ -61,30 +61,51 @@ func newBench(ctx context.Context, s sizes, profiles string) (b *bench, err erro
 	if err := command(ctx, "go", "build", "-o", b.file("belay"), "."); err != nil {
 		return nil, err
 	}
-	if err := command(ctx, "go", "-C", "hack/cluster", "run", ".", "--dir", b.file("cluster"), "--controller-qps", strconv.Itoa(b.ControllerQPS), "up"); err != nil {
-		return nil, err
+	return b, b.up(ctx)
+}
+
+// up starts a cluster that has nothing but the CRD.
+func (b *bench) up(ctx context.Context) (err error) {
+	if err := b.cluster(ctx, "--controller-qps", strconv.Itoa(b.ControllerQPS), "up"); err != nil {
+		return err
 	}
 	if b.config, err = clientcmd.BuildConfigFromFlags("", b.kubeconfig()); err != nil {
-		return nil, err
+		return err
 	}
 	b.config.QPS, b.config.UserAgent, b.config.WarningHandler = -1, "bench", rest.NoWarnings{}
 	if b.kube, err = kubernetes.NewForConfig(b.config); err != nil {
-		return nil, err
+		return err
 	}
 	if b.guard, err = versioned.NewForConfig(b.config); err != nil {
-		return nil, err
+		return err
 	}
 	b.audit = &audit{path: b.file("cluster/audit.log")}
 	kubectl := exec.CommandContext(ctx, b.file("cluster/bin/kubectl"), "--kubeconfig", b.kubeconfig(), "apply", "-f", "artifacts/crd.yaml")
 	if text, err := kubectl.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("apply the CRD: %w: %s", err, text)
+		return fmt.Errorf("apply the CRD: %w: %s", err, text)
 	}
 	version, err := b.kube.Discovery().ServerVersionWithContext(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b.results.Kubernetes = version.GitVersion
-	return b, nil
+	return nil
+}
+
+// anew ends Belay and puts an empty cluster in the place of the one that there is.
+func (b *bench) anew(ctx context.Context) error {
+	if err := b.stop(); err != nil {
+		return err
+	}
+	if err := b.cluster(ctx, "down"); err != nil {
+		return err
+	}
+	return b.up(ctx)
+}
+
+// cluster runs the program that starts and stops clusters, for the one of this benchmark.
+func (b *bench) cluster(ctx context.Context, args ...string) error {
+	return command(ctx, "go", append([]string{"-C", "hack/cluster", "run", ".", "--dir", b.file("cluster")}, args...)...)
 }
 
 // close ends everything and leaves nothing behind.
@@ -92,7 +113,7 @@ func (b *bench) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err := b.stop()
-	return errors.Join(err, command(ctx, "go", "-C", "hack/cluster", "run", ".", "--dir", b.file("cluster"), "down"), os.RemoveAll(b.dir))
+	return errors.Join(err, b.cluster(ctx, "down"), os.RemoveAll(b.dir))
 }
 
 func (b *bench) file(name string) string { return filepath.Join(b.dir, name) }

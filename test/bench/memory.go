@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -19,11 +20,16 @@ const (
 	mib = 1 << 20
 	// perNamespace is how many objects a namespace holds where memory is measured.
 	perNamespace = 1000
+	// cpuTime is how long CPU is measured at rest, at each size, at most.
+	cpuTime = 30 * time.Second
+	// watchTime is how long a watch is read that sends everything there is.
+	watchTime = 10 * time.Second
 )
 
-// measureMemory measures Belay at rest with more and more objects. They have no pods: Belay caches none.
+// measureMemory measures Belay at rest with more and more objects, on a cluster that is empty at first. They have no pods:
+// Belay caches none.
 func measureMemory(ctx context.Context, b *bench) error {
-	if err := b.stop(); err != nil {
+	if err := b.anew(ctx); err != nil {
 		return err
 	}
 	before := 0
@@ -112,11 +118,12 @@ func (b *bench) restingCPU(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := sleep(ctx, b.Rest); err != nil {
+	rest := min(b.Rest, cpuTime)
+	if err := sleep(ctx, rest); err != nil {
 		return 0, err
 	}
 	after, err := b.metric(ctx, "process_cpu_seconds_total")
-	return (after - before) / b.Rest.Seconds(), err
+	return (after - before) / rest.Seconds(), err
 }
 
 // counted returns how many objects Belay itself counts. Where there are none, it has no such metric.
@@ -150,25 +157,36 @@ func (b *bench) metric(ctx context.Context, name string) (sum float64, err error
 	return sum, nil
 }
 
-// wire measures what a list of everything that Belay caches weighs on the wire, per object.
+// wire measures what everything that Belay caches weighs on the wire, for each object: as a list, and as the watch that
+// informers begin with.
 func (b *bench) wire(ctx context.Context) error {
 	count, err := b.counted(ctx)
 	if err != nil || count == 0 {
 		return err
 	}
-	selector := v1alpha1.GuardedLabel + "=true"
-	guarded, err := b.guard.BelayV1alpha1().RESTClient().Get().Resource("guardeddeployments").Do(ctx).Raw()
-	if err != nil {
-		return err
-	}
-	b.results.number("list: GuardedDeployments, JSON, for each", float64(len(guarded)/count), "bytes", "")
-	for _, kind := range []string{"deployments", "controllerrevisions"} {
-		list, err := b.kube.AppsV1().RESTClient().Get().Resource(kind).Param("labelSelector", selector).
-			SetHeader("Accept", runtime.ContentTypeProtobuf).Do(ctx).Raw()
+	for _, kind := range []struct {
+		client                   rest.Interface
+		name, encoding, selector string
+	}{
+		{b.guard.BelayV1alpha1().RESTClient(), "guardeddeployments", runtime.ContentTypeJSON, ""},
+		{b.kube.AppsV1().RESTClient(), "deployments", runtime.ContentTypeProtobuf, v1alpha1.GuardedLabel + "=true"},
+		{b.kube.AppsV1().RESTClient(), "controllerrevisions", runtime.ContentTypeProtobuf, v1alpha1.GuardedLabel + "=true"},
+	} {
+		get := func() *rest.Request {
+			return kind.client.Get().Resource(kind.name).Param("labelSelector", kind.selector)
+		}
+		list, err := get().SetHeader("Accept", kind.encoding).Do(ctx).Raw()
 		if err != nil {
 			return err
 		}
-		b.results.number("list: "+kind+", protobuf, for each object", float64(len(list)/count), "bytes", "")
+		watch, err := get().SetHeader("Accept", kind.encoding+";stream=watch").Param("watch", "true").Param("sendInitialEvents", "true").
+			Param("resourceVersionMatch", "NotOlderThan").Param("allowWatchBookmarks", "true").
+			Param("timeoutSeconds", fmt.Sprint(watchTime.Seconds())).Do(ctx).Raw()
+		if err != nil {
+			return err
+		}
+		b.results.number("on the wire: "+kind.name+", list, for each object", float64(len(list)/count), "bytes", kind.encoding)
+		b.results.number("on the wire: "+kind.name+", watch, for each object", float64(len(watch)/count), "bytes", kind.encoding)
 	}
 	return nil
 }

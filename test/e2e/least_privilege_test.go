@@ -261,6 +261,7 @@ func (l *limited) logged() int64 {
 var provoke = map[string]func(*limited, *object){
 	"create deployments.apps":                 func(l *limited, _ *object) { l.create("other", template(good, "1"), replicas(1), soak(0)) },
 	"list controllerrevisions.apps":           func(l *limited, _ *object) { l.create("bad", template(crash, "1"), replicas(1), maxRestarts(0)) },
+	"get controllerrevisions.apps":            func(_ *limited, web *object) { web.update(replicas(2)) },
 	"patch events.events.k8s.io":              (*limited).addStrays,
 	"create leases.coordination.k8s.io":       (*limited).deleteLease,
 	"get leases.coordination.k8s.io=belay":    (*limited).deleteLease,
