@@ -208,3 +208,23 @@ func TestAPolicyThatTakesTheLabelFromRevisionsIsTold(t *testing.T) {
 		wantCalm(w, 400)
 	})
 }
+
+func TestAPolicyThatTakesVerdictsAwayIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.intercept(func(r request, carryOut func() error) error {
+			if o, ok := r.object.(*appsv1.ControllerRevision); ok {
+				o.Annotations = nil
+			}
+			return carryOut()
+		})
+		add(w, webshop("web", "web:1"))
+		w.pass(30 * time.Minute)
+		if !strings.Contains(w.logged(), "came back without its annotation belay.dev/verdict") {
+			t.Error("the log does not tell")
+		}
+		if got := len(w.requested("update", "controllerrevisions")); got > 80 {
+			t.Errorf("%d updates of the revision in half an hour, want at most one in 30 s, and some before", got)
+		}
+		wantSame(t, "what ran", []string{"web:1"}, endingOf(w).Ran)
+	})
+}

@@ -98,7 +98,7 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o
 		if err == nil {
 			c.fresh.wrote(key, c.revisionStore, created.ResourceVersion)
 			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
-			return created, hasLabel(created)
+			return created, intact(revision, created)
 		}
 		if !apierrors.IsAlreadyExists(err) {
 			return nil, fmt.Errorf("create ControllerRevision %s: %w", revision.Name, err)
@@ -129,14 +129,20 @@ func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, rev
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
 		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", updated.Annotations[v1alpha1.FailureAnnotation],
 		"attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
-	return updated, hasLabel(updated)
+	return updated, intact(revision, updated)
 }
 
-// hasLabel returns an error if an answer lacks the label that was written: no cache will ever have that revision.
-func hasLabel(answer *appsv1.ControllerRevision) error {
+// intact returns an error if the answer lacks what was written and Belay goes by: without its label, no cache will ever have
+// the revision; without its verdict, it would be judged for ever.
+func intact(written, answer *appsv1.ControllerRevision) error {
+	const policy = "ControllerRevision %s came back without its %s %s: a mutating policy must leave it there"
 	if answer.Labels[v1alpha1.GuardedLabel] != "true" {
-		return fmt.Errorf("ControllerRevision %s came back without its label %s: a mutating policy must leave it there",
-			answer.Name, v1alpha1.GuardedLabel)
+		return fmt.Errorf(policy, answer.Name, "label", v1alpha1.GuardedLabel)
+	}
+	for _, key := range []string{v1alpha1.VerdictAnnotation, v1alpha1.FailureAnnotation, v1alpha1.AttemptAnnotation} {
+		if answer.Annotations[key] != written.Annotations[key] {
+			return fmt.Errorf(policy, answer.Name, "annotation", key)
+		}
 	}
 	return nil
 }
