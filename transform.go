@@ -59,8 +59,8 @@ func (s *slimmer) slim(object any) (any, error) {
 	case *appsv1.Deployment:
 		object.Labels = alike(s.shared, object.Labels)
 		s.slimSpec(&object.Spec)
-	case *appsv1.ControllerRevision:
-		object.Labels = alike(s.shared, object.Labels)
+	case *appsv1.ControllerRevision: // of which there are most
+		object.Labels, object.Annotations = alike(s.shared, object.Labels), alike(s.shared, object.Annotations)
 	}
 	return object, nil
 }
