@@ -35,7 +35,8 @@ type bench struct {
 	results  results
 	profiles string // where profiles are kept, empty for nowhere
 
-	dir    string // of the cluster, the binary and the log
+	dir    string // of the clusters, the binary and the log
+	place  string // in dir, of the present cluster: clients remember by its path whom to trust
 	config *rest.Config
 	kube   kubernetes.Interface
 	guard  versioned.Interface
@@ -66,6 +67,7 @@ func newBench(ctx context.Context, s sizes, profiles string) (b *bench, err erro
 
 // up starts a cluster that has nothing but the CRD.
 func (b *bench) up(ctx context.Context) (err error) {
+	b.place = fmt.Sprintf("cluster-%d", time.Now().UnixNano())
 	if err := b.cluster(ctx, "--controller-qps", strconv.Itoa(b.ControllerQPS), "up"); err != nil {
 		return err
 	}
@@ -79,8 +81,8 @@ func (b *bench) up(ctx context.Context) (err error) {
 	if b.guard, err = versioned.NewForConfig(b.config); err != nil {
 		return err
 	}
-	b.audit = &audit{path: b.file("cluster/audit.log")}
-	kubectl := exec.CommandContext(ctx, b.file("cluster/bin/kubectl"), "--kubeconfig", b.kubeconfig(), "apply", "-f", "artifacts/crd.yaml")
+	b.audit = &audit{path: b.file(b.place, "audit.log")}
+	kubectl := exec.CommandContext(ctx, b.file(b.place, "bin/kubectl"), "--kubeconfig", b.kubeconfig(), "apply", "-f", "artifacts/crd.yaml")
 	if text, err := kubectl.CombinedOutput(); err != nil {
 		return fmt.Errorf("apply the CRD: %w: %s", err, text)
 	}
@@ -105,7 +107,7 @@ func (b *bench) anew(ctx context.Context) error {
 
 // cluster runs the program that starts and stops clusters, for the one of this benchmark.
 func (b *bench) cluster(ctx context.Context, args ...string) error {
-	return command(ctx, "go", append([]string{"-C", "hack/cluster", "run", ".", "--dir", b.file("cluster")}, args...)...)
+	return command(ctx, "go", append([]string{"-C", "hack/cluster", "run", ".", "--dir", b.file(b.place)}, args...)...)
 }
 
 // close ends everything and leaves nothing behind.
@@ -116,8 +118,10 @@ func (b *bench) close() error {
 	return errors.Join(err, b.cluster(ctx, "down"), os.RemoveAll(b.dir))
 }
 
-func (b *bench) file(name string) string { return filepath.Join(b.dir, name) }
-func (b *bench) kubeconfig() string      { return b.file("cluster/kubeconfig") }
+func (b *bench) file(path ...string) string {
+	return filepath.Join(append([]string{b.dir}, path...)...)
+}
+func (b *bench) kubeconfig() string { return b.file(b.place, "kubeconfig") }
 
 // start starts Belay for one namespace, or for all, and returns how long it took until it was ready to work.
 func (b *bench) start(ctx context.Context, namespace string) (time.Duration, error) {
@@ -182,7 +186,7 @@ func (b *bench) stop() error {
 
 // without runs while a component of the cluster stands still.
 func (b *bench) without(component string, run func() error) error {
-	text, err := os.ReadFile(b.file("cluster/kwok/clusters/belay/pids/" + component + ".pid"))
+	text, err := os.ReadFile(b.file(b.place, "kwok/clusters/belay/pids", component+".pid"))
 	if err != nil {
 		return err
 	}
