@@ -34,6 +34,11 @@ const refusedRetry = 5 * time.Minute
 // Deployment moves. It reports whether to decide again at once, on o with what it learned: a revision as the API server
 // answered it, or a refusal.
 func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (again bool, err error) {
+	learned := func(memory rollout.Memory) (bool, error) {
+		o.Memory = memory
+		c.remember(key, memory)
+		return true, nil
+	}
 	var stored *appsv1.ControllerRevision
 	var before, put *appsv1.Deployment
 	write := d.Write() // as it was decided: a revision may get another name
@@ -48,19 +53,17 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 	}
 	if refusal := refusalOf(err, write, o.Guarded.Generation); refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
-		o.Memory.UID, o.Memory.Refusal = o.Guarded.UID, *refusal
-		c.remember(key, o.Memory)
-		return true, nil
+		memory := o.Memory
+		memory.UID, memory.Refusal = o.Guarded.UID, *refusal
+		return learned(memory)
 	}
 	if err != nil {
 		return false, err
 	}
 	c.metrics.count(d)
 	if stored != nil {
-		c.remember(key, d.Memory)
 		o.Stored(stored)
-		o.Memory = d.Memory
-		return true, nil
+		return learned(d.Memory)
 	}
 	if put != nil {
 		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
@@ -68,9 +71,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 	if put != nil && d.Correction != "" {
 		if unchanged(before, put) { // by a policy's will, for example: nothing was put back, and nothing moves
 			d.Memory.Move = o.Memory.Move
-			c.remember(key, d.Memory)
-			o.Memory = d.Memory
-			return true, nil
+			return learned(d.Memory)
 		}
 		d.Memory.Rival = rollout.RivalOf(before, d.Correction, fieldManager)
 		d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
