@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +28,10 @@ import (
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
 )
+
+// stopTimeout bounds the wait for the informers and the broadcaster to end. A reflector that was refused waits for up to 30 s
+// until it tries again, and does not hear of the end meanwhile.
+const stopTimeout = 2 * time.Second
 
 // version is set when a release is built; otherwise it comes from the module or the commit.
 var version string
@@ -220,7 +225,14 @@ func start(background context.Context, config *rest.Config, o options, fence *fe
 	}
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
-	return controller, func() { owned.Shutdown(); guarded.Shutdown(); broadcaster.Shutdown() }, nil
+	return controller, func() {
+		stopped := make(chan struct{})
+		go func() { owned.Shutdown(); guarded.Shutdown(); broadcaster.Shutdown(); close(stopped) }()
+		select {
+		case <-stopped:
+		case <-time.After(stopTimeout):
+		}
+	}, nil
 }
 
 // serveMetrics serves what is counted until ctx is done.

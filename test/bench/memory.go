@@ -95,6 +95,9 @@ func (b *bench) untilQuiet(ctx context.Context) error {
 		if adds != last {
 			last, since = adds, time.Now()
 		}
+		if err == nil {
+			err = sleep(ctx, time.Second) // A page of metrics is work, too.
+		}
 		return time.Since(since) > quiet, err
 	})
 }
