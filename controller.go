@@ -232,10 +232,10 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 			return decision.Recheck, err
 		}
 	}
-	return 0, &staleError{"what was decided on, after so many steps,"}
+	return 0, &staleError{fmt.Sprintf("what was observed %d steps ago", maxSteps)}
 }
 
-// decide lets rollout.Decide decide, and reads, live, what it asks for: each at most once.
+// decide lets rollout.Decide decide, and reads, live, what it asks for. It asks for nothing twice.
 func (c *Controller) decide(ctx context.Context, key cache.ObjectName, o *rollout.Observed) (rollout.Decision, error) {
 	for {
 		var err error

@@ -149,7 +149,8 @@ func intact(written, answer *appsv1.ControllerRevision) error {
 }
 
 // putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, at the
-// same time, and nothing is written if any of it has changed. It returns the Deployment from before the write, nil if there was none, and after it.
+// same time, and nothing is written if any of it has changed. It returns the Deployment from before the write, nil if
+// there was none, and after it.
 func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) (before, after *appsv1.Deployment, err error) {
 	var questions errgroup.Group
 	questions.Go(func() error { return c.stillAsked(ctx, o) })

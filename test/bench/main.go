@@ -1,7 +1,7 @@
 // Command bench measures how fast Belay is, how small, and how both grow, on the embedded cluster.
 //
 //	make bench                                        # small, under five minutes
-//	go run ./test/bench -objects 1000 -memory 1000,5000,10000 -rest 10m
+//	go run ./test/bench -objects 1000 -memory 1000,5000,10000 -rest 2m
 //	go run ./test/bench -only memory                  # some of it
 //	make bench-compare                                # measure again, and compare with what is committed
 //
@@ -56,8 +56,8 @@ func main() {
 	flag.IntVar(&s.Objects, "objects", 100, "how many objects are created, released and failed at once")
 	replicas := flag.Int("replicas", 1, "how many pods each has")
 	flag.IntVar(&s.Moving, "moving", 40, "how many objects fail at once where the time from evidence to rollback is measured")
-	memory := flag.String("memory", "500,1000", "numbers of objects at which memory is measured, growing")
-	flag.DurationVar(&s.Rest, "rest", 20*time.Second, "how long objects at rest are watched")
+	memory := flag.String("memory", "1000", "numbers of objects at which memory is measured, growing")
+	flag.DurationVar(&s.Rest, "rest", 10*time.Second, "how long objects at rest are watched")
 	flag.IntVar(&s.ControllerQPS, "controller-qps", 200, "how many requests each controller of kube-controller-manager makes in a second; most clusters have Kubernetes' default, 20")
 	only := flag.String("only", "", "parts to run, of "+names(parts)+"; default: all")
 	out := flag.String("out", "bench/results.json", "where the results go; charts go beside it")

@@ -63,7 +63,7 @@ func measureRequests(ctx context.Context, b *bench) error {
 	if err := seen.all(ctx, resting-1, "all are Ready", ready("1")); err != nil {
 		return err
 	}
-	if err := sleep(ctx, settle); err != nil {
+	if err := b.untilQuiet(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
