@@ -185,14 +185,17 @@ func readResults(path string) (*results, error) {
 
 // compare prints how the results differ from the committed ones. Times are compared by their ratios.
 func (r *results) compare(out io.Writer, committed *results) error {
+	if r.Sizes.Objects != committed.Sizes.Objects || r.Sizes.Replicas != committed.Sizes.Replicas {
+		fmt.Fprintf(out, "\nThe sizes differ: %+v and %+v\n", committed.Sizes, r.Sizes)
+	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "\nFIGURE\t%s\t%s\tCHANGE\n", committed.Commit, r.Commit)
-	if r.Sizes.Objects != committed.Sizes.Objects || r.Sizes.Replicas != committed.Sizes.Replicas {
-		fmt.Fprintf(table, "(the sizes differ: %+v and %+v)\t\t\t\n", committed.Sizes, r.Sizes)
-	}
 	row := func(name string, before, now float64) {
 		change := "new"
-		if before > 0 {
+		switch {
+		case before == now:
+			change = "none"
+		case before > 0:
 			change = fmt.Sprintf("%+.0f %%", 100*(now/before-1))
 		}
 		fmt.Fprintf(table, "%s\t%.3g\t%.3g\t%s\n", name, before, now, change)
@@ -209,6 +212,8 @@ func (r *results) compare(out io.Writer, committed *results) error {
 			row(f.Name, before.Value, f.Value)
 		}
 	}
-	row("memory for each further object, bytes", committed.slope(), r.slope())
+	if len(r.Memory) > 1 {
+		row("memory for each further object, bytes", committed.slope(), r.slope())
+	}
 	return table.Flush()
 }
