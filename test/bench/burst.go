@@ -28,13 +28,10 @@ func measureBurst(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := b.namespace(ctx, guardedNamespace); err != nil {
+	seen, err := b.workIn(ctx, guardedNamespace)
+	if err != nil {
 		return err
 	}
-	if _, err := b.start(ctx, guardedNamespace); err != nil {
-		return err
-	}
-	seen := b.watchGuarded(ctx, guardedNamespace)
 	defer seen.stop()
 	began := time.Now()
 	if err := b.createGuarded(ctx, guardedNamespace, 0, b.Objects, b.Replicas); err != nil {

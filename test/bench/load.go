@@ -25,6 +25,8 @@ import (
 const (
 	// clients is how many requests are under way at once, as Belay's --workers.
 	clients = 16
+	// maxRestarts is the guard's.
+	maxRestarts int32 = 1
 	// patience bounds the wait for all objects of a part.
 	patience = 20 * time.Minute
 )
@@ -75,7 +77,7 @@ func guarded(name, tag string, replicas int32) *v1alpha1.GuardedDeployment {
 	return &v1alpha1.GuardedDeployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.GuardedDeploymentSpec{DeploymentSpec: spec(name, tag, replicas),
-			Guard: v1alpha1.Guard{SoakSeconds: new(int32(0)), MaxRestarts: new(int32(1))}},
+			Guard: v1alpha1.Guard{SoakSeconds: new(int32(0)), MaxRestarts: new(maxRestarts)}},
 	}
 }
 
@@ -185,6 +187,17 @@ func (b *bench) watchGuarded(ctx context.Context, namespace string) *watched[*v1
 	factory.StartWithContext(ctx)
 	factory.WaitForCacheSync(ctx.Done())
 	return &watched[*v1alpha1.GuardedDeployment]{informer.GetStore(), func() { cancel(); factory.Shutdown() }}
+}
+
+// workIn starts Belay for a namespace that it creates, and watches what is guarded there.
+func (b *bench) workIn(ctx context.Context, namespace string) (*watched[*v1alpha1.GuardedDeployment], error) {
+	if err := b.namespace(ctx, namespace); err != nil {
+		return nil, err
+	}
+	if _, err := b.start(ctx, namespace); err != nil {
+		return nil, err
+	}
+	return b.watchGuarded(ctx, namespace), nil
 }
 
 func (b *bench) watchPlain(ctx context.Context, namespace string) *watched[*appsv1.Deployment] {

@@ -20,13 +20,10 @@ const settle = 3 * time.Second
 // measureRequests counts what Belay asks of the API server for one object of three replicas, and at rest.
 func measureRequests(ctx context.Context, b *bench) error {
 	const namespace, name, resting = "bench-requests", "app-00000", 50
-	if err := b.namespace(ctx, namespace); err != nil {
+	seen, err := b.workIn(ctx, namespace)
+	if err != nil {
 		return err
 	}
-	if _, err := b.start(ctx, namespace); err != nil {
-		return err
-	}
-	seen := b.watchGuarded(ctx, namespace)
 	defer seen.stop()
 	step := func(what string, do func() error, done func(*v1alpha1.GuardedDeployment) bool) error {
 		began := time.Now()
@@ -41,7 +38,7 @@ func measureRequests(ctx context.Context, b *bench) error {
 		}
 		return b.count(what, namespace, began)
 	}
-	err := step("requests: first release", func() error { return b.createGuarded(ctx, namespace, 0, 1, 3) }, ready("1"))
+	err = step("requests: first release", func() error { return b.createGuarded(ctx, namespace, 0, 1, 3) }, ready("1"))
 	if err != nil {
 		return err
 	}

@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/evidence"
 )
 
 // bystanderEvery is how often something is asked of an object that has nothing to do with a wave.
@@ -77,13 +75,10 @@ func measureWaves(ctx context.Context, b *bench) error {
 // measureDetection lets a few objects fail at once, with nothing else going on.
 func measureDetection(ctx context.Context, b *bench) error {
 	const namespace = "bench-detection"
-	if err := b.namespace(ctx, namespace); err != nil {
+	seen, err := b.workIn(ctx, namespace)
+	if err != nil {
 		return err
 	}
-	if _, err := b.start(ctx, namespace); err != nil {
-		return err
-	}
-	seen := b.watchGuarded(ctx, namespace)
 	defer seen.stop()
 	if err := b.createGuarded(ctx, namespace, 0, b.Moving, b.Replicas); err != nil {
 		return err
@@ -103,7 +98,7 @@ func measureDetection(ctx context.Context, b *bench) error {
 // them, as the API server had it, to the write that rolled it back, and until all were reported as rolled back. Each has
 // to be rolled back exactly once.
 func (b *bench) fail(ctx context.Context, namespace string, count int, seen *watched[*v1alpha1.GuardedDeployment]) ([]time.Duration, time.Duration, error) {
-	evidence, stop, err := b.watchEvidence(ctx, namespace)
+	shownSince, stop, err := evidence.Watch(ctx, b.kube, namespace, maxRestarts, 0) // no image is missing here
 	if err != nil {
 		return nil, 0, err
 	}
@@ -129,7 +124,7 @@ func (b *bench) fail(ctx context.Context, namespace string, count int, seen *wat
 		if len(moments) != 2 || moments[0].image != "localhost/app:crash" || moments[1].image != "localhost/app:good" {
 			return nil, 0, fmt.Errorf("the Deployment of %s was written %v, want the bad release and one rollback", name, moments)
 		}
-		shown, ok := evidence(name)
+		shown, ok := shownSince(name)
 		if !ok {
 			return nil, 0, fmt.Errorf("%s was rolled back without evidence", name)
 		}
@@ -139,40 +134,6 @@ func (b *bench) fail(ctx context.Context, namespace string, count int, seen *wat
 		return nil, 0, fmt.Errorf("%d of %d were rolled back", len(decisions), count)
 	}
 	return decisions, took, nil
-}
-
-// watchEvidence watches the pods, and tells since when a container of an object's has restarted too often.
-func (b *bench) watchEvidence(ctx context.Context, namespace string) (since func(name string) (time.Time, bool), stop func(), err error) {
-	watcher, err := b.kube.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, nil, err
-	}
-	var mu sync.Mutex
-	shown := map[string]time.Time{}
-	go func() {
-		for event := range watcher.ResultChan() {
-			pod, ok := event.Object.(*corev1.Pod)
-			if !ok || event.Type == watch.Deleted || pod.DeletionTimestamp != nil {
-				continue
-			}
-			for _, c := range pod.Status.ContainerStatuses {
-				if c.Ready || c.RestartCount <= 1 {
-					continue
-				}
-				mu.Lock()
-				if _, ok := shown[pod.Labels["app"]]; !ok {
-					shown[pod.Labels["app"]] = time.Now()
-				}
-				mu.Unlock()
-			}
-		}
-	}()
-	return func(name string) (time.Time, bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		at, ok := shown[name]
-		return at, ok
-	}, watcher.Stop, nil
 }
 
 // bystander is an object of which something is asked again and again.

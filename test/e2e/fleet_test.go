@@ -3,17 +3,14 @@ package e2e
 import (
 	"fmt"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/evidence"
 )
 
 // createMany creates count objects with the same spec.
@@ -84,7 +81,11 @@ func TestFailuresAreActedOnSoon(t *testing.T) {
 	for _, o := range fleet {
 		o.awaitReady()
 	}
-	evidence := n.watchEvidence(1, 5*time.Second)
+	shownSince, stop, err := evidence.Watch(n.Context(), cluster.kube, n.name, 1, 5*time.Second)
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.Cleanup(stop)
 	for i, o := range fleet {
 		does := crash
 		if i%4 == 3 {
@@ -94,7 +95,7 @@ func TestFailuresAreActedOnSoon(t *testing.T) {
 	}
 	for _, o := range fleet {
 		g := o.awaitReason(v1alpha1.ReasonRolledBack)
-		shown, ok := evidence(o.name)
+		shown, ok := shownSince(o.name)
 		if !ok {
 			t.Errorf("%s was rolled back without evidence", o.name)
 			continue
@@ -104,49 +105,5 @@ func TestFailuresAreActedOnSoon(t *testing.T) {
 		figures.time("time from evidence to rollback, "+g.Status.Failure.Reason, took, most)
 		figures.time("time from evidence to rollback, all", took, most)
 		o.checkMoves(g.Status.RunningRevision, g.Status.TargetRevision, g.Status.RunningRevision)
-	}
-}
-
-// watchEvidence watches the pods and returns a function that tells since when they prove that an object's release has
-// failed: a container that is not ready and has restarted more than maxRestarts times, or that has waited for its image
-// for as long as stuck.
-func (n *namespace) watchEvidence(maxRestarts int32, stuck time.Duration) (since func(name string) (time.Time, bool)) {
-	n.Helper()
-	watcher, err := cluster.kube.CoreV1().Pods(n.name).Watch(n.Context(), metav1.ListOptions{})
-	if err != nil {
-		n.Fatal(err)
-	}
-	n.Cleanup(watcher.Stop)
-	var mu sync.Mutex
-	shown := map[string]time.Time{}
-	go func() {
-		for event := range watcher.ResultChan() {
-			pod, ok := event.Object.(*corev1.Pod)
-			if !ok || event.Type == watch.Deleted || pod.DeletionTimestamp != nil {
-				continue
-			}
-			for _, c := range pod.Status.ContainerStatuses {
-				at := time.Now()
-				switch waiting := c.State.Waiting; {
-				case !c.Ready && c.RestartCount > maxRestarts:
-				case waiting != nil && strings.Contains(waiting.Reason, "ImagePull"):
-					at = at.Add(stuck)
-				default:
-					continue
-				}
-				mu.Lock()
-				name := pod.Labels["app"]
-				if earlier, ok := shown[name]; !ok || at.Before(earlier) {
-					shown[name] = at
-				}
-				mu.Unlock()
-			}
-		}
-	}()
-	return func(name string) (time.Time, bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		at, ok := shown[name]
-		return at, ok
 	}
 }
