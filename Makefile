@@ -2,9 +2,10 @@
 # Nothing has to be installed but Go: the rest is built from Go modules.
 
 export CGO_ENABLED ?= 0
-KUBECTL    := .cluster/bin/kubectl
 KUBECONFIG ?= $(CURDIR)/.cluster/kubeconfig
 export KUBECONFIG
+# The version of Kubernetes of the local cluster: 1.36.3, 1.35 and so on; hack/cluster/versions has them. Default: the newest.
+export KUBERNETES
 # The race detector needs a C compiler. It is used where there is one.
 RACE := $(if $(shell command -v gcc),CGO_ENABLED=1 go test -race,go test)
 
@@ -12,7 +13,7 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/belay
-	go build -trimpath -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty 2>/dev/null)" -o bin/belay .
+	go -C hack/cluster run . belay
 
 demo: build ## play the whole story on a local cluster: a release, a crash, the rollback, the fix
 	hack/demo.sh

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
 # Plays the story of a release that fails, on the local cluster: a good release, a crashing one, the rollback, the fix.
 # What is printed after a "$" is typed for real, and its output is kubectl's. Leaves nothing running; KEEP=1 keeps it all.
+# It can be played again at any time, whatever an earlier one has left, ended in the middle or not.
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export KUBECONFIG="${PWD}/.cluster/kubeconfig"
 export PATH="${PWD}/.cluster/bin:${PATH}"
-readonly manifest=artifacts/examples/guardeddeployment.yaml log=.cluster/belay-demo.log
+readonly manifest=artifacts/examples/guardeddeployment.yaml log=.cluster/belay-demo.log pidfile=.cluster/belay-demo.pid
+# How long a step may take, in seconds: a few as a rule, but the machine may be busy.
+readonly patience=180
 controller='' ours=''
 
 # Everything that was started is ended, however the story ends.
 end() {
   local status=$?
   trap - EXIT
+  trap '' INT TERM HUP # what was begun to be ended is ended
   if [[ -n ${KEEP:-} && ${status} == 0 ]]; then
     say "KEEP is set: the controller (process ${controller}) and the cluster go on running.
 Look around with
@@ -28,11 +32,12 @@ and end it with
   fi
   if [[ -n ${controller} ]]; then
     kill "${controller}" 2>/dev/null && wait "${controller}" || true
+    rm -f "${pidfile}"
   fi
   if [[ -n ${ours} ]]; then
     go -C hack/cluster run . down
   else
-    kubectl delete namespace demo --ignore-not-found --wait=false >/dev/null 2>&1 || true
+    kubectl delete namespace demo --ignore-not-found --wait=false >/dev/null 2>&1 || true # the next story waits for it
   fi
   exit "${status}"
 }
@@ -57,13 +62,46 @@ release() {
   sed "${edit}" "${manifest}" | kubectl apply -f -
 }
 
-# await waits for a reason of the Ready condition, for a minute at most.
-await() {
-  if ! kubectl wait gd/web --for="jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=$1" --timeout=60s >/dev/null; then
-    echo "web did not become $1 in a minute" >&2
-    kubectl describe gd web >&2
-    return 1
+# end_earlier ends the controller that an earlier story has left, if the process is that still.
+end_earlier() {
+  local pid
+  pid=$(cat "${pidfile}" 2>/dev/null) || return 0
+  if [[ $(ps -p "${pid}" -o args= 2>/dev/null) == bin/belay ]]; then
+    kill "${pid}"
+    for ((i = 0; i < 100; i++)); do
+      kill -0 "${pid}" 2>/dev/null || break
+      sleep 0.1
+    done
   fi
+  rm -f "${pidfile}"
+}
+
+# served waits until the API server serves the kind, after its CRD was applied. "kubectl wait" is no way: it ends with an error
+# while a CRD has no conditions yet.
+served() {
+  local deadline=$((SECONDS + patience))
+  until kubectl get gd >/dev/null 2>&1; do
+    if ((SECONDS > deadline)); then
+      echo "the API server does not serve GuardedDeployments" >&2
+      kubectl get gd >&2
+      return 1
+    fi
+    sleep 0.2
+  done
+}
+
+# await waits until the Ready condition has one of the reasons. Reasons that pass may be missed: give what follows them, too.
+await() {
+  local reason deadline=$((SECONDS + patience))
+  until reason=$(kubectl get gd web -o 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}' 2>/dev/null) &&
+    [[ " $* " == *" ${reason:-none} "* ]]; do
+    if ((SECONDS > deadline)); then
+      echo "web did not become $1 in ${patience} seconds" >&2
+      kubectl describe gd web >&2
+      return 1
+    fi
+    sleep 0.2
+  done
 }
 
 trap end EXIT
@@ -72,28 +110,29 @@ if ! go -C hack/cluster run . status >/dev/null 2>&1; then
   ours=yes
 fi
 go -C hack/cluster run . up
+end_earlier
 
 say "1. Install the CRD and run the controller."
 type_in kubectl apply -f artifacts/crd.yaml
-kubectl wait crd/guardeddeployments.belay.dev --timeout=30s >/dev/null \
-  --for='jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
-kubectl create namespace demo --dry-run=client -o yaml | kubectl apply -f - >/dev/null
+served
+kubectl delete namespace demo --ignore-not-found --timeout="${patience}s" >/dev/null # an earlier story's; waits until it is gone
+kubectl create namespace demo >/dev/null
 kubectl config set-context --current --namespace=demo >/dev/null
-kubectl delete gd web --ignore-not-found >/dev/null
 printf '\n$ bin/belay &\n'
 bin/belay >"${log}" 2>&1 &
 controller=$!
+echo "${controller}" >"${pidfile}"
 
 say "2. A good release. It counts as good once it has been healthy for a while (5 s here, 30 s as a rule)."
 release localhost/web:1
-await Soaking
+await Soaking RolledOut
 type_in kubectl get gd,pods
 await RolledOut
 type_in kubectl get gd web -o wide
 
 say "3. A bad release: this image exits as soon as it starts."
 release localhost/web:crash
-await Progressing
+await Progressing RolledBack
 sleep 4
 type_in kubectl get gd,deployment,pods
 echo

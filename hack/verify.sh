@@ -42,7 +42,13 @@ lint() {
     "${staticcheck}" ${packages} && (cd hack/cluster && "${staticcheck}" ./... || { echo "in hack/cluster"; false; })
 }
 
-tidy() { go mod tidy -diff && go -C hack/cluster mod tidy -diff; }
+tidy() {
+  local modfile
+  go mod tidy -diff && go -C hack/cluster mod tidy -diff || return
+  for modfile in hack/cluster/versions/*.mod; do
+    go -C hack/cluster mod tidy -diff -modfile="${modfile#hack/cluster/}" || return
+  done
+}
 
 domain_imports() {
   local imports modules own

@@ -1,127 +1,202 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
 const (
-	progressEvery = 30 * time.Second
+	progressEvery = 10 * time.Second
 	lockPoll      = 200 * time.Millisecond
 )
 
-// tools are the programs that the module's tool lines build.
-var tools = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl", "kwok", "kwokctl"}
+// buildFlags are given to every build, of Belay and of the cluster: what one has compiled serves the other, too. What debuggers
+// read would not be linked, so it is not made either: a tenth of the work.
+var buildFlags = []string{"-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false"}
 
-// binaries returns the directory with the tools, building them if this version
-// of them was never built for this user.
-func (c *cluster) binaries(ctx context.Context) (string, error) {
-	gomod, err := os.ReadFile(filepath.Join(c.module, "go.mod"))
-	if err != nil {
-		return "", err
-	}
-	gosum, err := os.ReadFile(filepath.Join(c.module, "go.sum"))
-	if err != nil {
-		return "", err
-	}
-	goVersion, err := c.goTool(ctx, "env", "GOVERSION")
-	if err != nil {
-		return "", err
-	}
-	ldflags, err := versionFlags(string(gomod))
-	if err != nil {
-		return "", err
-	}
-	key := buildKey(string(gomod), string(gosum), ldflags, goVersion, runtime.GOOS, runtime.GOARCH)
-	bin := filepath.Join(c.cache, key)
-	if complete(bin) {
-		return bin, nil
-	}
-
-	// One build at a time for each key; who waited finds it done.
-	unlock, err := lock(ctx, bin+".lock", "another checkout is building the same binaries, waiting for it")
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if complete(bin) {
-		return bin, nil
-	}
-	return bin, c.build(ctx, bin, ldflags)
+// build is one "go build" that says how far it is.
+type build struct {
+	what     string   // for people
+	dir      string   // of the module
+	args     []string // more flags
+	out      string   // -o
+	packages []string // of programs
+	log      string   // where to leave the whole output of one that fails
 }
 
-// build makes bin appear at once and whole: it is built beside its place and renamed.
-func (c *cluster) build(ctx context.Context, bin, ldflags string) error {
-	partial := bin + ".partial"
-	// Only a build that was killed leaves these, and the lock says that none is under way.
-	if err := errors.Join(os.RemoveAll(partial), os.RemoveAll(bin)); err != nil {
+// run builds. Its error is one line that says what to do.
+func (b *build) run(ctx context.Context) error {
+	start := time.Now()
+	say("building %s", b.what)
+	p := &progress{start: start}
+	listed, err := b.command(ctx, p, "list", "-deps", "-json=ImportPath,Dir,GoFiles,Stale,StaleReason")
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(partial)
+	if p.weights, err = staleWeights(listed); err != nil {
+		return err
+	}
+	if len(p.weights) > 0 {
+		say("%d packages to compile", len(p.weights))
+	}
+	p.start = time.Now()
+	if _, err := b.command(ctx, p, "build", "-v", "-o", b.out); err != nil {
+		return err
+	}
+	say("built in %s", time.Since(start).Round(time.Second))
+	return nil
+}
 
-	say("building %s into %s", strings.Join(tools, ", "), bin)
-	say("this takes about 8 minutes on two cores, once; needs about 7 GB of disk in the Go caches")
-	cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-buildvcs=false",
-		"-ldflags", ldflags, "-o", partial+string(filepath.Separator), "tool")
-	cmd.Dir = c.module
-	cmd.Env = append(os.Environ(), "GOWORK=off")
-	// Not straight into a file: that one would be empty when the disk is full.
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+// command runs a go command on the packages and returns its output. Meanwhile it says how far it is.
+func (b *build) command(ctx context.Context, p *progress, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", slices.Concat(args[:1], buildFlags, b.args, args[1:], b.packages)...)
+	cmd.Dir = b.dir
+	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
 	// go starts compilers: they are stopped with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
+	// Not straight into a file: that one would be empty when the disk is full.
+	var stdout, rest bytes.Buffer
+	told, teller := io.Pipe()
+	cmd.Stdout, cmd.Stderr = &stdout, teller
 
-	start := time.Now()
+	done := make(chan error, 1)
+	lines := make(chan string)
+	go func() {
+		done <- cmd.Run()
+		teller.Close()
+	}()
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(told); scanner.Scan(); {
+			lines <- scanner.Text()
+		}
+		io.Copy(io.Discard, told) // of a line that is too long
+	}()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	done := make(chan error, 1)
-	go func() { done <- cmd.Run() }()
-	for running := true; running; {
+	for open := true; open; {
+		var line string
 		select {
 		case <-tick.C:
-			linked, _ := os.ReadDir(partial)
-			say("still building, %d of %d done, %s", len(linked), len(tools), time.Since(start).Round(time.Second))
-		case err := <-done:
-			if err != nil {
-				return buildError(ctx, err, out.Bytes(), bin+".log")
+			say("%s", p.String(time.Now()))
+		case line, open = <-lines:
+			if open && !p.saw(line) {
+				fmt.Fprintln(&rest, line)
 			}
-			running = false
 		}
 	}
-	// The package that builds etcd is called server.
-	if err := os.Rename(filepath.Join(partial, "server"), filepath.Join(partial, "etcd")); err != nil {
-		return err
+	if err := <-done; err != nil {
+		return nil, b.failure(ctx, err, rest.Bytes())
 	}
-	if !complete(partial) {
-		return fmt.Errorf("the build made not all of %s: compare the tool lines in hack/cluster/go.mod", strings.Join(tools, ", "))
-	}
-	say("built in %s", time.Since(start).Round(time.Second))
-	return os.Rename(partial, bin)
+	return stdout.Bytes(), nil
 }
 
-// buildError says in one line what to do about a failed build.
-func buildError(ctx context.Context, err error, out []byte, log string) error {
+// progress is how far a build is.
+type progress struct {
+	start    time.Time
+	fetching int            // modules that were begun to be fetched
+	weights  map[string]int // bytes of source, by package that has to be compiled
+	begun    map[string]bool
+}
+
+// saw takes note of a line that "go build -v" says of its progress; it reports whether the line is one.
+func (p *progress) saw(line string) bool {
+	if strings.HasPrefix(line, "go: downloading ") {
+		p.fetching++
+		return true
+	}
+	if _, known := p.weights[line]; !known {
+		return false
+	}
+	if p.begun == nil {
+		p.begun = map[string]bool{}
+	}
+	p.begun[line] = true
+	return true
+}
+
+// String says how far the build is, and how long it may still take if the rest is like what was.
+func (p *progress) String(now time.Time) string {
+	taken := now.Sub(p.start)
+	if p.weights == nil {
+		return fmt.Sprintf("fetching modules, %d so far, %s", p.fetching, taken.Round(time.Second))
+	}
+	var done, total int
+	for pkg, bytes := range p.weights {
+		total += bytes
+		if p.begun[pkg] {
+			done += bytes
+		}
+	}
+	if done == total {
+		return fmt.Sprintf("all packages compiled, linking, %s", taken.Round(time.Second))
+	}
+	text := fmt.Sprintf("%d of %d packages compiled, %s", len(p.begun), len(p.weights), taken.Round(time.Second))
+	if done > total/20 {
+		left := time.Duration(float64(taken) * float64(total-done) / float64(done))
+		text += fmt.Sprintf(", about %s left", left.Round(10*time.Second))
+	}
+	return text
+}
+
+// staleWeights returns the bytes of source of each package that has to be compiled, from what "go list" says.
+func staleWeights(listed []byte) (map[string]int, error) {
+	weights := map[string]int{}
+	for decoder := json.NewDecoder(bytes.NewReader(listed)); ; {
+		var pkg struct {
+			ImportPath, Dir string
+			GoFiles         []string
+			Stale           bool
+			StaleReason     string
+		}
+		switch err := decoder.Decode(&pkg); {
+		case errors.Is(err, io.EOF):
+			return weights, nil
+		case err != nil:
+			return nil, fmt.Errorf("read what go list says: %w", err)
+		case !pkg.Stale, pkg.StaleReason == "not installed but available in build cache":
+			continue
+		}
+		weights[pkg.ImportPath] = 1
+		for _, file := range pkg.GoFiles {
+			if info, err := os.Stat(filepath.Join(pkg.Dir, file)); err == nil {
+				weights[pkg.ImportPath] += int(info.Size())
+			}
+		}
+	}
+}
+
+// unfetched finds a module that the go command could not fetch, and why.
+var unfetched = regexp.MustCompile(`(\S+@v[0-9][^\s:]*): (?:Get|reading) "?https?://[^\s"]+"?: (.*)`)
+
+// failure says in one line what to do about a failed build.
+func (b *build) failure(ctx context.Context, err error, out []byte) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if bytes.Contains(out, []byte("no space left on device")) {
 		return errors.New("the disk is full: the build needs about 7 GB for the Go caches (go env GOCACHE GOMODCACHE) and 1 GB for the binaries; make room and run it again")
 	}
-	where := "all of it is in " + log
-	if err := os.WriteFile(log, out, 0o644); err != nil {
+	if m := unfetched.FindSubmatch(out); m != nil {
+		return fmt.Errorf("the Go module %s could not be fetched (%s): the first build needs the network; run it again when there is one, and it goes on from here", m[1], m[2])
+	}
+	where := "all of it is in " + b.log
+	if err := os.WriteFile(b.log, out, 0o644); err != nil {
 		where = err.Error()
 	}
 	return fmt.Errorf("the build failed (%w): %s; %s", err, lastLines(string(out), 2), where)
@@ -153,36 +228,4 @@ func (c *cluster) goTool(ctx context.Context, args ...string) (string, error) {
 		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}
 	return strings.TrimSpace(string(out)), nil
-}
-
-// complete tells whether dir holds every tool.
-func complete(dir string) bool {
-	for _, tool := range tools {
-		if _, err := os.Stat(filepath.Join(dir, tool)); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// buildKey names a set of binaries after everything that they are made from.
-func buildKey(parts ...string) string {
-	h := sha256.New()
-	for _, part := range parts {
-		fmt.Fprintf(h, "%d:%s", len(part), part)
-	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:8])
-}
-
-var kubernetesVersion = regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v(\d+)\.(\d+)\.\S+)`)
-
-// versionFlags are the linker flags that give Kubernetes its version. A release
-// build has it stamped; without, it is v0.0.0-master and clients complain.
-func versionFlags(gomod string) (string, error) {
-	m := kubernetesVersion.FindStringSubmatch(gomod)
-	if m == nil {
-		return "", errors.New("hack/cluster/go.mod requires no k8s.io/kubernetes")
-	}
-	const pkg = "k8s.io/component-base/version."
-	return fmt.Sprintf("-s -w -X %[1]sgitVersion=%[2]s -X %[1]sgitMajor=%[3]s -X %[1]sgitMinor=%[4]s", pkg, m[1], m[2], m[3]), nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -36,6 +37,8 @@ type cluster struct {
 	dir      string // everything that the cluster leaves on disk: .cluster of the checkout, if nothing else is said
 	cache    string // binaries, shared by all checkouts of this user
 	realNode string // where a real node reaches the API server; empty: the nodes are fake
+
+	kubernetes string // the version that is asked for, as 1.35.4 or 1.35; empty: that of go.mod
 
 	controllerQPS int // how many requests each controller of kube-controller-manager makes in a second
 }
@@ -70,6 +73,13 @@ func (c *cluster) up(ctx context.Context) error {
 	if runtime.GOOS != "linux" {
 		say("this is tested on linux only, not on %s", runtime.GOOS)
 	}
+	version, err := c.version()
+	if err != nil {
+		return err
+	}
+	if err := c.otherVersion(ctx, version); err != nil {
+		return err // before minutes are spent on a build
+	}
 	bin, err := c.binaries(ctx)
 	if err != nil {
 		return err
@@ -82,6 +92,9 @@ func (c *cluster) up(ctx context.Context) error {
 
 	why := c.unhealthy(ctx)
 	if why == nil {
+		if err := c.otherVersion(ctx, version); err != nil {
+			return err
+		}
 		say("already running; kubeconfig: %s", c.kubeconfig())
 		return nil
 	}
@@ -106,9 +119,9 @@ func (c *cluster) up(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("the cluster does not start: %w; look into the logs in %s", err, c.logs()), stopAll(ctx, c.programs()))
 	}
 	if c.realNode != "" {
-		say("ready in %.1fs, without nodes", time.Since(start).Seconds())
+		say("Kubernetes %s is ready in %.1fs, without nodes", version, time.Since(start).Seconds())
 	} else {
-		say("ready in %.1fs, with %d fake nodes", time.Since(start).Seconds(), nodes)
+		say("Kubernetes %s is ready in %.1fs, with %d fake nodes", version, time.Since(start).Seconds(), nodes)
 	}
 	say("export KUBECONFIG=%s; kubectl is %s", c.kubeconfig(), filepath.Join(c.bin(), "kubectl"))
 	return nil
@@ -187,28 +200,58 @@ func (c *cluster) unready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Loopback and processes of our own: there is nobody to authenticate.
-	client := http.Client{
-		Timeout:   5 * time.Second,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
-	}
 	for _, url := range []string{
 		fmt.Sprintf("https://%s:%d/readyz", loopback, p.APIServer),
 		fmt.Sprintf("https://%s:%d/healthz", loopback, p.ControllerManager),
 		fmt.Sprintf("https://%s:%d/healthz", loopback, p.Scheduler),
 	} {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
+		if _, err := get(ctx, url); err != nil {
 			return err
 		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s", url, resp.Status)
-		}
+	}
+	return nil
+}
+
+// get returns what a component of the cluster answers.
+func get(ctx context.Context, url string) ([]byte, error) {
+	// Loopback and processes of our own: there is nobody to authenticate.
+	client := http.Client{
+		Timeout:   5 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+	}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return io.ReadAll(resp.Body)
+}
+
+// otherVersion returns an error if a cluster of another version than this runs here: it may hold what somebody needs.
+func (c *cluster) otherVersion(ctx context.Context, version string) error {
+	p, err := readPorts(c.portsFile())
+	if err != nil || c.missing(ctx) != nil {
+		return nil // nothing runs, or nothing that could be used
+	}
+	answer, err := get(ctx, fmt.Sprintf("https://%s:%d/version", loopback, p.APIServer))
+	if err != nil {
+		return nil
+	}
+	var running struct{ GitVersion string }
+	if err := json.Unmarshal(answer, &running); err != nil {
+		return fmt.Errorf("the version of the running cluster: %w", err)
+	}
+	if running.GitVersion != version {
+		return fmt.Errorf("a cluster of Kubernetes %s is running here, not of %s: end it with make cluster-down first, or ask for its version (KUBERNETES=%s)",
+			running.GitVersion, version, strings.TrimPrefix(running.GitVersion, "v"))
 	}
 	return nil
 }

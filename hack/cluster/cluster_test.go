@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestBuildKey(t *testing.T) {
@@ -24,21 +27,83 @@ func TestBuildKey(t *testing.T) {
 }
 
 func TestVersionFlags(t *testing.T) {
-	gomod, err := os.ReadFile("go.mod")
-	if err != nil {
-		t.Fatal(err)
+	modfile := filepath.Join(t.TempDir(), "go.mod")
+	for _, test := range []struct{ text, flags, version string }{
+		{"require (\n\tk8s.io/kubernetes v1.36.3 // indirect\n)\n", "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3" +
+			" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36", "v1.36.3"},
+		{"module x\n", "", ""},
+	} {
+		if err := os.WriteFile(modfile, []byte(test.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		flags, version, err := versionFlags(modfile)
+		if flags != test.flags || version != test.version || (err == nil) != (test.version != "") {
+			t.Errorf("%q: got %q, %q, %v", test.text, flags, version, err)
+		}
 	}
-	if _, err := versionFlags(string(gomod)); err != nil {
-		t.Error(err)
+}
+
+func TestProgramSets(t *testing.T) {
+	for asked, want := range map[string][]string{
+		"":         {"go.mod"},
+		"1.37":     {"go.mod"},
+		"1.37.2":   {"go.mod"},
+		"v1.35.4":  {"versions/1.35.4.mod", "go.mod"},
+		"1.34":     {"versions/1.34.4.mod", "go.mod"},
+		"1.3":      nil,
+		"1.35.1":   nil,
+		"nonsense": nil,
+	} {
+		sets, err := (&cluster{module: ".", kubernetes: asked}).programSets()
+		var got []string
+		for _, set := range sets {
+			got = append(got, set.modfile)
+		}
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%q: got %q, %v; want %q", asked, got, err, want)
+		}
 	}
-	got, err := versionFlags("require (\n\tk8s.io/kubernetes v1.36.3 // indirect\n)\n")
-	const want = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3" +
-		" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
-	if err != nil || got != want {
-		t.Errorf("got %q, %v; want %q", got, err, want)
+	// Kubelets are for real nodes only: they are a good part of the build.
+	fake, _ := (&cluster{module: "."}).programSets()
+	real, _ := (&cluster{module: ".", realNode: "10.244.0.1"}).programSets()
+	if has := func(sets []programSet) bool { return slices.Contains(sets[0].packages, nodePrograms[0]) }; has(fake) || !has(real) {
+		t.Errorf("with fake nodes: %v, with a real one: %v", fake, real)
 	}
-	if _, err := versionFlags("module x\n"); err == nil {
-		t.Error("no error without a Kubernetes version")
+}
+
+func TestProgress(t *testing.T) {
+	start := time.Now()
+	p := &progress{start: start}
+	p.saw("go: downloading k8s.io/api v0.37.2")
+	if got, want := p.String(start.Add(3*time.Second)), "fetching modules, 1 so far, 3s"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	p.weights = map[string]int{"a": 300, "b": 600, "c": 100}
+	if p.saw("# a") || !p.saw("a") {
+		t.Error("only the name of a package is progress")
+	}
+	if got, want := p.String(start.Add(30*time.Second)), "1 of 3 packages compiled, 30s, about 1m10s left"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	p.saw("b")
+	p.saw("c")
+	if got, want := p.String(start.Add(time.Minute)), "all packages compiled, linking, 1m0s"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What people see of a build that fails is one line, which says what to do.
+func TestFailure(t *testing.T) {
+	b := build{log: filepath.Join(t.TempDir(), "log")}
+	for out, want := range map[string]string{
+		"main.go:1:2: k8s.io/api@v0.37.2: Get \"https://proxy.example/k8s.io/api/@v/v0.37.2.zip\": dial tcp: lookup proxy.example: no such host\nmore\n": "the Go module k8s.io/api@v0.37.2 could not be fetched (dial tcp: lookup proxy.example: no such host)",
+		"go: k8s.io/api@v0.37.2: reading https://proxy.example/x: 502 Bad Gateway\n":                                                                     "the Go module k8s.io/api@v0.37.2 could not be fetched (502 Bad Gateway)",
+		"write $WORK/b001/_pkg_.a: no space left on device\n":                                                                                            "the disk is full",
+		"# x\n./main.go:3: syntax error\n":                                                                                                               "the build failed (exit status 1): # x ./main.go:3: syntax error; all of it is in",
+	} {
+		if err := b.failure(context.Background(), errors.New("exit status 1"), []byte(out)); !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %q, want one line that begins with %q", err, want)
+		}
 	}
 }
 

@@ -2,7 +2,7 @@
 // control plane, built from Go modules, with fake nodes whose pods behave as
 // their image tags say.
 //
-//	go -C hack/cluster run . build|up|down|status
+//	go -C hack/cluster run . belay|build|up|down|status
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-const usage = "usage: go -C hack/cluster run . [--dir DIR] [--real-node ADDRESS] [--controller-qps NUMBER] build|up|down|status"
+const usage = "usage: go -C hack/cluster run . [--kubernetes VERSION] [--dir DIR] [--real-node ADDRESS] [--controller-qps NUMBER] belay|build|up|down|status"
 
 func run(ctx context.Context, args []string) error {
 	c, err := newCluster()
@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	flags.StringVar(&c.dir, "dir", c.dir, "where the cluster keeps all that it leaves on disk")
+	flags.StringVar(&c.kubernetes, "kubernetes", os.Getenv("KUBERNETES"), "the `version` of Kubernetes, as 1.35.4 or 1.35; default: $KUBERNETES, else that of go.mod")
 	flags.StringVar(&c.realNode, "real-node", "", "make no fake nodes; kubelets and pods reach the API server at this `address` of the machine")
 	flags.IntVar(&c.controllerQPS, "controller-qps", c.controllerQPS, "requests that each controller of kube-controller-manager makes in a second; Kubernetes' own default is 20")
 	if err := flags.Parse(args); err != nil {
@@ -59,6 +60,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	switch command := flags.Arg(0); command {
+	case "belay":
+		return c.buildBelay(ctx)
 	case "build":
 		_, err := c.binaries(ctx)
 		return err
@@ -105,8 +108,8 @@ func newCluster() (*cluster, error) {
 		return nil, fmt.Errorf("no place for the binaries: %w (set XDG_CACHE_HOME or HOME)", err)
 	}
 	cache := filepath.Join(userCache, "belay")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return nil, err
+	if err := writable(cache); err != nil {
+		return nil, fmt.Errorf("the binaries cannot be kept in %s: %w (set XDG_CACHE_HOME to a directory that can be written to)", cache, err)
 	}
 	return &cluster{
 		module: module,
@@ -115,6 +118,18 @@ func newCluster() (*cluster, error) {
 		// Kubernetes' own 20 would be what benchmarks measure, and what tests wait for.
 		controllerQPS: 200,
 	}, nil
+}
+
+// writable makes a directory and tries whether files can be made in it.
+func writable(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "try-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // say prints a line of progress.

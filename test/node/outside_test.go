@@ -84,7 +84,7 @@ func prepare(ctx context.Context, scratch string) error {
 	if err := run(ctx, module, "go", "build", "-o", clusterCommand(scratch), "."); err != nil {
 		return err
 	}
-	if err := run(ctx, module, clusterCommand(scratch), "build"); err != nil {
+	if err := run(ctx, module, clusterCommand(scratch), "--real-node", nodeAddress, "build"); err != nil {
 		return err
 	}
 	if err := run(ctx, repository(), "go", "build", "-o", execCommand(scratch), "./examples/exec"); err != nil {
