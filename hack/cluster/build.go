@@ -42,7 +42,8 @@ func (b *build) run(ctx context.Context) error {
 	start := time.Now()
 	say("building %s", b.what)
 	p := &progress{start: start}
-	listed, err := b.command(ctx, p, "list", "-deps", "-json=ImportPath,Dir,GoFiles,Stale,StaleReason")
+	// Without EmbedFiles, go list takes packages that embed files for stale.
+	listed, err := b.command(ctx, p, "list", "-deps", "-json=ImportPath,Dir,GoFiles,EmbedFiles,Stale,StaleReason")
 	if err != nil {
 		return err
 	}
