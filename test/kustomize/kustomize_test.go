@@ -75,19 +75,31 @@ type objects map[string]map[string]any
 // build runs kustomize on a directory of the tree.
 func (tr tree) build(dir string) objects {
 	tr.Helper()
-	made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(tr.dir, dir))
+	all, err := tr.tryBuild(dir)
 	if err != nil {
 		tr.Fatalf("kustomize build %s: %v", dir, err)
+	}
+	return all
+}
+
+func (tr tree) tryBuild(dir string) (objects, error) {
+	made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(tr.dir, dir))
+	if err != nil {
+		return nil, err
 	}
 	all := objects{}
 	for _, resource := range made.Resources() {
 		var object unstructured.Unstructured
-		if data, err := resource.MarshalJSON(); err != nil || object.UnmarshalJSON(data) != nil {
-			tr.Fatalf("no object: %v\n%s", err, data)
+		data, err := resource.MarshalJSON()
+		if err != nil {
+			return nil, err
+		}
+		if err := object.UnmarshalJSON(data); err != nil {
+			return nil, err
 		}
 		all[object.GetKind()+" "+object.GetName()] = object.Object
 	}
-	return all
+	return all, nil
 }
 
 // guarded returns the same objects, with every Deployment of these names a GuardedDeployment.

@@ -51,7 +51,7 @@ func TestKindChangedTooEarly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := newTree(t)
 			tr.edit("overlay/kustomization.yaml", "- path: web.yaml", jsonPatch) // The order of patches is not what this is about.
-			tr.edit("overlay/kustomization.yaml", "replicas:\n  - {name: web, count: 5}\n", "")
+			tr.edit("overlay/kustomization.yaml", replicas, "")
 			if made := tr.build("overlay"); !made.reached(t, "Deployment "+web) {
 				t.Fatal("the Service does not reach the Deployment")
 			}
@@ -60,6 +60,27 @@ func TestKindChangedTooEarly(t *testing.T) {
 				t.Errorf("the Service reaches the GuardedDeployment: docs/gitops.md may be less strict")
 			}
 		})
+	}
+}
+
+const replicas = "replicas:\n  - {name: web, count: 5}\n"
+
+// Without configurations.yaml, the names in a GuardedDeployment, and the autoscaler's, stay as they are written.
+func TestKindKeptWithoutConfigurations(t *testing.T) {
+	tr := newTree(t)
+	tr.edit("overlay/kustomization.yaml", "- path: web.yaml", jsonPatch)
+	tr.keepKind()
+	if _, err := tr.tryBuild("overlay"); err == nil || !strings.Contains(err.Error(), "web does not match a config") {
+		t.Errorf("replicas: %v, want them refused", err)
+	}
+	tr.edit("overlay/kustomization.yaml", replicas, "")
+	made := tr.build("overlay")
+	from, _, _ := unstructured.NestedSlice(containers(t, made["GuardedDeployment "+web])["app"], "envFrom")
+	if name, _, _ := unstructured.NestedString(from[0].(map[string]any), "configMapRef", "name"); name != "settings" {
+		t.Errorf("the ConfigMap is %q: docs/gitops.md may be less strict", name)
+	}
+	if name, _, _ := unstructured.NestedString(made["HorizontalPodAutoscaler "+worker], "spec", "scaleTargetRef", "name"); name != "worker" {
+		t.Errorf("the autoscaler scales %q: docs/gitops.md may be less strict", name)
 	}
 }
 
