@@ -74,7 +74,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 			return learned(d.Memory)
 		}
 		d.Memory.Rival = rollout.RivalOf(before, d.Correction, fieldManager)
-		d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
+		d.Events = append(d.Events, rollout.PutBack(key.Name, d.Correction, d.Memory.Rival))
 	}
 	c.remember(key, d.Memory)
 	unpruned := c.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported

@@ -203,7 +203,7 @@ func (s *scene) step() (Decision, string) {
 	before := s.Deployment
 	s.carryOut(d)
 	if d.Correction != "" && s.Deployment.Generation != before.Generation {
-		d.Events = append(d.Events, PutBack(d.Correction, d.Memory.Rival))
+		d.Events = append(d.Events, PutBack(s.Guarded.Name, d.Correction, d.Memory.Rival))
 	}
 	return d, told
 }

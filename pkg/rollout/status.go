@@ -171,10 +171,14 @@ func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	return append(events, event)
 }
 
-// PutBack is the Event about a value of the Deployment that rival changed, and Belay changed back.
-func PutBack(path, rival string) Event {
-	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: "PutBack",
-		Message: Clean(fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival)), maxEvent)}
+// PutBack is the Event about a value of the Deployment of the GuardedDeployment name that rival changed, and Belay changed
+// back. A pipeline that sets the image of a Deployment is told success by kubectl: this says what to do instead.
+func PutBack(name, path, rival string) Event {
+	message := fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival))
+	if strings.HasPrefix(path, "spec.") { // All else is Belay's own.
+		message += fmt.Sprintf(": change it in GuardedDeployment %[1]s instead, in git or with \"kubectl patch gd %[1]s\"", name)
+	}
+	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: "PutBack", Message: Clean(message, maxEvent)}
 }
 
 func somebody(rival string) string {

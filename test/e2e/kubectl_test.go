@@ -101,6 +101,9 @@ func TestSetImageIsPutBack(t *testing.T) {
 	web.kubectl("set", "image", "deployment/web", "app=localhost/app:crash")
 	web.awaitDeployment("has its image again", func(d *appsv1.Deployment) bool { return d.Spec.Template.Spec.Containers[0].Image == image })
 	web.awaitPutBack("spec.template.spec.containers[0].image")
+	if note := web.belayEvents(v1alpha1.ReasonContested)[0]; !strings.Contains(note, `"kubectl-set" had changed: change it in GuardedDeployment web instead`) {
+		t.Errorf("the Event does not say what to do: %q", note)
+	}
 	web.awaitReady()
 	web.awaitPods(pods)
 	if g := web.get(); g.Status.Failure != nil || len(web.revisions()) != 1 {

@@ -209,7 +209,7 @@ func (b *belay) carryOut(o *rollout.Observed, d rollout.Decision) (again bool, e
 				return true, nil
 			}
 			if d.Correction != "" {
-				d.Events = append(d.Events, rollout.PutBack(d.Correction, d.Memory.Rival))
+				d.Events = append(d.Events, rollout.PutBack(o.Guarded.Name, d.Correction, d.Memory.Rival))
 			}
 		}
 	}

@@ -1,0 +1,48 @@
+package kustomize
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const image = "localhost/belay:dev" // in the manifests: nobody but who builds it has it
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// What the pages have users install is there: the image that they build themselves, and manifests of the clone.
+func TestInstallFromAClone(t *testing.T) {
+	if line := "kubectl kustomize artifacts | sed \"s|" + image + "|$IMAGE|\" | kubectl apply -f -"; !strings.Contains(read(t, "README.md"), line) {
+		t.Errorf("the README does not say %q", line)
+	}
+	pages := read(t, "README.md") + read(t, "docs/operations.md")
+	if unreleased := regexp.MustCompile(`ref=v[0-9]|ghcr\.io`).FindString(pages); unreleased != "" {
+		t.Errorf("the pages name %s, which nobody has published", unreleased)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n([^`]*\nresources:.*?|resources:.*?)```").FindAllStringSubmatch(read(t, "docs/operations.md"), -1)
+	if len(blocks) != 2 {
+		t.Fatalf("docs/operations.md has %d kustomizations, want one for the cluster and one for a namespace", len(blocks))
+	}
+	for _, block := range blocks {
+		tr := tree{T: t, dir: t.TempDir()}
+		if err := os.CopyFS(filepath.Join(tr.dir, "artifacts"), os.DirFS("../../artifacts")); err != nil {
+			t.Fatal(err)
+		}
+		if was := containers(t, tr.build("artifacts")["Deployment belay"])["belay"]["image"]; was != image {
+			t.Errorf("artifacts run %s, want %s", was, image)
+		}
+		tr.write("install/kustomization.yaml", block[1])
+		if is := containers(t, tr.build("install")["Deployment belay"])["belay"]["image"]; is != "registry.example/belay:1" {
+			t.Errorf("the image is %s with\n%s", is, block[1])
+		}
+	}
+}
