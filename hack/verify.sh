@@ -50,6 +50,15 @@ tidy() {
   done
 }
 
+# What Belay is made of, with versions, and none of it in another version in hack/cluster: what is compiled for one serves the
+# other, which is a third of the first build. A replaced module is listed with the version that replaces it.
+shared_versions() {
+  local own cluster format='{{.Path}} {{if .Replace}}{{.Replace.Version}}{{else}}{{.Version}}{{end}}'
+  own=$(go list -deps -f "{{with .Module}}{{if not .Main}}${format}{{end}}{{end}}" . | sort -u) &&
+    cluster=$(go -C hack/cluster list -m -f "${format}" all | sort -u) || return
+  join <(echo "${own}") <(echo "${cluster}") | awk '$2 != $3 { print $1 " is " $2 " here and " $3 " in hack/cluster" }' | none
+}
+
 domain_imports() {
   local imports modules own
   own=$(go list -m)/pkg/apis/
@@ -80,6 +89,7 @@ check "Go code is formatted" "gofmt -w these files" format
 check "go vet has nothing to say, in both modules" "correct what it says" vet
 check "staticcheck has nothing to say, in both modules" "correct what it says, or explain with //lint:ignore" lint
 check "go.mod and go.sum are tidy, in both modules" "go mod tidy, also in hack/cluster" tidy
+check "hack/cluster has the versions of Belay's modules" "go get them in hack/cluster, or here, and go mod tidy" shared_versions
 check "generated files are fresh" "hack/update-codegen.sh, and commit what it changes" hack/verify-codegen.sh
 check "pkg/rollout imports nothing but plain data" "it is a function of plain data: hand it what it needs in Observed" domain_imports
 check "pkg/rollout has no clock" "take the time from Observed.Now, and return Recheck" domain_clock
