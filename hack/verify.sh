@@ -42,7 +42,7 @@ lint() {
     "${staticcheck}" ${packages} && (cd hack/cluster && "${staticcheck}" ./... || { echo "in hack/cluster"; false; })
 }
 
-tidy() { go mod tidy -diff && go -C hack/cluster mod tidy -diff; }
+tidy() { go mod tidy -diff && go -C hack/cluster mod tidy -diff && go -C hack/helm mod tidy -diff; }
 
 domain_imports() {
   local imports modules own
@@ -73,7 +73,7 @@ check "shell scripts parse" "correct what bash says" scripts
 check "Go code is formatted" "gofmt -w these files" format
 check "go vet has nothing to say, in both modules" "correct what it says" vet
 check "staticcheck has nothing to say, in both modules" "correct what it says, or explain with //lint:ignore" lint
-check "go.mod and go.sum are tidy, in both modules" "go mod tidy, also in hack/cluster" tidy
+check "go.mod and go.sum are tidy, in every module" "go mod tidy, also in hack/cluster and hack/helm" tidy
 check "generated files are fresh" "hack/update-codegen.sh, and commit what it changes" hack/verify-codegen.sh
 check "pkg/rollout imports nothing but plain data" "it is a function of plain data: hand it what it needs in Observed" domain_imports
 check "pkg/rollout has no clock" "take the time from Observed.Now, and return Recheck" domain_clock

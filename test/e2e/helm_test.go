@@ -165,10 +165,11 @@ func TestHelmTakesOverWhatWasBornUnderGuard(t *testing.T) {
 // Whoever has not read the page changes the kind of a live chart in one upgrade. Helm creates the GuardedDeployment, then
 // deletes the Deployment, and nothing runs until Belay has seen that.
 //
-// With --wait, Helm sees that the name is taken, and gives up; what it has done stays, and Belay goes on.
+// Helm that waits, as --wait alone says, sees that the name is taken, and gives up. What it has done stays, and Belay goes
+// on, unless a rollback deletes the GuardedDeployment: "keep" prevents that.
 func TestHelmChangesTheKindInOneUpgrade(t *testing.T) {
 	needHelm(t)
-	for _, how := range []string{"--wait=hookOnly", "--wait=watcher"} { // Helm's default, and what --wait alone means
+	for _, how := range []string{"--wait=hookOnly", "--wait=watcher", "--rollback-on-failure --set=keep=true"} {
 		t.Run(how, func(t *testing.T) {
 			n := emptyNamespace(t)
 			n.belay = startBelay(t, n.name)
@@ -176,7 +177,7 @@ func TestHelmChangesTheKindInOneUpgrade(t *testing.T) {
 			h.install()
 			was := h.awaitDeployed("1")
 			gap := h.watchGap(was)
-			out, err := h.try(append(chart("upgrade", "kind=GuardedDeployment"), how)...)
+			out, err := h.try(append(chart("upgrade", "kind=GuardedDeployment"), strings.Fields(how)...)...)
 			t.Logf("helm upgrade %s: %v\n%s", how, err, out)
 			figures.time("Helm changes the kind: no Deployment", gap(), 2500*time.Millisecond)
 			h.awaitGuarded()
