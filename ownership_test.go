@@ -81,7 +81,7 @@ func TestACopyOfTheDeploymentIsToldOfAndLeftAlone(t *testing.T) {
 	})
 }
 
-// What still has Belay's label, an orphan for example, is watched: consent is noticed at once.
+// What still has Belay's label is watched, after its owner reference was taken away for example: consent is noticed at once.
 func TestConsentIsNoticedAtOnceOnWhatHasTheLabel(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.upAndRunning("web")
