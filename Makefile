@@ -39,6 +39,9 @@ alerts: ## check the alerts, and that each fires when it should
 e2e: build ## run the tests on a real API server: the local cluster, started if need be
 	hack/e2e.sh
 
+test-helm: build ## do what docs/gitops.md says with the real Helm, which takes minutes to build
+	hack/helm.sh
+
 test-node: ## run the story on a real node with containers; needs root and linux, and leaves nothing behind
 	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
 
@@ -57,4 +60,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-node bench bench-compare image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-helm test-node bench bench-compare image generate verify

@@ -218,7 +218,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 	observed, err := c.observe(key)
 	if apierrors.IsNotFound(err) {
 		c.forget(key)
-		return 0, nil
+		return c.letGo(ctx, key)
 	}
 	if err != nil {
 		return 0, err

@@ -54,6 +54,35 @@ func (c *Controller) readDeployment(ctx context.Context, key cache.ObjectName) (
 	return live, nil
 }
 
+// readLeftBehind reads, live, the Deployment that a GuardedDeployment which is gone has left behind, and returns it as it is
+// to be from now on; nil if there is none. A GuardedDeployment that is there after all brings the key back by itself.
+func (c *Controller) readLeftBehind(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
+	cached, err := c.deployments.Deployments(key.Namespace).Get(key.Name)
+	if apierrors.IsNotFound(err) || (err == nil && !rollout.LeftBehind(cached)) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	live, err := c.readDeployment(ctx, key)
+	if live == nil || err != nil {
+		return nil, err
+	}
+	released := rollout.Release(live, fieldManager)
+	if released == nil {
+		return nil, nil
+	}
+	_, err = c.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return released, nil
+	case err != nil:
+		return nil, fmt.Errorf("get GuardedDeployment: %w", err)
+	default:
+		return nil, nil
+	}
+}
+
 // readRevisions reads, live, the revisions of guarded, also those that have lost their label.
 func (c *Controller) readRevisions(ctx context.Context, guarded *v1alpha1.GuardedDeployment) ([]*appsv1.ControllerRevision, error) {
 	list, err := c.kube.AppsV1().ControllerRevisions(guarded.Namespace).List(ctx, metav1.ListOptions{})

@@ -23,13 +23,29 @@ func TestADeploymentOfSomebodyElseIsNotTouched(t *testing.T) {
 		w.pass(10 * time.Minute)
 		wantUntouched(w, theirs)
 		wantOnce(w, "Warning NameTaken")
-		if looks := len(w.requested("get", "deployments")); looks > 12 {
-			t.Errorf("looked at it %d times in 10 minutes, want once a minute", looks)
+		if looks := len(w.requested("get", "deployments")); looks < 68 || looks > 72 {
+			t.Errorf("looked at it %d times in 10 minutes, want every 2 s for 2 minutes, then once a minute", looks)
 		}
 
 		w.node.switchOff(false)
 		remove[*appsv1.Deployment](w, "web")
 		w.pass(time.Minute + 40*time.Second)
+		wantStatus(w, "web", "Ready=True RolledOut")
+	})
+}
+
+// As in a Helm upgrade that changes the kind: the GuardedDeployment is created first, and the Deployment deleted after that.
+func TestANameIsTakenUpAsSoonAsItIsFree(t *testing.T) {
+	inWorld(t, func(w *world) {
+		add(w, deploymentOf(webshop("web", "other:1")))
+		add(w, webshop("web", "web:1"))
+		w.pass(time.Minute + 59*time.Second)
+		wantStatus(w, "web", "Ready=False NameTaken")
+		remove[*appsv1.Deployment](w, "web")
+		w.pass(2 * time.Second)
+		wantSame(t, "image that runs", "web:1", w.image("web"))
+		wantStatus(w, "web", "Ready=False Progressing")
+		w.pass(40 * time.Second)
 		wantStatus(w, "web", "Ready=True RolledOut")
 	})
 }
@@ -65,7 +81,7 @@ func TestACopyOfTheDeploymentIsToldOfAndLeftAlone(t *testing.T) {
 	})
 }
 
-// What still has Belay's label, an orphan for example, is watched: consent is noticed at once.
+// What still has Belay's label is watched, after its owner reference was taken away for example: consent is noticed at once.
 func TestConsentIsNoticedAtOnceOnWhatHasTheLabel(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.upAndRunning("web")

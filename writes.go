@@ -185,6 +185,28 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 	return before, after, nil
 }
 
+// letGo takes from a Deployment that its GuardedDeployment has left behind what Belay had put there. It returns when to try
+// again, 0 for when there is news.
+func (c *Controller) letGo(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	released, err := c.readLeftBehind(ctx, key)
+	if released == nil || err != nil {
+		return 0, err
+	}
+	_, err = c.kube.AppsV1().Deployments(key.Namespace).Update(ctx, released, metav1.UpdateOptions{FieldManager: fieldManager})
+	switch {
+	case err == nil:
+		klog.FromContext(ctx).Info("Let go of the Deployment, whose GuardedDeployment is gone")
+		return 0, nil
+	case apierrors.IsNotFound(err):
+		return 0, nil
+	case refusalOf(err, "release", 0) != nil:
+		klog.FromContext(ctx).Info("Refused to let go of the Deployment", "reason", err.Error())
+		return refusedRetry, nil
+	default:
+		return 0, fmt.Errorf("let go of the Deployment: %w", err)
+	}
+}
+
 // stillAsked makes sure, live and once in a sync, that the spec asks for the same as when it was decided.
 func (c *Controller) stillAsked(ctx context.Context, o *rollout.Observed) error {
 	if o.GuardedLive {

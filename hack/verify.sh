@@ -44,7 +44,7 @@ lint() {
 
 tidy() {
   local modfile
-  go mod tidy -diff && go -C hack/cluster mod tidy -diff || return
+  go mod tidy -diff && go -C hack/cluster mod tidy -diff && go -C hack/helm mod tidy -diff || return
   for modfile in hack/cluster/versions/*.mod; do
     go -C hack/cluster mod tidy -diff -modfile="${modfile#hack/cluster/}" || return
   done
@@ -88,7 +88,7 @@ check "shell scripts parse" "correct what bash says" scripts
 check "Go code is formatted" "gofmt -w these files" format
 check "go vet has nothing to say, in both modules" "correct what it says" vet
 check "staticcheck has nothing to say, in both modules" "correct what it says, or explain with //lint:ignore" lint
-check "go.mod and go.sum are tidy, in both modules" "go mod tidy, also in hack/cluster" tidy
+check "go.mod and go.sum are tidy, in every module" "go mod tidy, also in hack/cluster and hack/helm" tidy
 check "hack/cluster has the versions of Belay's modules" "go get them in hack/cluster, or here, and go mod tidy" shared_versions
 check "generated files are fresh" "hack/update-codegen.sh, and commit what it changes" hack/verify-codegen.sh
 check "pkg/rollout imports nothing but plain data" "it is a function of plain data: hand it what it needs in Observed" domain_imports

@@ -32,9 +32,17 @@ func (s *state) adopt(d *Decision) report {
 		message: fmt.Sprintf("taking over Deployment %s, which consents", s.Deployment.Name)}
 }
 
-// nameTaken reports a Deployment of that name that is somebody else's. It is left alone.
+// nameTaken reports a Deployment of that name that is somebody else's. It is left alone, and looked at again: often at first,
+// and whenever something about it has changed, for nothing runs from when the name is freed until it is taken up.
 func (s *state) nameTaken(d *Decision, why string) report {
-	d.recheckIn(unwatchedRecheck)
+	if seen := string(s.Deployment.UID) + " " + why; seen != d.Memory.taken {
+		d.Memory.taken, d.Memory.takenSince = seen, s.Now
+	}
+	if s.Now.Sub(d.Memory.takenSince) < takenSoon {
+		d.recheckIn(takenRecheck)
+	} else {
+		d.recheckIn(unwatchedRecheck)
+	}
 	return report{stalled: true, reason: v1alpha1.ReasonNameTaken, message: why}
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -198,19 +199,51 @@ func TestWithoutConsentNothingIsWritten(t *testing.T) {
 			row.change(s.Deployment)
 			before := s.Deployment.DeepCopy()
 			d, told := s.step()
-			if told != "Stalled NameTaken, Warning NameTaken, again in 1m0s" {
+			if told != "Stalled NameTaken, Warning NameTaken, again in 2s" {
 				t.Errorf("told %q", told)
 			}
 			if message := d.Status.Conditions[0].Message; !strings.Contains(message, row.why) {
 				t.Errorf("the message %q does not say %q", message, row.why)
 			}
-			if _, told := s.step(); told != "again in 1m0s" {
+			if _, told := s.step(); told != "again in 2s" {
 				t.Errorf("then %q, want nothing", told)
 			}
 			if diff := cmp.Diff(before, s.Deployment, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("it is changed (-was +is):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A name that is about to be freed is looked at often, one that stays taken seldom. What has changed about it begins anew.
+func TestATakenNameIsLookedAtOftenAtFirst(t *testing.T) {
+	s := asking("v1").finds("v1")
+	delete(s.Deployment.Annotations, v1alpha1.AdoptAnnotation)
+	looks := func(over time.Duration) (n int) {
+		for end := s.Now.Add(over); s.Now.Before(end); n++ {
+			d, _ := s.step()
+			s.after(d.Recheck)
+		}
+		return n
+	}
+	for _, phase := range []struct {
+		name   string
+		change func()
+		often  int // looks in two minutes
+	}{
+		{"seen first", func() {}, 60},
+		{"as it was", func() {}, 2},
+		{"consenting to another", func() { s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "wob" }, 60},
+		{"scaled by its owner", func() { s.Deployment.Spec.Replicas = new(int32(7)) }, 2},
+		{"being deleted", func() { s.Deployment.DeletionTimestamp = &metav1.Time{Time: s.Now} }, 60},
+		{"another one", func() { s.Deployment.UID = "another" }, 60},
+		{"still there", func() {}, 2},
+		{"a new process", func() { s.restart() }, 60},
+	} {
+		phase.change()
+		if n := looks(2 * time.Minute); n != phase.often {
+			t.Errorf("%s: looked at it %d times in 2 minutes, want %d", phase.name, n, phase.often)
+		}
 	}
 }
 

@@ -126,9 +126,9 @@ func TestDecideTable(t *testing.T) {
 		}), "mark v1 failed: CrashLoop, attempt 2!, again in 3s"},
 
 		{"a name that is taken is left alone", goodV1("v2").with(func(s *scene) { s.Deployment.OwnerReferences[0].UID = "another" }),
-			"Stalled NameTaken, Warning NameTaken, again in 1m0s"},
+			"Stalled NameTaken, Warning NameTaken, again in 2s"},
 		{"an earlier life's Deployment is left alone", goodV1("v2").with(func(s *scene) { s.Guarded.UID = "reborn" }), // its revisions are another's, too
-			"Stalled NameTaken, Warning Invalid, Warning NameTaken, again in 1m0s"},
+			"Stalled NameTaken, Warning Invalid, Warning NameTaken, again in 2s"},
 		{"a Deployment that is being deleted is waited for", goodV1("v2").with(func(s *scene) { s.Deployment.DeletionTimestamp = &metav1.Time{Time: noon} }),
 			"Reconciling Progressing, again in 1m0s"},
 		{"nothing is done for what is being deleted", goodV1("v2").with(func(s *scene) { s.Guarded.DeletionTimestamp = &metav1.Time{Time: noon} }), ""},

@@ -63,6 +63,8 @@ type Memory struct {
 	correctedPath string    // what, last
 	noGood        string    // the target for which a live list showed no good revision
 	reported      []string  // what was told of objects that are not used
+	taken         string    // the Deployment that has the name, and why it is somebody else's
+	takenSince    time.Time // when it was first seen so
 }
 
 // Refusal is a write that the API server refused.

@@ -28,6 +28,8 @@ const (
 	mirrorEvery = 10 * time.Second
 	// unwatchedRecheck is how often to look again at what no watch may show: somebody else's Deployment, for example.
 	unwatchedRecheck = time.Minute
+	// takenRecheck is how often that is in the first takenSoon, in which a name that is to change hands is freed.
+	takenRecheck, takenSoon = 2 * time.Second, 2 * time.Minute
 )
 
 // The types of Events.

@@ -184,9 +184,7 @@ func TestWithoutConsentADeploymentIsLeftAlone(t *testing.T) {
 				return nil
 			})
 			c.mend(web)
-			web.awaitWithin(90*time.Second, "is ready when the cause is gone, which is looked at every minute", func(g *v1alpha1.GuardedDeployment) bool {
-				return reasonOf(g) == v1alpha1.ReasonRolledOut
-			})
+			web.awaitReady()
 			if c.amends != nil && !c.amends(workload, web.workload()) {
 				t.Errorf("the workload was %q and is %q", workload, web.workload())
 			}
@@ -214,14 +212,14 @@ func TestOrphansAreTakenBack(t *testing.T) {
 	earlier, before := web.get(), web.workload()
 	web.delete(metav1.DeletePropagationOrphan)
 	web.awaitGone()
-	orphan := web.awaitDeployment("has no owner", func(d *appsv1.Deployment) bool { return metav1.GetControllerOf(d) == nil })
+	orphan := web.awaitReleased()
 
 	web = web.guard(template(good, "1"))
 	web.awaitReason(v1alpha1.ReasonNameTaken)
 	if d := web.deployment(); d.ResourceVersion != orphan.ResourceVersion {
 		t.Error("the orphan was written, without consent")
 	}
-	web.consent() // It still has Belay's label, so that this is noticed at once.
+	web.consent()
 	g := web.awaitReady()
 	web.checkWorkload(before)
 	for _, r := range web.revisions() {

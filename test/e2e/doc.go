@@ -24,6 +24,7 @@
 //	relay_test.go      connections that can be cut, or fall silent
 //	audit_test.go      Belay's own writes, from the audit log of the embedded cluster
 //	admission_test.go  admission policies for the Deployments of a test
+//	helm_test.go       a chart, and the real Helm
 //	fields_test.go     the fields of an API type, and of a value
 //	figures_test.go    what was measured, printed at the end
 //

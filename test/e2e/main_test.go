@@ -18,6 +18,7 @@ var (
 	podsFlag     = flag.String("pods", "fake", "what the nodes are: fake (kwok) or real")
 	externalFlag = flag.Bool("external", false, "use the belay that runs in the cluster already, and start none")
 	buildFlag    = flag.String("build", "", "a further flag for building belay, -race for example")
+	helmFlag     = flag.String("helm", "", "a helm to do with what docs/gitops.md says; hack/helm.sh builds one")
 	atRestFlag   = flag.Duration("at-rest", 60*time.Second, "how long an object at rest is watched")
 )
 

@@ -149,7 +149,24 @@ func TestForeignDeploymentIsLeftAlone(t *testing.T) {
 	})
 
 	web.deleteDeployment()
-	web.awaitWithin(90*time.Second, "is ready when the name is free, which is looked at every minute", func(g *v1alpha1.GuardedDeployment) bool {
-		return reasonOf(g) == v1alpha1.ReasonRolledOut
-	})
+	web.awaitReady()
+}
+
+// Nothing runs from when the name is freed until it is taken up.
+func TestFreedNameIsTakenUp(t *testing.T) {
+	n := emptyNamespace(t)
+	n.belay = startBelay(t, n.name)
+	for i := range 5 {
+		web := n.deploy(fmt.Sprintf("web-%d", i), template(good, "theirs"), 1)
+		web = web.guard(template(good, "1"), soak(0))
+		web.awaitReason(v1alpha1.ReasonNameTaken)
+		time.Sleep(time.Duration(i) * 700 * time.Millisecond) // at other times between two looks
+		was, freed := web.deleteDeployment(), time.Now()
+		taken := web.awaitDeployment("is Belay's", func(d *appsv1.Deployment) bool { return d.UID != was.UID })
+		figures.time("a freed name is taken up", time.Since(freed), 2500*time.Millisecond)
+		g := web.awaitReady()
+		if !metav1.IsControlledBy(taken, g) || strings.Contains(fmt.Sprint(g.Status.Conditions), v1alpha1.ReasonNameTaken) {
+			t.Errorf("the Deployment is %+v, and the status says %+v", taken.ObjectMeta, g.Status.Conditions)
+		}
+	}
 }
