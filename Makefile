@@ -45,6 +45,9 @@ test-helm: build ## do what docs/gitops.md says with the real Helm, which takes 
 test-node: ## run the story on a real node with containers; needs root and linux, and leaves nothing behind
 	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
 
+long: ## run what takes longer than CI may: older Kubernetes, Helm, the whole sweep of the schema, demos on a busy machine
+	hack/long.sh
+
 bench: ## measure speed and size on a cluster of its own, in under five minutes; BENCH has flags (go run ./test/bench -h)
 	go run ./test/bench $(BENCH)
 
@@ -60,4 +63,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-helm test-node bench bench-compare image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-helm test-node long bench bench-compare image generate verify

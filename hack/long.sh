@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs what takes longer than CI may, three to four hours in all on two cores; arguments choose some of it:
+#   versions  the tests on a real API server, on every older Kubernetes in hack/cluster/versions
+#   helm      what docs/gitops.md says, with the real Helm
+#   sweep     every value on every path of the CRD's schema
+#   demos     make demo, ten times as on a new machine and twenty times on this one, with every core busy
+set -o errexit -o nounset -o pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+versions() {
+  local modfile version
+  for modfile in hack/cluster/versions/*.mod; do
+    version=$(basename "${modfile}" .mod)
+    printf '\n== Kubernetes %s\n' "${version}"
+    KUBERNETES=${version} hack/e2e.sh
+  done
+}
+helm() { hack/helm.sh; }
+sweep() { hack/e2e.sh -run Sweep -sweep; }
+demos() { hack/demos.sh 10 20; }
+
+for part in ${@:-versions helm sweep demos}; do
+  case ${part} in
+  versions | helm | sweep | demos) "${part}" ;;
+  *) echo "long: there is no part ${part}; there are versions, helm, sweep, demos" >&2 && exit 1 ;;
+  esac
+done
