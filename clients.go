@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -8,13 +9,18 @@ import (
 	"runtime"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
+	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
 )
 
 const (
@@ -74,6 +80,43 @@ func clients(config *rest.Config, timeout time.Duration, wrap func(http.RoundTri
 		return nil, nil, fmt.Errorf("use the kubeconfig: %w", err)
 	}
 	return kube, belay, nil
+}
+
+// caches returns the factories of the informers that belay needs: of what it owns, and of what asks for it. How well they
+// see is noted in s.
+func caches(s *sights, kube kubernetes.Interface, belay versioned.Interface, namespace string) (informers.SharedInformerFactory, belayinformers.SharedInformerFactory) {
+	slim := newSlimmer().slim
+	owned := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTransform(slim))
+	guarded := belayinformers.NewSharedInformerFactoryWithOptions(belay, 0, belayinformers.WithTransform(slim))
+	ours := func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly; bounded(list) }
+	guarded.InformerFor(&v1alpha1.GuardedDeployment{}, func(client versioned.Interface, _ time.Duration) cache.SharedIndexInformer {
+		return informer(s, "guardeddeployments", &v1alpha1.GuardedDeployment{}, client, client.BelayV1alpha1().GuardedDeployments(namespace), bounded)
+	})
+	owned.InformerFor(&appsv1.Deployment{}, func(client kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {
+		return informer(s, "deployments", &appsv1.Deployment{}, client, client.AppsV1().Deployments(namespace), ours)
+	})
+	owned.InformerFor(&appsv1.ControllerRevision{}, func(client kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {
+		return informer(s, "controllerrevisions", &appsv1.ControllerRevision{}, client, client.AppsV1().ControllerRevisions(namespace), ours)
+	})
+	return owned, guarded
+}
+
+// undecodable returns how to search what the caches hold for objects that cannot be decoded.
+func undecodable(kube kubernetes.Interface, belay versioned.Interface, namespace string) func(context.Context, string) ([]string, error) {
+	apps := searched{client: kube.AppsV1().RESTClient(), namespace: namespace, selector: guardedOnly}
+	return func(ctx context.Context, resource string) ([]string, error) {
+		in := apps
+		switch in.resource = resource; resource {
+		case "guardeddeployments":
+			in.client, in.selector = belay.BelayV1alpha1().RESTClient(), ""
+			in.object = func() k8sruntime.Object { return &v1alpha1.GuardedDeployment{} }
+		case "deployments":
+			in.object = func() k8sruntime.Object { return &appsv1.Deployment{} }
+		default:
+			in.object = func() k8sruntime.Object { return &appsv1.ControllerRevision{} }
+		}
+		return in.undecodable(ctx)
+	}
 }
 
 // bounded gives a list its timeout. A watch comes with one.

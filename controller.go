@@ -72,6 +72,7 @@ type Controller struct {
 	memories map[cache.ObjectName]rollout.Memory
 	moving   int                            // how many of them are on the move
 	working  map[cache.ObjectName]time.Time // what the workers are at, and since when
+	still    map[cache.ObjectName]*standstill
 }
 
 // NewController returns a controller that hears of every change in the informers. They have to be started after it.
@@ -96,6 +97,7 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		metrics:         metrics,
 		memories:        map[cache.ObjectName]rollout.Memory{},
 		working:         map[cache.ObjectName]time.Time{},
+		still:           map[cache.ObjectName]*standstill{},
 	}
 	err := errors.Join(
 		deployments.TypedInformer().AddTypedIndexers(appsinformers.DeploymentIndexers{byController: controllerOf[*appsv1.Deployment]}),
@@ -189,6 +191,11 @@ func (c *Controller) next(ctx context.Context) bool {
 	defer cancel()
 
 	recheck, err := c.sync(ctx, key)
+	if err != nil {
+		c.standsStill(ctx, key, err)
+	} else {
+		c.movesOn(ctx, key)
+	}
 	var stale *staleError
 	switch {
 	case err == nil:

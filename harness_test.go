@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/client-go/informers"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
@@ -29,7 +28,6 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
-	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
 )
 
 func TestMain(m *testing.M) {
@@ -51,6 +49,7 @@ type world struct {
 	logger klog.Logger
 
 	requests     []request
+	undecodable  []string // what a search for what cannot be decoded finds
 	interceptor  atomic.Pointer[interceptor]
 	intercepting sync.Mutex // one request at a time
 }
@@ -87,8 +86,9 @@ func inEmptyWorld(t *testing.T, test func(w *world)) {
 // belay is one running process of Belay.
 type belay struct {
 	*Controller
-	world *world
-	dead  atomic.Bool // no request of it reaches the API server any more
+	sights *sights
+	world  *world
+	dead   atomic.Bool // no request of it reaches the API server any more
 
 	terminate func() // asks the process to end, as SIGTERM does
 	stop      func() // terminate, and wait until it has ended
@@ -108,10 +108,8 @@ func (w *world) startBelay() *belay {
 	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
-	slim := newSlimmer().slim
-	owned := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTransform(slim),
-		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly }))
-	guarded := belayinformers.NewSharedInformerFactoryWithOptions(guardedClient, 0, belayinformers.WithTransform(slim))
+	p.sights = newSights(func(context.Context, string) ([]string, error) { return w.undecodable, nil })
+	owned, guarded := caches(p.sights, kube, guardedClient, metav1.NamespaceAll)
 	controller, err := NewController(kube, guardedClient, broadcaster.NewRecorder(scheme, fieldManager), counted,
 		guarded.Belay().V1alpha1().GuardedDeployments(),
 		owned.Apps().V1().Deployments(),
@@ -121,6 +119,7 @@ func (w *world) startBelay() *belay {
 	must(broadcaster.StartRecordingToSinkWithContext(background))
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
+	go p.sights.run(background)
 
 	ctx, cancel := context.WithCancel(background)
 	done := make(chan error, 1)

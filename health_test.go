@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 // healthOf is the health of a running Belay, as main.go sets it.
 func healthOf(p *belay) *health {
 	h := &health{}
-	h.set(p.Alive, p.Ready)
+	h.set(p.Alive, func() error { return errors.Join(p.Ready(), p.sights.Ready()) })
 	return h
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
@@ -26,7 +25,6 @@ import (
 	"k8s.io/klog/v2"
 
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
-	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
 )
 
 // stopTimeout bounds the wait for the informers and the broadcaster to end. A reflector that was refused waits for up to 30 s
@@ -158,16 +156,17 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	fence := &fence{}
-	controller, stop, err := start(background, config, o, fence)
+	controller, sights, stop, err := start(background, config, o, fence)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	defer end()
 	watchdog := leaderelection.NewLeaderHealthzAdaptor(renewDeadline)
-	health.set(func() error { return errors.Join(watchdog.Check(nil), controller.Alive()) }, controller.Ready)
+	health.set(func() error { return errors.Join(watchdog.Check(nil), controller.Alive()) },
+		func() error { return errors.Join(controller.Ready(), sights.Ready()) })
 	if o.metricsAddress != "" {
-		if err := serveMetrics(background, o, asking, controller); err != nil {
+		if err := serveMetrics(background, o, asking, controller, sights); err != nil {
 			return err
 		}
 	}
@@ -187,29 +186,26 @@ func run(ctx context.Context, o options) error {
 	return lead(ctx, lease, fence, watchdog, work)
 }
 
-// start starts everything but the workers. What it returns with the controller stops it, when the workers have ended and
-// background is over.
-func start(background context.Context, config *rest.Config, o options, fence *fence) (*Controller, func(), error) {
+// start starts everything but the workers. What it returns with the controller, and how well that sees, stops it, when the
+// workers have ended and background is over.
+func start(background context.Context, config *rest.Config, o options, fence *fence) (*Controller, *sights, func(), error) {
 	wrap := fence.around
 	if !o.leaderElect {
 		wrap = nil
 	}
 	kube, belay, err := clients(config, requestTimeout, wrap)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	kubeWatches, belayWatches, err := clients(config, 0, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	slim := newSlimmer().slim
-	owned := informers.NewSharedInformerFactoryWithOptions(kubeWatches, 0, informers.WithNamespace(o.namespace), informers.WithTransform(slim),
-		informers.WithTweakListOptions(func(list *metav1.ListOptions) { list.LabelSelector = guardedOnly; bounded(list) }))
-	guarded := belayinformers.NewSharedInformerFactoryWithOptions(belayWatches, 0, belayinformers.WithNamespace(o.namespace),
-		belayinformers.WithTransform(slim), belayinformers.WithTweakListOptions(bounded))
+	sights := newSights(undecodable(kubeWatches, belayWatches, o.namespace))
+	owned, guarded := caches(sights, kubeWatches, belayWatches, o.namespace)
 	scheme := k8sruntime.NewScheme()
 	if err := belayscheme.AddToScheme(scheme); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	counted := newControllerMetrics()
 	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
@@ -218,14 +214,15 @@ func start(background context.Context, config *rest.Config, o options, fence *fe
 		owned.Apps().V1().Deployments(),
 		owned.Apps().V1().ControllerRevisions())
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := broadcaster.StartRecordingToSinkWithContext(background); err != nil {
-		return nil, nil, fmt.Errorf("record events: %w", err)
+		return nil, nil, nil, fmt.Errorf("record events: %w", err)
 	}
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
-	return controller, func() {
+	go sights.run(background)
+	return controller, sights, func() {
 		stopped := make(chan struct{})
 		go func() { owned.Shutdown(); guarded.Shutdown(); broadcaster.Shutdown(); close(stopped) }()
 		select {
@@ -236,9 +233,10 @@ func start(background context.Context, config *rest.Config, o options, fence *fe
 }
 
 // serveMetrics serves what is counted until ctx is done.
-func serveMetrics(ctx context.Context, o options, kube kubernetes.Interface, controller *Controller) error {
+func serveMetrics(ctx context.Context, o options, kube kubernetes.Interface, controller *Controller, sights *sights) error {
 	own := metrics.NewKubeRegistry()
 	controller.metrics.register(own, versionString(), controller.guarded)
+	sights.register(own)
 	all := prometheus.Gatherers{legacyregistry.DefaultGatherer, own}
 	handler, timeout := metricsHandler(all, o.profiling), serveTimeout
 	if o.profiling {

@@ -23,6 +23,7 @@ type controllerMetrics struct {
 	rollbacks       *metrics.Counter
 	syncErrors      *metrics.Counter
 	staleSyncs      *metrics.Counter
+	standstills     *metrics.Gauge
 	eventsDropped   *metrics.Counter
 }
 
@@ -36,9 +37,11 @@ func newControllerMetrics() *controllerMetrics {
 		releaseDuration: metrics.NewHistogramVec(&metrics.HistogramOpts{Name: "belay_release_duration_seconds", StabilityLevel: metrics.ALPHA,
 			Help:    "Time from the beginning of a rollout to its verdict, by outcome: of failed ones, the time to detection. Times that nobody watched do not count.",
 			Buckets: []float64{1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600}}, []string{"outcome"}),
-		rollbacks:     counter("belay_rollbacks_total", "Times that a Deployment was put back on its last good revision."),
-		syncErrors:    counter("belay_sync_errors_total", "Syncs that failed and are tried again. Conflicts and stale caches do not count."),
-		staleSyncs:    counter("belay_stale_syncs_total", "Syncs that were put off because a cache was older than the API server."),
+		rollbacks:  counter("belay_rollbacks_total", "Times that a Deployment was put back on its last good revision."),
+		syncErrors: counter("belay_sync_errors_total", "Syncs that failed and are tried again. Conflicts and stale caches do not count."),
+		staleSyncs: counter("belay_stale_syncs_total", "Syncs that were put off because a cache was older than the API server."),
+		standstills: metrics.NewGauge(&metrics.GaugeOpts{Name: "belay_standstill_objects", StabilityLevel: metrics.ALPHA,
+			Help: "Objects of which no sync has come to its end for a minute: it is put off, or fails, again and again."}),
 		eventsDropped: counter("belay_events_dropped_total", "Events that the API server did not take, not after trying again either."),
 	}
 }
@@ -47,7 +50,7 @@ func newControllerMetrics() *controllerMetrics {
 func (m *controllerMetrics) register(registry metrics.KubeRegistry, version string, guarded belaylisters.GuardedDeploymentLister) {
 	build := metrics.NewGaugeVec(&metrics.GaugeOpts{Name: "belay_build_info", StabilityLevel: metrics.ALPHA,
 		Help: "1, with the version of Belay."}, []string{"version"})
-	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks, m.syncErrors, m.staleSyncs, m.eventsDropped, build)
+	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks, m.syncErrors, m.staleSyncs, m.standstills, m.eventsDropped, build)
 	registry.CustomMustRegister(&states{guarded: guarded})
 	build.WithLabelValues(version).Set(1)
 	m.releases.WithLabelValues(outcomeGood, "")

@@ -30,6 +30,7 @@ func inCountedWorld(t *testing.T, test func(w *world, p *counted)) {
 	inEmptyWorld(t, func(w *world) {
 		p := &counted{w.startBelay(), t, metrics.NewKubeRegistry()}
 		p.metrics.register(p.registry, "v1.2.3", p.guarded)
+		p.sights.register(p.registry)
 		synctest.Wait()
 		test(w, p)
 	})

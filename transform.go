@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"hash/maphash"
 	"maps"
 	"reflect"
 	"slices"
@@ -18,16 +18,21 @@ import (
 const (
 	// largeAnnotation is how long, in bytes, the annotations of others may be that are cached.
 	largeAnnotation = 256
-	// sharedMaps is how many maps are kept to be shared.
-	sharedMaps = 4096
+	// sharedMaps is how many maps are kept to be shared, and largestShared how large each may be, in bytes as weight counts
+	// them. Together they take about 10 MiB at most, whatever anybody's objects hold.
+	sharedMaps, largestShared = 4096, 2048
+	// entryWeight is what an entry of a map takes besides the bytes of its strings: two headers, or one and a quantity, with
+	// the spare room that a map has.
+	entryWeight = 144
 )
 
 // slimmer makes objects small before they are cached.
 type slimmer struct {
-	shared *lru.Cache // maps, by what they print as
+	shared *lru.Cache // maps, by their hash
+	seed   maphash.Seed
 }
 
-func newSlimmer() *slimmer { return &slimmer{lru.New(sharedMaps)} }
+func newSlimmer() *slimmer { return &slimmer{lru.New(sharedMaps), maphash.MakeSeed()} }
 
 // slim drops what nothing is decided from: the managed fields and the large annotations of other tools. What a write is made
 // of keeps everything: that is the live object, or, of a revision, the cached one with all its annotations (the API server
@@ -57,10 +62,10 @@ func (s *slimmer) slim(object any) (any, error) {
 		object.Status.Conditions = slices.Clone(object.Status.Conditions)
 		s.slimSpec(&object.Spec.DeploymentSpec)
 	case *appsv1.Deployment:
-		object.Labels = alike(s.shared, object.Labels)
+		object.Labels = alike(s, object.Labels)
 		s.slimSpec(&object.Spec)
 	case *appsv1.ControllerRevision: // of which there are most
-		object.Labels, object.Annotations = alike(s.shared, object.Labels), alike(s.shared, object.Annotations)
+		object.Labels, object.Annotations = alike(s, object.Labels), alike(s, object.Annotations)
 	}
 	return object, nil
 }
@@ -68,30 +73,50 @@ func (s *slimmer) slim(object any) (any, error) {
 // slimSpec takes the spare room from the large slices of a spec, and lets it have its maps in common with others.
 func (s *slimmer) slimSpec(spec *appsv1.DeploymentSpec) {
 	if spec.Selector != nil {
-		spec.Selector.MatchLabels = alike(s.shared, spec.Selector.MatchLabels)
+		spec.Selector.MatchLabels = alike(s, spec.Selector.MatchLabels)
 	}
 	template := &spec.Template
-	template.Labels, template.Annotations = alike(s.shared, template.Labels), alike(s.shared, template.Annotations)
+	template.Labels, template.Annotations = alike(s, template.Labels), alike(s, template.Annotations)
 	pod := &template.Spec
 	pod.InitContainers, pod.Containers, pod.Volumes = slices.Clone(pod.InitContainers), slices.Clone(pod.Containers), slices.Clone(pod.Volumes)
 	for i := range pod.Containers {
 		resources := &pod.Containers[i].Resources
-		resources.Requests, resources.Limits = alike(s.shared, resources.Requests), alike(s.shared, resources.Limits)
+		resources.Requests, resources.Limits = alike(s, resources.Requests), alike(s, resources.Limits)
 	}
 }
 
 // alike returns a map that is equal to m and that other objects have, too, if there is one. A map of one entry takes as much
 // memory as one of eight, and a GuardedDeployment has most of its maps in common with its Deployment.
-func alike[K comparable, V any](shared *lru.Cache, m map[K]V) map[K]V {
-	if len(m) == 0 {
+//
+// A large map is rarely the same as another, and what is kept to be shared outlives the objects: it is left alone.
+func alike[K ~string, V comparable](s *slimmer, m map[K]V) map[K]V {
+	if len(m) == 0 || weight(m) > largestShared {
 		return m
 	}
-	key := fmt.Sprint(m) // Different maps may print the same.
-	if found, ok := shared.Get(key); ok {
+	var key uint64 // the same in whatever order the entries come
+	for k, v := range m {
+		key += maphash.Comparable(s.seed, struct {
+			k K
+			v V
+		}{k, v})
+	}
+	if found, ok := s.shared.Get(key); ok {
 		if other, ok := found.(map[K]V); ok && reflect.DeepEqual(other, m) {
 			return other
 		}
 	}
-	shared.Add(key, m)
+	s.shared.Add(key, m)
 	return m
+}
+
+// weight returns how much memory a map takes, in bytes, or more.
+func weight[K ~string, V any](m map[K]V) int {
+	bytes := 0
+	for k, v := range m {
+		bytes += entryWeight + len(k)
+		if text, ok := any(v).(string); ok {
+			bytes += len(text)
+		}
+	}
+	return bytes
 }

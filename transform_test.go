@@ -1,13 +1,17 @@
 package main
 
 import (
+	"fmt"
+	"maps"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -75,11 +79,82 @@ func TestEqualMapsAreShared(t *testing.T) {
 	if reflect.ValueOf(one).Pointer() != reflect.ValueOf(other).Pointer() {
 		t.Error("a GuardedDeployment and its Deployment have two maps of the same labels")
 	}
-	// These two print the same.
-	d.Spec.Template.Labels = map[string]string{"a": "b c:d"}
-	cached(d)
-	g.Spec.Template.Labels = map[string]string{"a": "b", "c": "d"}
-	if diff := cmp.Diff(g.Spec.Template.Labels, cached(g).Template.Labels); diff != "" {
-		t.Error(diff)
+	// These print the same, or differ in where their values stand.
+	for _, labels := range []map[string]string{{"a": "b c:d"}, {"a": "b", "c": "d"}, {"a": "d", "c": "b"}} {
+		d.Spec.Template.Labels = maps.Clone(labels)
+		if diff := cmp.Diff(labels, cached(d).Template.Labels); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// decoded returns an annotation of so many bytes, none of which it has in common with another.
+func decoded(number, bytes int) map[string]string {
+	return map[string]string{"note": fmt.Sprintf("%0*d", bytes, number)}
+}
+
+// What is kept to be shared is bounded in bytes, and outlives the objects: whatever large they held goes with them.
+func TestSharedMapsAreBoundedInBytes(t *testing.T) {
+	const limit = 12 << 20
+	for name, row := range map[string]struct {
+		objects int
+		holding func(number int) map[string]string
+	}{
+		"large annotations":          {400, func(number int) map[string]string { return decoded(number, 250_000) }},
+		"as large as are shared":     {20_000, func(number int) map[string]string { return decoded(number, largestShared-entryWeight-4) }},
+		"a little larger than those": {20_000, func(number int) map[string]string { return decoded(number, largestShared-entryWeight-3) }},
+		"many labels": {400, func(number int) map[string]string {
+			labels := map[string]string{}
+			for i := range 4000 {
+				labels[fmt.Sprint(number, "-", i)] = "x"
+			}
+			return labels
+		}},
+		"as many labels as are shared": {20_000, func(number int) map[string]string {
+			labels := map[string]string{}
+			for i := range largestShared / (entryWeight + 10) {
+				labels[fmt.Sprintf("%d-%d", number, i)] = "x"
+			}
+			return labels
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSlimmer()
+			before := heapInUse()
+			for number := range row.objects {
+				g := &v1alpha1.GuardedDeployment{}
+				g.Spec.Template.Annotations = row.holding(number)
+				if _, err := s.slim(g); err != nil {
+					t.Fatal(err)
+				}
+			}
+			kept := int64(heapInUse()) - int64(before)
+			t.Logf("%d objects that are gone leave %d kB in %d maps", row.objects, kept>>10, s.shared.Len())
+			if kept > limit {
+				t.Errorf("%d bytes are kept, want at most %d", kept, limit)
+			}
+			runtime.KeepAlive(s)
+		})
+	}
+}
+
+// heapInUse returns how many bytes of the heap are in use.
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
+
+// BenchmarkShare measures the sharing of an ordinary object's maps, all of which are there already.
+func BenchmarkShare(b *testing.B) {
+	s := newSlimmer()
+	labels := map[string]string{"app": "web", "app.kubernetes.io/name": "web", "app.kubernetes.io/part-of": "shop", "team": "checkout"}
+	limits := corev1.ResourceList{"cpu": resource.MustParse("500m"), "memory": resource.MustParse("256Mi")}
+	b.ReportAllocs()
+	for b.Loop() {
+		alike(s, labels)
+		alike(s, limits)
 	}
 }

@@ -293,6 +293,15 @@ func (c *Controller) updateStatus(ctx context.Context, key cache.ObjectName, gua
 	return nil
 }
 
+// reportStandstill writes into the status, as it is live, that syncs do not come to their end. Nothing is decided from it.
+func (c *Controller) reportStandstill(ctx context.Context, key cache.ObjectName, message string) error {
+	live, err := c.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get GuardedDeployment: %w", err)
+	}
+	return c.updateStatus(ctx, key, live, rollout.StandingStill(live, message, time.Now()))
+}
+
 // recordEvents tells of what was done. An Event may be lost: the conditions are the truth.
 //
 // They are related to the Deployment that was written, if one was: corrections of different values would be counted as one

@@ -20,8 +20,7 @@ func (s *state) adopt(d *Decision) report {
 		running = nil // The annotation is from before somebody else changed the template.
 	}
 	if running == nil && valueOr(s.Deployment.Spec.Replicas, 1) > 0 && fullyUp(s.Deployment) {
-		running = s.find(&s.Deployment.Spec.Template)
-		if running == nil {
+		if running, _ = s.find(&s.Deployment.Spec.Template); running == nil {
 			return s.record(d, adoptedRevision(s.Guarded, s.Deployment, s.highest()+1))
 		}
 	}

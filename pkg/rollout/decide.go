@@ -19,6 +19,8 @@ type state struct {
 	lastGood *Revision // the newest good revision other than the target
 	foreign  bool      // the Deployment is not ours
 	besides  *report   // what to report instead, while something besides the template may not be written
+
+	unrecordable error // why the spec's template can never be recorded
 }
 
 // Decide says what to do next; the package comment has the table. It is a function of what was observed.
@@ -30,7 +32,7 @@ func Decide(o Observed) Decision {
 		o.Memory = Memory{UID: o.Guarded.UID}
 	}
 	s := state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
-	s.target = s.find(&o.Guarded.Spec.Template)
+	s.target, s.unrecordable = s.find(&o.Guarded.Spec.Template)
 	s.lastGood = s.newestGood(s.target)
 	s.foreign = o.Deployment != nil && !metav1.IsControlledBy(o.Deployment, o.Guarded)
 
@@ -76,6 +78,9 @@ func (s *state) choose(d *Decision) report {
 		return s.record(d, WithLabel(unlabelled.ControllerRevision))
 	case s.Guarded.Spec.Paused:
 		return s.pause(d)
+	case target == nil && s.unrecordable != nil:
+		return report{stalled: true, reason: v1alpha1.ReasonInvalid, message: fmt.Sprintf(
+			"spec.template has a value that cannot be written down so that it can be read again; change it (%v)", s.unrecordable)}
 	case target == nil:
 		return s.record(d, newRevision(s.Guarded, &s.Guarded.Spec.Template, s.highest()+1))
 	case target.Revision < s.highest():

@@ -175,7 +175,7 @@ func decideStrictly(t *testing.T, s *scene) Decision {
 // forbidden returns what is wrong with a decision, empty if nothing is.
 func forbidden(s *scene, d Decision) string {
 	h := newHistory(s.Guarded, s.Revisions)
-	target := h.find(&s.Guarded.Spec.Template)
+	target, _ := h.find(&s.Guarded.Spec.Template)
 	writes := 0
 	for _, there := range []bool{d.Record != nil, d.Mark != nil, d.Deployment != nil} {
 		if there {

@@ -114,7 +114,8 @@ func (s *scene) forget(name string) {
 func (s *scene) revision(image string) *Revision {
 	h := newHistory(s.Guarded, s.Revisions)
 	wanted := template(image)
-	return h.find(&wanted)
+	found, _ := h.find(&wanted)
+	return found
 }
 
 // runs adds a Deployment that is up with that image, and says all that the GuardedDeployment states by now.

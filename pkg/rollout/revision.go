@@ -122,6 +122,9 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 		r.Attempt = r.Failure.Attempt
 	}
 	r.Failure.Message = Clean(r.Failure.Message, maxMessage) // Anybody may have written it.
+	if !r.Failure.Time.IsZero() {
+		r.Failure.Time = r.Failure.Time.Rfc3339Copy() // The status has no more than that either.
+	}
 	if annotation, ok := object.Annotations[v1alpha1.AttemptAnnotation]; ok {
 		r.Retrying = true
 		var attempt Attempt
@@ -132,15 +135,50 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 	return r
 }
 
-// find returns the revision with this template, nil if there is none. Templates are compared by meaning: their bytes
-// change when a library is upgraded.
-func (h history) find(template *corev1.PodTemplateSpec) *Revision {
+// find returns the revision with this template, nil if there is none, and an error if there cannot be one. Templates are
+// compared by meaning: their bytes change when a library is upgraded. One that is not found as it is, is looked for as it
+// would be read back: half a second of a time, for example, is decoded and never encoded.
+func (h history) find(template *corev1.PodTemplateSpec) (*Revision, error) {
+	if r := h.equal(template); r != nil {
+		return r, nil
+	}
+	recorded, err := readBack(template)
+	if err != nil {
+		return nil, err
+	}
+	return h.equal(recorded), nil
+}
+
+// equal returns the newest revision that records just this.
+func (h history) equal(template *corev1.PodTemplateSpec) *Revision {
 	for _, r := range slices.Backward(h.revisions) {
 		if equality.Semantic.DeepEqual(&r.Template, template) {
 			return r
 		}
 	}
 	return nil
+}
+
+// readBack returns a template as a revision that records it is decoded. It is an error if it could not be.
+func readBack(template *corev1.PodTemplateSpec) (*corev1.PodTemplateSpec, error) {
+	var data revisionData
+	if err := json.Unmarshal(recording(template), &data); err != nil {
+		return nil, err
+	}
+	return &data.Spec.Template, nil
+}
+
+// recording returns what a ControllerRevision stores of a template, with sorted keys, as a patch makes them: data is
+// immutable down to its bytes, and a patch of the metadata, the garbage collector's when it orphans the revision for
+// example, would be refused as a change of it.
+func recording(template *corev1.PodTemplateSpec) []byte {
+	var data revisionData
+	data.Spec.Template = *template
+	raw, err := json.Marshal(data)
+	if err != nil {
+		panic(fmt.Sprintf("encode a template: %v", err))
+	}
+	return canonical(raw)
 }
 
 // named returns the revision of this name, nil if there is none.
@@ -194,22 +232,15 @@ func (h history) surplus(limit int, keep ...*Revision) []*appsv1.ControllerRevis
 
 // newRevision returns the ControllerRevision that records a template of guarded's under the given number.
 func newRevision(guarded *v1alpha1.GuardedDeployment, template *corev1.PodTemplateSpec, number int64) *appsv1.ControllerRevision {
-	var data revisionData
-	data.Spec.Template = *template
-	raw, err := json.Marshal(data)
-	if err != nil {
-		panic(fmt.Sprintf("encode a template: %v", err))
-	}
+	raw := recording(template)
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:            revisionName(guarded.Name, guarded.UID, canonical(raw), 0),
+			Name:            revisionName(guarded.Name, guarded.UID, raw, 0),
 			Namespace:       guarded.Namespace,
 			Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},
 			OwnerReferences: []metav1.OwnerReference{ownerReference(guarded)},
 		},
-		// With sorted keys, as a patch makes them: data is immutable down to its bytes, and a patch of the metadata, the
-		// garbage collector's when it orphans the revision for example, would be refused as a change of it.
-		Data:     runtime.RawExtension{Raw: canonical(raw)},
+		Data:     runtime.RawExtension{Raw: raw},
 		Revision: number,
 	}
 }

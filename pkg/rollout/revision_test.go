@@ -158,12 +158,12 @@ func TestFindByMeaning(t *testing.T) {
 	same.Annotations = map[string]string{}
 	same.Spec.Volumes = []corev1.Volume{}
 	same.Spec.Containers[0].Resources.Limits["cpu"] = resource.MustParse("0.5")
-	if h.find(same) == nil {
-		t.Error("the same template, said otherwise, is not found")
+	if found, err := h.find(same); found == nil {
+		t.Error("the same template, said otherwise, is not found", err)
 	}
 	other := g.Spec.Template.DeepCopy()
 	other.Annotations = map[string]string{"restart": "now"}
-	if h.find(other) != nil {
+	if found, _ := h.find(other); found != nil {
 		t.Error("another template is found")
 	}
 }

@@ -133,6 +133,22 @@ func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus, d *Decision) {
 	s.set(status, v1alpha1.ConditionAvailable, metav1.ConditionStatus(available.Status), available.Reason, available.Message)
 }
 
+// StandingStill returns the status of an object while what is decided for it cannot be done. Whether it is ready stays as
+// reported, if that is about the present spec and nothing was under way.
+func StandingStill(guarded *v1alpha1.GuardedDeployment, message string, now time.Time) *v1alpha1.GuardedDeploymentStatus {
+	s := &state{Observed: Observed{Guarded: guarded, Now: now}}
+	status := guarded.Status.DeepCopy()
+	status.ObservedGeneration = guarded.Generation
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	underWay := meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionReconciling)
+	if ready == nil || ready.ObservedGeneration != guarded.Generation || underWay {
+		s.set(status, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSyncFailing, message)
+	}
+	s.set(status, v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonSyncFailing, message)
+	s.set(status, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonSyncFailing, message)
+	return status
+}
+
 // set sets a condition. One that keeps its value keeps its transition time.
 func (s *state) set(status *v1alpha1.GuardedDeploymentStatus, kind string, value metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&status.Conditions, metav1.Condition{Type: kind, Status: value, Reason: reason,

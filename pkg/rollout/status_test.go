@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -232,5 +233,33 @@ func TestWhatIsMirrored(t *testing.T) {
 	s.Deployment = nil
 	if got := available(s.pause()); got != "False NoDeployment" {
 		t.Error(got)
+	}
+}
+
+func TestStandingStill(t *testing.T) {
+	for name, row := range map[string]struct {
+		scene *scene
+		want  string
+	}{
+		"nothing is reported yet":      {asking("v1"), "Stalled; Ready SyncFailing"},
+		"ready":                        {asking("v1").knows("v1", 1, good).runs("v1").up(), "Ready Stalled; Ready RolledOut"},
+		"ready, before the spec":       {asking("v1").knows("v1", 1, good).runs("v1").up(), "Stalled; Ready SyncFailing"},
+		"rolled back":                  {asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v1").up(), "Stalled; Ready RolledBack"},
+		"rolling out":                  {asking("v1").knows("v1", 1, unjudged).runs("v1").down(), "Stalled; Ready SyncFailing"},
+		"rolling out, before the spec": {asking("v1").knows("v1", 1, unjudged).runs("v1").down(), "Stalled; Ready SyncFailing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name != "nothing is reported yet" {
+				row.scene.step()
+			}
+			if strings.HasSuffix(name, "before the spec") {
+				row.scene.Guarded.Generation++
+			}
+			status := StandingStill(row.scene.Guarded, "why", noon)
+			got := strings.TrimSuffix(conditions(status), " SyncFailing") + "; Ready " + meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady).Reason
+			if got != row.want || status.ObservedGeneration != row.scene.Guarded.Generation {
+				t.Errorf("%s of generation %d, want %s", got, status.ObservedGeneration, row.want)
+			}
+		})
 	}
 }

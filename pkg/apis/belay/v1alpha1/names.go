@@ -57,6 +57,7 @@ const (
 	ReasonNameTaken                      = "NameTaken"
 	ReasonWaitingForDeploymentController = "WaitingForDeploymentController"
 	ReasonContested                      = "Contested"
+	ReasonSyncFailing                    = "SyncFailing"
 )
 
 // The reasons of a failure.

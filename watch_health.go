@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-base/metrics"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// blindAfter is how long a resource may go unseen before that is told. A restart of the API server takes less.
+	blindAfter = 30 * time.Second
+	// lookAtSights is how often it is looked whether there is something to tell. That costs no request.
+	lookAtSights = 5 * time.Second
+	// searchEvery is the least time between two searches for objects that cannot be decoded, and searchTimeout bounds one.
+	searchEvery, searchTimeout = 5 * time.Minute, time.Minute
+)
+
+// sight is how well one resource is seen: whether its cache follows the API server. It has no clock.
+type sight struct {
+	since    time.Time // of the first request that has brought nothing, since one last did; zero if the last one did
+	err      error     // what the last one brought, nil if there was no answer yet
+	told     bool      // that it is blind
+	searched time.Time // when the objects that cannot be decoded were last searched for
+	found    []string  // these
+}
+
+// asked notes a request for all objects, or for what changes.
+func (s *sight) asked(now time.Time) {
+	if s.since.IsZero() {
+		s.since = now
+	}
+}
+
+// answered notes what has become of it. A resource that the API server does not know has no objects that could be missed:
+// a CRD that was deleted makes nobody blind.
+func (s *sight) answered(err error) {
+	s.err = err
+	if err == nil || apierrors.IsNotFound(err) {
+		s.since, s.err = time.Time{}, nil
+	}
+}
+
+// unseen returns for how long nothing has been seen of the resource, 0 if it is seen.
+func (s *sight) unseen(now time.Time) time.Duration {
+	if s.since.IsZero() {
+		return 0
+	}
+	return now.Sub(s.since)
+}
+
+// blind returns what is wrong with the resource, nil if nothing is.
+func (s *sight) blind(resource string, now time.Time) error {
+	unseen, err := s.unseen(now), s.err
+	if unseen < blindAfter {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("the API server has not answered yet")
+	}
+	if len(s.found) > 0 {
+		err = fmt.Errorf("correct or delete what cannot be decoded: %s", strings.Join(s.found, ", "))
+	}
+	return fmt.Errorf("no change of %s has been seen for %s: %w", resource, unseen.Round(time.Second), err)
+}
+
+// undecodable reports whether the API server has answered, and the answer could not be read.
+func (s *sight) undecodable() bool {
+	var status apierrors.APIStatus
+	var network *url.Error
+	return s.err != nil && !errors.As(s.err, &status) && !errors.As(s.err, &network) &&
+		!errors.Is(s.err, context.Canceled) && !errors.Is(s.err, context.DeadlineExceeded)
+}
+
+// sights are all resources that are watched. One object that cannot be decoded is enough to keep an informer from seeing
+// anything, for as long as it is there: its reflector tries again and again, and tells nobody but the log.
+type sights struct {
+	mu     sync.Mutex
+	of     map[string]*sight
+	errors *metrics.CounterVec
+	// search returns the objects of a resource that cannot be decoded, each with the reason.
+	search func(ctx context.Context, resource string) ([]string, error)
+}
+
+func newSights(search func(ctx context.Context, resource string) ([]string, error)) *sights {
+	return &sights{of: map[string]*sight{}, search: search, errors: metrics.NewCounterVec(&metrics.CounterOpts{
+		Name: "belay_watch_errors_total", StabilityLevel: metrics.ALPHA,
+		Help: "Lists and watches of the caches that failed and are tried again, by resource."}, []string{"resource"})}
+}
+
+// listWatcher is a typed client, as far as an informer needs it.
+type listWatcher[L runtime.Object] interface {
+	List(context.Context, metav1.ListOptions) (L, error)
+	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+}
+
+// informer returns an informer whose requests are noted in s. The clientset is the one that client is of.
+//
+// A reflector's watch error handler is no help here: it does not hear of refused connections, of streams that break or bring
+// nothing, or that all is well again.
+func informer[L runtime.Object](s *sights, resource string, object runtime.Object, clientset any, client listWatcher[L],
+	tweak func(*metav1.ListOptions)) cache.SharedIndexInformer {
+	s.of[resource] = &sight{}
+	requests := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			tweak(&options)
+			s.asked(resource)
+			list, err := client.List(ctx, options)
+			if err != nil {
+				s.answered(resource, err)
+			} else if page, notAList := meta.ListAccessor(list); notAList != nil || page.GetContinue() == "" {
+				s.answered(resource, nil)
+			}
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			tweak(&options)
+			s.asked(resource)
+			events, err := client.Watch(ctx, options)
+			if err == nil && options.SendInitialEvents != nil && *options.SendInitialEvents {
+				return watchedTo(events, func() { s.answered(resource, nil) }), nil
+			}
+			s.answered(resource, err)
+			return events, err
+		},
+	}
+	return cache.NewSharedIndexInformerWithOptions(cache.ToListWatcherWithWatchListSemantics(requests, clientset), object,
+		cache.SharedIndexInformerOptions{Indexers: cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}})
+}
+
+func (s *sights) asked(resource string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of[resource].asked(time.Now())
+}
+
+func (s *sights) answered(resource string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[resource].answered(err); err != nil {
+		s.errors.WithLabelValues(resource).Inc()
+	}
+}
+
+// Ready returns an error that says what is not seen, and why.
+func (s *sights) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, resource := range slices.Sorted(maps.Keys(s.of)) {
+		if err := s.of[resource].blind(resource, time.Now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run tells of what is not seen, and of what is seen again, once each, until ctx is done.
+func (s *sights) run(ctx context.Context) {
+	ticker := time.NewTicker(lookAtSights)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, resource := range slices.Sorted(maps.Keys(s.of)) {
+			if s.tell(ctx, resource) {
+				s.find(ctx, resource)
+			}
+		}
+	}
+}
+
+// tell logs what is new of a resource. It reports whether it is time to search for what cannot be decoded.
+func (s *sights) tell(ctx context.Context, resource string) (search bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	logger, at, now := klog.FromContext(ctx), s.of[resource], time.Now()
+	blind := at.blind(resource, now)
+	switch {
+	case blind != nil && !at.told:
+		logger.Error(blind, "Blind, trying again", "resource", resource)
+	case blind == nil && at.told:
+		logger.Info("Not blind any more", "resource", resource)
+		at.found, at.searched = nil, time.Time{}
+	}
+	at.told = blind != nil
+	if search = at.told && at.undecodable() && now.Sub(at.searched) >= searchEvery; search {
+		at.searched = now
+	}
+	return search
+}
+
+// find searches for the objects that cannot be decoded, and logs them.
+func (s *sights) find(ctx context.Context, resource string) {
+	searching, cancel := context.WithTimeout(ctx, searchTimeout)
+	defer cancel()
+	found, err := s.search(searching, resource)
+	for _, object := range found {
+		klog.FromContext(ctx).Error(nil, "An object that cannot be decoded: correct or delete it", "resource", resource, "object", object)
+	}
+	if err != nil || len(found) == 0 {
+		klog.FromContext(ctx).Info("Searched for the object that cannot be decoded", "resource", resource, "found", len(found), "error", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of[resource].found = found
+}
+
+// register registers what alerts need.
+func (s *sights) register(registry metrics.KubeRegistry) {
+	registry.MustRegister(s.errors)
+	registry.CustomMustRegister(&unseen{sights: s})
+	for resource := range s.of {
+		s.errors.WithLabelValues(resource)
+	}
+}
+
+// unseen is the metric that says for how long resources have not been seen.
+type unseen struct {
+	metrics.BaseStableCollector
+	sights *sights
+}
+
+var unseenDesc = metrics.NewDesc("belay_unseen_seconds", "For how long nothing has been seen of a resource; 0 while its cache follows the API server.",
+	[]string{"resource"}, nil, metrics.ALPHA, "")
+
+func (u *unseen) DescribeWithStability(descs chan<- *metrics.Desc) { descs <- unseenDesc }
+
+func (u *unseen) CollectWithStability(found chan<- metrics.Metric) {
+	u.sights.mu.Lock()
+	defer u.sights.mu.Unlock()
+	for resource, at := range u.sights.of {
+		found <- metrics.NewLazyConstMetric(unseenDesc, metrics.GaugeValue, at.unseen(time.Now()).Seconds(), resource)
+	}
+}
+
+// watchTo is a watch that says when all that there is has come.
+type watchTo struct {
+	watch.Interface
+	events chan watch.Event
+	stop   func()
+}
+
+// watchedTo returns events as they come, and calls all at the mark that ends the first of them.
+func watchedTo(events watch.Interface, all func()) watch.Interface {
+	stopped := make(chan struct{})
+	w := &watchTo{events, make(chan watch.Event), sync.OnceFunc(func() { close(stopped) })}
+	go func() {
+		defer close(w.events)
+		for event := range events.ResultChan() {
+			if event.Type == watch.Bookmark {
+				if mark, err := meta.Accessor(event.Object); err == nil && mark.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true" {
+					all()
+				}
+			}
+			select {
+			case w.events <- event:
+			case <-stopped:
+				return
+			}
+		}
+	}()
+	return w
+}
+
+func (w *watchTo) ResultChan() <-chan watch.Event { return w.events }
+
+// Stop ends the watch, and with it the goroutine.
+func (w *watchTo) Stop() {
+	w.stop()
+	w.Interface.Stop()
+}
