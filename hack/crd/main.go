@@ -10,6 +10,8 @@
 //     written, and the Deployment has its own.
 //   - It refuses what the Go types cannot decode. A single such object would fail every list and watch of the informer,
 //     and nobody's objects would be guarded any more.
+//   - It lets the status of an exported Deployment through. The server ignores what is said there, but only after it has
+//     refused fields that the schema does not have.
 //
 // It fails when a field that it edits is not there: a library has changed, and this program must be looked at.
 package main
@@ -58,6 +60,9 @@ func finish(document []byte) ([]byte, error) {
 	}
 	for _, version := range crd.Spec.Versions {
 		root := version.Schema.OpenAPIV3Schema
+		if err := knownFormats(root); err != nil {
+			return nil, fmt.Errorf("version %s: %w", version.Name, err)
+		}
 		walk(root, decodable)
 		walk(root, unwrap)
 		for _, e := range edits {
@@ -93,6 +98,7 @@ var edits = []struct {
 	{"spec.progressDeadlineSeconds", all(minimum(1), describe("How long, in seconds, a release may go without progress "+
 		"before it has failed. Must be greater than minReadySeconds. Defaults to 600."))},
 	{"spec", mayBeNull},
+	{"spec.replicas", droppedIfNull},
 	{"spec.strategy", mayBeNull},
 	{"spec.strategy.type", oneOf("RollingUpdate", "Recreate")},
 
@@ -113,6 +119,9 @@ var edits = []struct {
 	{template + ".metadata.labels.{}", labelValue},
 	{template + ".spec.containers", func(s *schema) { s.MinItems = new(int64(1)) }},
 	{template + ".spec.volumes.[].ephemeral.volumeClaimTemplate.metadata", creationTimestamp},
+
+	{"status", preserveUnknown},
+	{"status.conditions.[]", preserveUnknown},
 
 	{template + ".spec.hostAliases", duplicates},
 	{template + ".spec.imagePullSecrets", duplicates},
@@ -185,22 +194,44 @@ func mayBeNull(s *schema) {
 	}
 }
 
+// droppedIfNull has the server drop a null: for /scale it reads the number of replicas, and fails on a null that is kept. With
+// server-side apply no server drops it: it is refused there.
+func droppedIfNull(s *schema) { s.Nullable = false }
+
+func preserveUnknown(s *schema) { s.XPreserveUnknownFields = new(true) }
+
 // creationTimestamp declares the field: many tools write `creationTimestamp: null` into a template's metadata.
 func creationTimestamp(s *schema) {
-	s.Properties["creationTimestamp"] = schema{Type: "string", Format: "date-time", Pattern: rfc3339, Nullable: true}
+	field := schema{Type: "string", Format: "date-time", Nullable: true}
+	decodable(&field)
+	s.Properties["creationTimestamp"] = field
 }
 
 // duplicates allows equal keys in a list, as a Deployment does.
 func duplicates(s *schema) { s.XListType, s.XListMapKeys = new("atomic"), nil }
 
 const (
-	rfc3339 = `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`
+	// The format alone lets any offset through, and the first and last years become others in UTC.
+	rfc3339 = `^[12]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`
 	// The exponent is short: the Go type takes minutes, and gigabytes, to decode 1e2147483648.
 	quantity = `^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d\d?)?$`
 )
 
+// knownFormats fails for a format about which decodable knows nothing.
+func knownFormats(root *schema) (err error) {
+	walk(root, func(s *schema) {
+		if !slices.Contains([]string{"", "int32", "int64", "date-time"}, s.Format) {
+			err = fmt.Errorf("a field has the format %q: say in decodable what Go reads of what it lets through", s.Format)
+		}
+	})
+	return err
+}
+
 // decodable refuses what the Go type of the field cannot decode, and lets a quantity be any number.
 func decodable(s *schema) {
+	if s.Format != "" && s.Type != "integer" && s.Type != "number" {
+		noList(s) // The server does not look at the type of a list where a format is stated (kube-openapi, typeValidator).
+	}
 	switch {
 	case s.Format == "date-time":
 		s.Pattern = rfc3339
@@ -213,12 +244,15 @@ func decodable(s *schema) {
 			XPreserveUnknownFields: new(true),
 			Pattern:                quantity,
 			MaxLength:              new(int64(64)),
-			MinItems:               new(int64(1)), MaxItems: new(int64(0)),
-			MinProperties: new(int64(1)), MaxProperties: new(int64(0)),
+			MinProperties:          new(int64(1)), MaxProperties: new(int64(0)),
 			Not: &schema{Enum: []apiextensionsv1.JSON{{Raw: []byte("true")}, {Raw: []byte("false")}}},
 		}
+		noList(s)
 	}
 }
+
+// noList refuses every list, an empty one too.
+func noList(s *schema) { s.MinItems, s.MaxItems = new(int64(1)), new(int64(0)) }
 
 // at applies edit to the schema at the path below s: names of properties, [] for the items of a list and {} for the values
 // of a map, with dots between.
