@@ -97,10 +97,7 @@ var edits = []struct {
 		"ControllerRevisions besides the one that the spec asks for, the running one and the last good one. Defaults to 10."))},
 	{"spec.progressDeadlineSeconds", all(minimum(1), describe("How long, in seconds, a release may go without progress "+
 		"before it has failed. Must be greater than minReadySeconds. Defaults to 600."))},
-	{"spec", mayBeNull},
-	{"spec.replicas", droppedIfNull},
-	{"spec.strategy", mayBeNull},
-	{"spec.strategy.type", oneOf("RollingUpdate", "Recreate")},
+	{"spec.strategy.type", func(s *schema) { s.Pattern = "^(RollingUpdate|Recreate)$" }}, // an enum refuses null
 
 	{"spec.selector.matchLabels", func(s *schema) { s.MaxProperties = new(int64(64)) }},
 	{"spec.selector.matchLabels.{}", labelValue},
@@ -112,16 +109,12 @@ var edits = []struct {
 	{template, required("metadata", "spec")},
 	{template + ".metadata", required("labels")},
 	{template, func(s *schema) { walk(s, asWritten) }},
-	{template, func(s *schema) { walk(s, mayBeNull) }},
 	{template, describe("The pods to run, as in a Deployment: see `kubectl explain deployment.spec.template`. Changing " +
 		"anything in it is a new release.")},
 	{template + ".metadata", creationTimestamp},
 	{template + ".metadata.labels.{}", labelValue},
 	{template + ".spec.containers", func(s *schema) { s.MinItems = new(int64(1)) }},
 	{template + ".spec.volumes.[].ephemeral.volumeClaimTemplate.metadata", creationTimestamp},
-
-	{"status", preserveUnknown},
-	{"status.conditions.[]", preserveUnknown},
 
 	{template + ".spec.hostAliases", duplicates},
 	{template + ".spec.imagePullSecrets", duplicates},
@@ -137,6 +130,14 @@ var edits = []struct {
 	{template + ".spec.containers.[].restartPolicyRules.[].exitCodes.values", duplicates},
 	{template + ".spec.initContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
 	{template + ".spec.ephemeralContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
+
+	{template + ".metadata.finalizers", duplicates},
+	{template, func(s *schema) { walk(s, leftOut) }},
+	{"spec", func(s *schema) { walk(s, mayBeNull) }},
+	{"spec.replicas", droppedIfNull},
+
+	{"status", preserveUnknown},
+	{"status.conditions.[]", preserveUnknown},
 }
 
 func all(edits ...func(*schema)) func(*schema) {
@@ -182,9 +183,36 @@ func asWritten(s *schema) {
 	s.Default = nil
 }
 
-// mayBeNull accepts null for each field that may be left out and has no default, and for the values of a map. Templates of
-// manifests are full of nulls, and with server-side apply the server does not drop them.
+// needless are fields that are required by the library's types, by what they are in, and that a Deployment does without.
+var needless = map[string]string{
+	"httpHeaders": "value",
+	"iscsi":       "lun",
+	"preferredDuringSchedulingIgnoredDuringExecution": "preference",
+	"scaleIO": "secretRef",
+	"sleep":   "seconds",
+	"sysctls": "value",
+}
+
+// leftOut lets needless fields below s be left out.
+func leftOut(s *schema) {
+	for name, field := range needless {
+		if property, ok := s.Properties[name]; ok {
+			of := &property
+			if property.Items != nil {
+				of = property.Items.Schema
+			}
+			of.Required = slices.DeleteFunc(of.Required, func(required string) bool { return required == field })
+			s.Properties[name] = property
+		}
+	}
+}
+
+// mayBeNull accepts null for each field that may be left out and has no default, for the values of a map and the items of a
+// list. Templates of manifests are full of nulls, and with server-side apply the server does not drop them.
 func mayBeNull(s *schema) {
+	if s.Items != nil && (s.XListType == nil || *s.XListType == "atomic") { // Nothing else may have nulls.
+		s.Items.Schema.Nullable = true
+	}
 	if values := s.AdditionalProperties; values != nil && values.Schema != nil {
 		values.Schema.Nullable = true
 	}

@@ -207,6 +207,7 @@ func sample(s *apiextensionsv1.JSONSchemaProps) any {
 type sweep struct {
 	*namespace
 	schema *apiextensionsv1.JSONSchemaProps
+	apply  bool // server-side, instead of creating
 
 	mu       sync.Mutex
 	requests int
@@ -280,8 +281,7 @@ func (s *sweep) note(fields []*field) {
 
 // isRefusal says whether the API server has refused the object for what is in it.
 func isRefusal(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || strings.Contains(err.Error(), "unable to decode") ||
-		strings.Contains(err.Error(), "failed to create manager for existing fields")
+	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || strings.HasPrefix(err.Error(), "failed to create typed patch object")
 }
 
 // refused says whether the API server names the field in its refusal, or what was put there.
@@ -316,10 +316,13 @@ func (s *sweep) send(fields []*field, value string) ([]byte, error) {
 	var request *rest.Request
 	var body any = object
 	client := cluster.belay.BelayV1alpha1().RESTClient()
-	if part == "status" {
+	switch {
+	case s.apply:
+		request = client.Patch(types.ApplyPatchType).Name("new").Param("fieldManager", "e2e")
+	case part == "status":
 		request = client.Patch(types.JSONPatchType).Name("stored").SubResource("status")
 		body = []any{map[string]any{"op": "replace", "path": "/status", "value": object["status"]}}
-	} else {
+	default:
 		request = client.Post().SetHeader("Content-Type", "application/json")
 	}
 	data, err := json.Marshal(body)

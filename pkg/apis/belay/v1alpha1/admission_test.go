@@ -269,7 +269,11 @@ func TestAdmission(t *testing.T) {
 		"template without a spec":     {[]edit{drop("spec.template.spec")}, "spec.template.spec: Required value"},
 		"template without container":  {[]edit{set("spec.template.spec.containers", []any{})}, "spec.template.spec.containers in body should have at least 1 items"},
 
-		"strategy unknown":     {[]edit{set("spec.strategy.type", "BlueGreen")}, `supported values: "RollingUpdate", "Recreate"`},
+		"strategy unknown":     {[]edit{set("spec.strategy.type", "BlueGreen")}, "spec.strategy.type in body should match '^(RollingUpdate|Recreate)$'"},
+		"strategy null":        {[]edit{set("spec.strategy.type", nil), set("spec.strategy.rollingUpdate.maxSurge", nil)}, ""},
+		"selector parts null":  {[]edit{set("spec.selector.matchExpressions", nil)}, ""},
+		"selector of nulls":    {[]edit{set("spec.selector", map[string]any{"matchLabels": nil, "matchExpressions": nil})}, "spec.selector: Invalid value: must not be empty"},
+		"an argument null":     {[]edit{set("spec.template.spec.containers.0.args", []any{nil})}, ""},
 		"maxSurge a number":    {[]edit{set("spec.strategy.rollingUpdate.maxSurge", 2)}, ""},
 		"maxSurge too large":   {[]edit{set("spec.strategy.rollingUpdate.maxSurge", 1<<31)}, "maxSurge in body should be less than or equal to 2147483647"},
 		"quantity a number":    {[]edit{set(cpu, 0.25)}, ""},
