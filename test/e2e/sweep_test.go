@@ -26,7 +26,7 @@ import (
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
 )
 
-var sweepFlag = flag.Bool("sweep", false, "try every edge value at every field of the CRD, each in a request of its own")
+var sweepFlag = flag.Bool("sweep", false, "try every edge value at every field of the CRD: some minutes")
 
 // What the API server accepts, Go must be able to decode: one object that it cannot would fail every list and watch, and
 // nobody's objects would be guarded any more. So values at the edge of what some type takes are tried at every field.
@@ -61,7 +61,7 @@ const ordinary = "(ordinary)"
 var valuesOfEachType = []string{ordinary, `null`, `true`, `0`, `1.5`, `""`, `[]`, `[""]`, `[{}]`, `{}`, `{"k":""}`, `{"k":{}}`}
 
 // edgeValues are tried at fields that Go does not decode just by their type: those with a format, a pattern, or more than
-// one type.
+// one type; and at all fields with -sweep.
 var edgeValues = []string{
 	`false`, `[null]`, `["2025-01-01T00:00:00Z"]`, `[0]`, `[[]]`, `{"k":null}`, `{"k":0}`, `{"k":[]}`,
 
@@ -219,11 +219,7 @@ func (s *sweep) tryAll(fields []*field) {
 	var all sync.WaitGroup
 	free := make(chan struct{}, 8)
 	try := func(fields []*field, values []string) {
-		sets := independent(fields)
-		if *sweepFlag {
-			sets = slices.Collect(slices.Chunk(fields, 1))
-		}
-		for _, set := range sets {
+		for _, set := range independent(fields) {
 			for _, value := range values {
 				free <- struct{}{}
 				all.Go(func() {
