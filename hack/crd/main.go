@@ -263,8 +263,10 @@ func decodable(s *schema) {
 	switch {
 	case s.Format == "date-time":
 		s.Pattern = rfc3339
+	case s.Format == "int32": // Kubernetes 1.34 does not look at the format.
+		withinInt32(s)
 	case s.XIntOrString && s.Pattern == "": // intstr.IntOrString
-		s.Minimum, s.Maximum = new(float64(math.MinInt32)), new(float64(math.MaxInt32))
+		withinInt32(s)
 	case s.XIntOrString: // resource.Quantity
 		// A number or a string: no schema may say so in plain words, but this one refuses lists, objects and booleans.
 		*s = schema{
@@ -276,6 +278,16 @@ func decodable(s *schema) {
 			Not: &schema{Enum: []apiextensionsv1.JSON{{Raw: []byte("true")}, {Raw: []byte("false")}}},
 		}
 		noList(s)
+	}
+}
+
+// withinInt32 keeps narrower bounds.
+func withinInt32(s *schema) {
+	if s.Minimum == nil {
+		s.Minimum = new(float64(math.MinInt32))
+	}
+	if s.Maximum == nil {
+		s.Maximum = new(float64(math.MaxInt32))
 	}
 }
 
