@@ -19,6 +19,7 @@ var (
 	externalFlag = flag.Bool("external", false, "use the belay that runs in the cluster already, and start none")
 	buildFlag    = flag.String("build", "", "a further flag for building belay, -race for example")
 	atRestFlag   = flag.Duration("at-rest", 60*time.Second, "how long an object at rest is watched")
+	sweepFlag    = flag.Bool("sweep", false, "try every edge value at every field of the CRD: some minutes")
 )
 
 // cleaningTime is how long before the timeout of "go test" the run ends by itself, to leave nothing behind.
