@@ -10,6 +10,8 @@
 //     written, and the Deployment has its own.
 //   - It refuses what the Go types cannot decode. A single such object would fail every list and watch of the informer,
 //     and nobody's objects would be guarded any more.
+//   - It lets the status of an exported Deployment through. The server ignores what is said there, but only after it has
+//     refused fields that the schema does not have.
 //
 // It fails when a field that it edits is not there: a library has changed, and this program must be looked at.
 package main
@@ -58,6 +60,9 @@ func finish(document []byte) ([]byte, error) {
 	}
 	for _, version := range crd.Spec.Versions {
 		root := version.Schema.OpenAPIV3Schema
+		if err := knownFormats(root); err != nil {
+			return nil, fmt.Errorf("version %s: %w", version.Name, err)
+		}
 		walk(root, decodable)
 		walk(root, unwrap)
 		for _, e := range edits {
@@ -92,9 +97,7 @@ var edits = []struct {
 		"ControllerRevisions besides the one that the spec asks for, the running one and the last good one. Defaults to 10."))},
 	{"spec.progressDeadlineSeconds", all(minimum(1), describe("How long, in seconds, a release may go without progress "+
 		"before it has failed. Must be greater than minReadySeconds. Defaults to 600."))},
-	{"spec", mayBeNull},
-	{"spec.strategy", mayBeNull},
-	{"spec.strategy.type", oneOf("RollingUpdate", "Recreate")},
+	{"spec.strategy.type", func(s *schema) { s.Pattern = "^(RollingUpdate|Recreate)$" }}, // an enum refuses null
 
 	{"spec.selector.matchLabels", func(s *schema) { s.MaxProperties = new(int64(64)) }},
 	{"spec.selector.matchLabels.{}", labelValue},
@@ -106,7 +109,6 @@ var edits = []struct {
 	{template, required("metadata", "spec")},
 	{template + ".metadata", required("labels")},
 	{template, func(s *schema) { walk(s, asWritten) }},
-	{template, func(s *schema) { walk(s, mayBeNull) }},
 	{template, describe("The pods to run, as in a Deployment: see `kubectl explain deployment.spec.template`. Changing " +
 		"anything in it is a new release.")},
 	{template + ".metadata", creationTimestamp},
@@ -128,6 +130,14 @@ var edits = []struct {
 	{template + ".spec.containers.[].restartPolicyRules.[].exitCodes.values", duplicates},
 	{template + ".spec.initContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
 	{template + ".spec.ephemeralContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
+
+	{template + ".metadata.finalizers", duplicates},
+	{template, func(s *schema) { walk(s, leftOut) }},
+	{"spec", func(s *schema) { walk(s, mayBeNull) }},
+	{"spec.replicas", droppedIfNull},
+
+	{"status", preserveUnknown},
+	{"status.conditions.[]", preserveUnknown},
 }
 
 func all(edits ...func(*schema)) func(*schema) {
@@ -173,9 +183,36 @@ func asWritten(s *schema) {
 	s.Default = nil
 }
 
-// mayBeNull accepts null for each field that may be left out and has no default, and for the values of a map. Templates of
-// manifests are full of nulls, and with server-side apply the server does not drop them.
+// needless are fields that are required by the library's types, by what they are in, and that a Deployment does without.
+var needless = map[string]string{
+	"httpHeaders": "value",
+	"iscsi":       "lun",
+	"preferredDuringSchedulingIgnoredDuringExecution": "preference",
+	"scaleIO": "secretRef",
+	"sleep":   "seconds",
+	"sysctls": "value",
+}
+
+// leftOut lets needless fields below s be left out.
+func leftOut(s *schema) {
+	for name, field := range needless {
+		if property, ok := s.Properties[name]; ok {
+			of := &property
+			if property.Items != nil {
+				of = property.Items.Schema
+			}
+			of.Required = slices.DeleteFunc(of.Required, func(required string) bool { return required == field })
+			s.Properties[name] = property
+		}
+	}
+}
+
+// mayBeNull accepts null for each field that may be left out and has no default, for the values of a map and the items of a
+// list. Templates of manifests are full of nulls, and with server-side apply the server does not drop them.
 func mayBeNull(s *schema) {
+	if s.Items != nil && (s.XListType == nil || *s.XListType == "atomic") { // Nothing else may have nulls.
+		s.Items.Schema.Nullable = true
+	}
 	if values := s.AdditionalProperties; values != nil && values.Schema != nil {
 		values.Schema.Nullable = true
 	}
@@ -185,27 +222,51 @@ func mayBeNull(s *schema) {
 	}
 }
 
+// droppedIfNull has the server drop a null: for /scale it reads the number of replicas, and fails on a null that is kept. With
+// server-side apply no server drops it: it is refused there.
+func droppedIfNull(s *schema) { s.Nullable = false }
+
+func preserveUnknown(s *schema) { s.XPreserveUnknownFields = new(true) }
+
 // creationTimestamp declares the field: many tools write `creationTimestamp: null` into a template's metadata.
 func creationTimestamp(s *schema) {
-	s.Properties["creationTimestamp"] = schema{Type: "string", Format: "date-time", Pattern: rfc3339, Nullable: true}
+	field := schema{Type: "string", Format: "date-time", Nullable: true}
+	decodable(&field)
+	s.Properties["creationTimestamp"] = field
 }
 
 // duplicates allows equal keys in a list, as a Deployment does.
 func duplicates(s *schema) { s.XListType, s.XListMapKeys = new("atomic"), nil }
 
 const (
-	rfc3339 = `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`
+	// The format alone lets any offset through, and the first and last years become others in UTC.
+	rfc3339 = `^[12]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`
 	// The exponent is short: the Go type takes minutes, and gigabytes, to decode 1e2147483648.
 	quantity = `^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d\d?)?$`
 )
 
+// knownFormats fails for a format about which decodable knows nothing.
+func knownFormats(root *schema) (err error) {
+	walk(root, func(s *schema) {
+		if !slices.Contains([]string{"", "int32", "int64", "date-time"}, s.Format) {
+			err = fmt.Errorf("a field has the format %q: say in decodable what Go reads of what it lets through", s.Format)
+		}
+	})
+	return err
+}
+
 // decodable refuses what the Go type of the field cannot decode, and lets a quantity be any number.
 func decodable(s *schema) {
+	if s.Format != "" && s.Type != "integer" && s.Type != "number" {
+		noList(s) // The server does not look at the type of a list where a format is stated (kube-openapi, typeValidator).
+	}
 	switch {
 	case s.Format == "date-time":
 		s.Pattern = rfc3339
+	case s.Format == "int32": // Kubernetes 1.34 does not look at the format.
+		withinInt32(s)
 	case s.XIntOrString && s.Pattern == "": // intstr.IntOrString
-		s.Minimum, s.Maximum = new(float64(math.MinInt32)), new(float64(math.MaxInt32))
+		withinInt32(s)
 	case s.XIntOrString: // resource.Quantity
 		// A number or a string: no schema may say so in plain words, but this one refuses lists, objects and booleans.
 		*s = schema{
@@ -213,12 +274,25 @@ func decodable(s *schema) {
 			XPreserveUnknownFields: new(true),
 			Pattern:                quantity,
 			MaxLength:              new(int64(64)),
-			MinItems:               new(int64(1)), MaxItems: new(int64(0)),
-			MinProperties: new(int64(1)), MaxProperties: new(int64(0)),
+			MinProperties:          new(int64(1)), MaxProperties: new(int64(0)),
 			Not: &schema{Enum: []apiextensionsv1.JSON{{Raw: []byte("true")}, {Raw: []byte("false")}}},
 		}
+		noList(s)
 	}
 }
+
+// withinInt32 keeps narrower bounds.
+func withinInt32(s *schema) {
+	if s.Minimum == nil {
+		s.Minimum = new(float64(math.MinInt32))
+	}
+	if s.Maximum == nil {
+		s.Maximum = new(float64(math.MaxInt32))
+	}
+}
+
+// noList refuses every list, an empty one too.
+func noList(s *schema) { s.MinItems, s.MaxItems = new(int64(1)), new(int64(0)) }
 
 // at applies edit to the schema at the path below s: names of properties, [] for the items of a list and {} for the values
 // of a map, with dots between.

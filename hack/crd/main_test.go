@@ -24,6 +24,7 @@ spec:
 	for name, test := range map[string]struct{ document, want string }{
 		"a field is gone":  {crd, `version v1alpha1: spec: no "minReadySeconds" where "minReadySeconds" was to be edited`},
 		"a field is new":   {crd + "              novel: {invalid: true}\n", `unknown field "invalid"`},
+		"a format is new":  {crd + "              since: {type: string, format: duration}\n", `format "duration"`},
 		"one more kind":    {crd + crd, "2 documents"},
 		"nothing was made": {"", "0 documents"},
 	} {

@@ -20,6 +20,7 @@ var (
 	buildFlag    = flag.String("build", "", "a further flag for building belay, -race for example")
 	helmFlag     = flag.String("helm", "", "a helm to do with what docs/gitops.md says; hack/helm.sh builds one")
 	atRestFlag   = flag.Duration("at-rest", 60*time.Second, "how long an object at rest is watched")
+	sweepFlag    = flag.Bool("sweep", false, "try every edge value at every field of the CRD: some minutes")
 )
 
 // cleaningTime is how long before the timeout of "go test" the run ends by itself, to leave nothing behind.

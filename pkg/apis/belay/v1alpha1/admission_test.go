@@ -204,7 +204,11 @@ func TestNothingIsPruned(t *testing.T) {
 }
 
 func TestAdmission(t *testing.T) {
-	const cpu = "spec.template.spec.containers.0.resources.limits.cpu"
+	const (
+		cpu     = "spec.template.spec.containers.0.resources.limits.cpu"
+		created = "spec.template.metadata.creationTimestamp"
+		claimed = "spec.template.spec.volumes.2.ephemeral.volumeClaimTemplate.metadata.creationTimestamp"
+	)
 	expression := func(operator string, values ...any) edit {
 		e := map[string]any{"key": "app", "operator": operator}
 		if len(values) > 0 {
@@ -265,7 +269,11 @@ func TestAdmission(t *testing.T) {
 		"template without a spec":     {[]edit{drop("spec.template.spec")}, "spec.template.spec: Required value"},
 		"template without container":  {[]edit{set("spec.template.spec.containers", []any{})}, "spec.template.spec.containers in body should have at least 1 items"},
 
-		"strategy unknown":     {[]edit{set("spec.strategy.type", "BlueGreen")}, `supported values: "RollingUpdate", "Recreate"`},
+		"strategy unknown":     {[]edit{set("spec.strategy.type", "BlueGreen")}, "spec.strategy.type in body should match '^(RollingUpdate|Recreate)$'"},
+		"strategy null":        {[]edit{set("spec.strategy.type", nil), set("spec.strategy.rollingUpdate.maxSurge", nil)}, ""},
+		"selector parts null":  {[]edit{set("spec.selector.matchExpressions", nil)}, ""},
+		"selector of nulls":    {[]edit{set("spec.selector", map[string]any{"matchLabels": nil, "matchExpressions": nil})}, "spec.selector: Invalid value: must not be empty"},
+		"an argument null":     {[]edit{set("spec.template.spec.containers.0.args", []any{nil})}, ""},
 		"maxSurge a number":    {[]edit{set("spec.strategy.rollingUpdate.maxSurge", 2)}, ""},
 		"maxSurge too large":   {[]edit{set("spec.strategy.rollingUpdate.maxSurge", 1<<31)}, "maxSurge in body should be less than or equal to 2147483647"},
 		"quantity a number":    {[]edit{set(cpu, 0.25)}, ""},
@@ -279,7 +287,19 @@ func TestAdmission(t *testing.T) {
 		"quantity no list":     {[]edit{set(cpu, []any{})}, "cpu in body should have at least 1 items"},
 		"quantity an object":   {[]edit{set(cpu, map[string]any{"a": "1"})}, "cpu: Too many"},
 		"quantity no object":   {[]edit{set(cpu, map[string]any{})}, "cpu in body should have at least 1 properties"},
-		"time without a zone":  {[]edit{set("spec.template.metadata.creationTimestamp", "2026-01-01T00:00:00")}, "creationTimestamp in body should match"},
+
+		"time":                     {[]edit{set(created, "2026-01-01T00:00:00.5+14:00")}, ""},
+		"time without a zone":      {[]edit{set(created, "2026-01-01T00:00:00")}, "creationTimestamp in body should match"},
+		"time of no zone":          {[]edit{set(created, "2026-01-01T00:00:00+99:99")}, "creationTimestamp in body should match"},
+		"time of a 24 hours' zone": {[]edit{set(created, "2026-01-01T00:00:00+24:00")}, "creationTimestamp in body should match"},
+		"time before the years":    {[]edit{set(created, "0000-01-01T00:00:00+23:59")}, "creationTimestamp in body should match"},
+		"time of no day":           {[]edit{set(created, "2026-02-30T00:00:00Z")}, "creationTimestamp in body must be of type date-time"},
+		"time of no hour":          {[]edit{set(created, "2026-01-01T24:00:00Z")}, "creationTimestamp in body must be of type date-time"},
+		"time a leap second":       {[]edit{set(created, "2026-06-30T23:59:60Z")}, "creationTimestamp in body must be of type date-time"},
+		"time a list":              {[]edit{set(created, []any{"2026-01-01T00:00:00Z"})}, "creationTimestamp: Too many"},
+		"time no list":             {[]edit{set(created, []any{})}, "creationTimestamp in body should have at least 1 items"},
+		"time of a claim a list":   {[]edit{set(claimed, []any{})}, "creationTimestamp in body should have at least 1 items"},
+		"time of a claim, no zone": {[]edit{set(claimed, "2026-01-01T00:00:00+25:00")}, "creationTimestamp in body should match"},
 
 		"guard: Hold":                  {[]edit{set("spec.guard.onFailure", "Hold")}, ""},
 		"guard: unknown onFailure":     {[]edit{set("spec.guard.onFailure", "Explode")}, `spec.guard.onFailure: Unsupported value: "Explode": supported values: "Rollback", "Hold"`},
