@@ -56,7 +56,7 @@ func managers(d *appsv1.Deployment) (names []string) {
 }
 
 // released reports whether nothing of Belay's is left on a Deployment.
-func released(d *appsv1.Deployment) bool {
+func letGo(d *appsv1.Deployment) bool {
 	for key := range d.Annotations {
 		if strings.HasPrefix(key, v1alpha1.GroupName+"/") && key != v1alpha1.AdoptAnnotation {
 			return false
@@ -70,7 +70,7 @@ func released(d *appsv1.Deployment) bool {
 func (o *object) awaitReleased() *appsv1.Deployment {
 	o.Helper()
 	return o.awaitDeployment("is let go of", func(d *appsv1.Deployment) bool {
-		return released(d) && d.Status.ObservedGeneration == d.Generation
+		return letGo(d) && d.Status.ObservedGeneration == d.Generation
 	})
 }
 

@@ -123,7 +123,7 @@ func TestOrphansAreReleasedByHandWithoutBelay(t *testing.T) {
 	if out, err := shell.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", command[1], err, out)
 	}
-	if d := web.deployment(); !released(d) {
+	if d := web.deployment(); !letGo(d) {
 		t.Fatalf("something of Belay's is left: %+v", d.ObjectMeta)
 	}
 	web.checkNextOwner("--server-side")

@@ -245,7 +245,7 @@ func (s *sweep) try(fields []*field, value string) {
 				return
 			}
 		}
-		rest := slices.DeleteFunc(slices.Clone(fields), func(f *field) bool { return refused(err, f) })
+		rest := slices.DeleteFunc(slices.Clone(fields), func(f *field) bool { return blames(err, f) })
 		switch {
 		case err != nil && !isRefusal(err):
 			s.Errorf("%s at %d fields, the first %s: %v", value, len(fields), fields[0], err)
@@ -277,8 +277,8 @@ func isRefusal(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || strings.HasPrefix(err.Error(), "failed to create typed patch object")
 }
 
-// refused says whether the API server names the field in its refusal, or what was put there.
-func refused(err error, f *field) bool {
+// blames says whether the API server names the field in its refusal, or what was put there.
+func blames(err error, f *field) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || status.Status().Details == nil {
 		return false
