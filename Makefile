@@ -13,16 +13,16 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/belay
-	go -C hack/cluster run . belay
+	hack/cluster.sh belay
 
 demo: build ## play the whole story on a local cluster: a release, a crash, the rollback, the fix
 	hack/demo.sh
 
 cluster: ## start a local cluster: a real control plane with fake nodes
-	go -C hack/cluster run . up
+	hack/cluster.sh up
 
 cluster-down: ## end it
-	go -C hack/cluster run . down
+	hack/cluster.sh down
 
 run: build ## run the controller against $KUBECONFIG, or else the local cluster
 	bin/belay

@@ -35,7 +35,7 @@ and end it with
     rm -f "${pidfile}"
   fi
   if [[ -n ${ours} ]]; then
-    go -C hack/cluster run . down
+    hack/cluster.sh down
   else
     kubectl delete namespace demo --ignore-not-found --wait=false >/dev/null 2>&1 || true # the next story waits for it
   fi
@@ -105,11 +105,11 @@ await() {
 }
 
 trap end EXIT
-if ! go -C hack/cluster run . status >/dev/null 2>&1; then
+if ! hack/cluster.sh status >/dev/null 2>&1; then
   say "Starting a local cluster: a real Kubernetes control plane, with pods on fake nodes."
   ours=yes
 fi
-go -C hack/cluster run . up
+hack/cluster.sh up
 end_earlier
 
 say "1. Install the CRD and run the controller."

@@ -12,7 +12,7 @@ loops=()
 end() {
   kill "${loops[@]}" 2>/dev/null || true
   if [[ -d ${scratch}/clone ]]; then
-    go -C "${scratch}/clone/hack/cluster" run . down || true
+    "${scratch}/clone/hack/cluster.sh" down || true
   fi
   rm -rf "${scratch}"
 }

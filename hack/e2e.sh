@@ -8,9 +8,9 @@ if [[ -n "${E2E_KUBECONFIG:-}" ]]; then
   export KUBECONFIG="${E2E_KUBECONFIG}"
 else
   export KUBECONFIG="${PWD}/.cluster/kubeconfig"
-  if ! go -C hack/cluster run . status >/dev/null 2>&1; then
-    trap 'go -C hack/cluster run . down' EXIT
+  if ! hack/cluster.sh status >/dev/null 2>&1; then
+    trap 'hack/cluster.sh down' EXIT
   fi
-  go -C hack/cluster run . up
+  hack/cluster.sh up
 fi
 BELAY_E2E=1 go test ./test/e2e -count=1 -timeout 30m -v "$@" 2>&1 | grep -v -E '^=== (RUN|PAUSE|CONT|NAME)'

@@ -23,8 +23,8 @@ const (
 	lockPoll      = 200 * time.Millisecond
 )
 
-// buildFlags are given to every build, of Belay and of the cluster: what one has compiled serves the other, too. What debuggers
-// read would not be linked, so it is not made either: a tenth of the work.
+// buildFlags are given to every build, of Belay, of the cluster, and of this program (hack/cluster.sh): what one has compiled
+// serves the others, too. What debuggers read would not be linked, so it is not made either: a tenth of the work.
 var buildFlags = []string{"-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false"}
 
 // build is one "go build" that says how far it is.
@@ -150,7 +150,11 @@ func (p *progress) String(now time.Time) string {
 	text := fmt.Sprintf("%d of %d packages compiled, %s", len(p.begun), len(p.weights), taken.Round(time.Second))
 	if done > total/20 {
 		left := time.Duration(float64(taken) * float64(total-done) / float64(done))
-		text += fmt.Sprintf(", about %s left", left.Round(10*time.Second))
+		if left > 5*time.Second {
+			text += fmt.Sprintf(", about %s left", left.Round(10*time.Second))
+		} else {
+			text += ", a few seconds left"
+		}
 	}
 	return text
 }

@@ -92,6 +92,14 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// With other flags Go's library would be compiled twice.
+func TestBuildFlagsOfThisProgram(t *testing.T) {
+	script, err := os.ReadFile(filepath.Join("..", "cluster.sh"))
+	if flags := strings.Join(buildFlags, " "); err != nil || !strings.Contains(string(script), "run "+flags+" . ") {
+		t.Errorf("hack/cluster.sh does not run this with %s (%v)", flags, err)
+	}
+}
+
 // What people see of a build that fails is one line, which says what to do.
 func TestFailure(t *testing.T) {
 	b := build{log: filepath.Join(t.TempDir(), "log")}

@@ -2,7 +2,7 @@
 // control plane, built from Go modules, with fake nodes whose pods behave as
 // their image tags say.
 //
-//	go -C hack/cluster run . belay|build|up|down|status
+//	hack/cluster.sh belay|build|up|down|status
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-const usage = "usage: go -C hack/cluster run . [--kubernetes VERSION] [--dir DIR] [--real-node ADDRESS] [--controller-qps NUMBER] belay|build|up|down|status"
+const usage = "usage: hack/cluster.sh [--kubernetes VERSION] [--dir DIR] [--real-node ADDRESS] [--controller-qps NUMBER] belay|build|up|down|status"
 
 func run(ctx context.Context, args []string) error {
 	c, err := newCluster()

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs hack/cluster: hack/cluster.sh belay|build|up|down|status. It is compiled with the flags with which it compiles Belay and
+# the cluster, so that Go's library is compiled once.
+set -o errexit -o nounset -o pipefail
+
+export CGO_ENABLED=0
+exec go -C "$(dirname "${BASH_SOURCE[0]}")/cluster" run -trimpath -buildvcs=false -gcflags=all=-dwarf=false . "$@"
