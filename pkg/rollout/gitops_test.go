@@ -61,6 +61,9 @@ func everyReport() []reported {
 			asking("v1").knows("v1", 1, failed).runs("v1").down().listed(), stalled, "Degraded"},
 		{"a name taken", v1alpha1.ReasonNameTaken, goodV1().with(func(s *scene) { s.Deployment.OwnerReferences = nil }), stalled, "Degraded"},
 		{"refused as invalid", v1alpha1.ReasonInvalid, refusedFor(v1alpha1.ReasonInvalid), stalled, "Degraded"},
+		{"what is decided cannot be done", v1alpha1.ReasonSyncFailing, asking("v1").with(func(s *scene) {
+			s.Guarded.Status = *StandingStill(s.Guarded, "etcd is full", s.Now)
+		}), stalled, "Degraded"},
 		{"refused by a policy", v1alpha1.ReasonDenied, refusedFor(v1alpha1.ReasonDenied), stalled, "Degraded"},
 		{"changed back again and again", v1alpha1.ReasonContested, goodV1().with(func(s *scene) {
 			s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
@@ -98,6 +101,9 @@ func refusedFor(reason string) *scene {
 // object returns the GuardedDeployment with the status that is written.
 func (r reported) object(t *testing.T) *v1alpha1.GuardedDeployment {
 	t.Helper()
+	if r.reason == v1alpha1.ReasonSyncFailing {
+		return r.given.Guarded // The controller writes it, as it could not do what was decided.
+	}
 	d := Decide(r.given.Observed)
 	if d.Status == nil {
 		t.Fatalf("no status is written: %s", r.given.tell(d))

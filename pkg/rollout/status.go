@@ -134,7 +134,7 @@ func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus, d *Decision) {
 }
 
 // StandingStill returns the status of an object while what is decided for it cannot be done. Whether it is ready stays as
-// reported, if that is about the present spec and nothing was under way.
+// reported, if that is about the present spec and nothing was under way; what is ready is not stalled.
 func StandingStill(guarded *v1alpha1.GuardedDeployment, message string, now time.Time) *v1alpha1.GuardedDeploymentStatus {
 	s := &state{Observed: Observed{Guarded: guarded, Now: now}}
 	status := guarded.Status.DeepCopy()
@@ -145,7 +145,8 @@ func StandingStill(guarded *v1alpha1.GuardedDeployment, message string, now time
 		s.set(status, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSyncFailing, message)
 	}
 	s.set(status, v1alpha1.ConditionReconciling, metav1.ConditionFalse, v1alpha1.ReasonSyncFailing, message)
-	s.set(status, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonSyncFailing, message)
+	stalled := !meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionReady)
+	s.set(status, v1alpha1.ConditionStalled, truth(stalled), v1alpha1.ReasonSyncFailing, message)
 	return status
 }
 

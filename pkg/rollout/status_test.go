@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/kstatus"
 )
 
 func TestClean(t *testing.T) {
@@ -242,7 +243,7 @@ func TestStandingStill(t *testing.T) {
 		want  string
 	}{
 		"nothing is reported yet":      {asking("v1"), "Stalled; Ready SyncFailing"},
-		"ready":                        {asking("v1").knows("v1", 1, good).runs("v1").up(), "Ready Stalled; Ready RolledOut"},
+		"ready":                        {asking("v1").knows("v1", 1, good).runs("v1").up(), "Ready; Ready RolledOut"},
 		"ready, before the spec":       {asking("v1").knows("v1", 1, good).runs("v1").up(), "Stalled; Ready SyncFailing"},
 		"rolled back":                  {asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v1").up(), "Stalled; Ready RolledBack"},
 		"rolling out":                  {asking("v1").knows("v1", 1, unjudged).runs("v1").down(), "Stalled; Ready SyncFailing"},
@@ -256,6 +257,11 @@ func TestStandingStill(t *testing.T) {
 				row.scene.Guarded.Generation++
 			}
 			status := StandingStill(row.scene.Guarded, "why", noon)
+			told := row.scene.Guarded.DeepCopy()
+			told.Status = *status
+			if err := kstatus.Check(told); err != nil {
+				t.Error(err)
+			}
 			got := strings.TrimSuffix(conditions(status), " SyncFailing") + "; Ready " + meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady).Reason
 			if got != row.want || status.ObservedGeneration != row.scene.Guarded.Generation {
 				t.Errorf("%s of generation %d, want %s", got, status.ObservedGeneration, row.want)

@@ -83,6 +83,7 @@ func (o *object) checkConditions(g *v1alpha1.GuardedDeployment) {
 		v1alpha1.ReasonDenied:                         v1alpha1.ConditionStalled,
 		v1alpha1.ReasonNameTaken:                      v1alpha1.ConditionStalled,
 		v1alpha1.ReasonContested:                      v1alpha1.ConditionStalled,
+		v1alpha1.ReasonSyncFailing:                    v1alpha1.ConditionStalled,
 	}[reasonOf(g)]
 	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
 		if meta.IsStatusConditionTrue(g.Status.Conditions, kind) != (kind == want) && want != "" {
