@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -37,32 +38,61 @@ type build struct {
 	log      string   // where to leave the whole output of one that fails
 }
 
-// run builds. Its error is one line that says what to do.
+// run builds, and says how far it is. Its error is one line that says what to do.
 func (b *build) run(ctx context.Context) error {
-	start := time.Now()
 	say("building %s", b.what)
-	p := &progress{start: start}
-	// Without EmbedFiles, go list takes packages that embed files for stale.
-	listed, err := b.command(ctx, p, "list", "-deps", "-json=ImportPath,Dir,GoFiles,EmbedFiles,Stale,StaleReason")
-	if err != nil {
-		return err
+	p := &progress{start: time.Now()}
+	// go loads packages on one core: the other one is free to find out how much there is to do.
+	listing, cancel := context.WithCancel(ctx)
+	var listed sync.WaitGroup
+	defer listed.Wait()
+	defer cancel()
+	listed.Go(func() {
+		// Without EmbedFiles, go list takes packages that embed files for stale.
+		out, err := b.command(listing, "list", "-deps", "-json=ImportPath,Dir,GoFiles,EmbedFiles,Stale,StaleReason").Output()
+		if err == nil { // What is wrong, the build will say.
+			p.expect(staleWeights(out))
+		}
+	})
+	cmd := b.command(ctx, "build", "-v", "-o", b.out)
+	// Not straight into a file: that one would be empty when the disk is full.
+	var rest bytes.Buffer
+	lines, teller := io.Pipe()
+	cmd.Stderr = teller
+	done := make(chan error, 1)
+	go func() {
+		err := cmd.Run()
+		teller.Close()
+		done <- err
+	}()
+	var read sync.WaitGroup
+	read.Go(func() {
+		for scanner := bufio.NewScanner(lines); scanner.Scan(); {
+			if !p.saw(scanner.Text()) {
+				fmt.Fprintln(&rest, scanner.Text())
+			}
+		}
+		io.Copy(io.Discard, lines) // of a line that is too long
+	})
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			say("%s", p.String(now))
+		case err := <-done:
+			read.Wait()
+			if err != nil {
+				return b.failure(ctx, err, rest.Bytes())
+			}
+			say("built in %s", time.Since(p.start).Round(time.Second))
+			return nil
+		}
 	}
-	if p.weights, err = staleWeights(listed); err != nil {
-		return err
-	}
-	if len(p.weights) > 0 {
-		say("%d packages to compile", len(p.weights))
-	}
-	p.start = time.Now()
-	if _, err := b.command(ctx, p, "build", "-v", "-o", b.out); err != nil {
-		return err
-	}
-	say("built in %s", time.Since(start).Round(time.Second))
-	return nil
 }
 
-// command runs a go command on the packages and returns its output. Meanwhile it says how far it is.
-func (b *build) command(ctx context.Context, p *progress, args ...string) ([]byte, error) {
+// command is a go command on the packages.
+func (b *build) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", slices.Concat(args[:1], buildFlags, b.args, args[1:], b.packages)...)
 	cmd.Dir = b.dir
 	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
@@ -70,97 +100,78 @@ func (b *build) command(ctx context.Context, p *progress, args ...string) ([]byt
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
-	// Not straight into a file: that one would be empty when the disk is full.
-	var stdout, rest bytes.Buffer
-	told, teller := io.Pipe()
-	cmd.Stdout, cmd.Stderr = &stdout, teller
-
-	done := make(chan error, 1)
-	lines := make(chan string)
-	go func() {
-		done <- cmd.Run()
-		teller.Close()
-	}()
-	go func() {
-		defer close(lines)
-		for scanner := bufio.NewScanner(told); scanner.Scan(); {
-			lines <- scanner.Text()
-		}
-		io.Copy(io.Discard, told) // of a line that is too long
-	}()
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
-	for open := true; open; {
-		var line string
-		select {
-		case <-tick.C:
-			say("%s", p.String(time.Now()))
-		case line, open = <-lines:
-			if open && !p.saw(line) {
-				fmt.Fprintln(&rest, line)
-			}
-		}
-	}
-	if err := <-done; err != nil {
-		return nil, b.failure(ctx, err, rest.Bytes())
-	}
-	return stdout.Bytes(), nil
+	return cmd
 }
 
 // progress is how far a build is.
 type progress struct {
-	start    time.Time
-	fetching int            // modules that were begun to be fetched
-	weights  map[string]int // bytes of source, by package that has to be compiled
-	begun    map[string]bool
+	start time.Time
+
+	mu       sync.Mutex
+	fetching int             // modules that were begun to be fetched
+	weights  map[string]int  // bytes of source, by package that has to be compiled; nil until they are known
+	begun    map[string]bool // packages
 }
+
+// expect takes note of what has to be compiled.
+func (p *progress) expect(weights map[string]int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.weights = weights
+}
+
+// packageLine is what "go build -v" says when it begins with a package.
+var packageLine = regexp.MustCompile(`^[a-zA-Z0-9][^\s:]*$`)
 
 // saw takes note of a line that "go build -v" says of its progress; it reports whether the line is one.
 func (p *progress) saw(line string) bool {
-	if strings.HasPrefix(line, "go: downloading ") {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case strings.HasPrefix(line, "go: downloading "):
 		p.fetching++
-		return true
-	}
-	if _, known := p.weights[line]; !known {
+	case packageLine.MatchString(line):
+		if p.begun == nil {
+			p.begun = map[string]bool{}
+		}
+		p.begun[line] = true
+	default:
 		return false
 	}
-	if p.begun == nil {
-		p.begun = map[string]bool{}
-	}
-	p.begun[line] = true
 	return true
 }
 
 // String says how far the build is, and how long it may still take if the rest is like what was.
 func (p *progress) String(now time.Time) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	taken := now.Sub(p.start)
-	if p.weights == nil {
-		return fmt.Sprintf("fetching modules, %d so far, %s", p.fetching, taken.Round(time.Second))
-	}
-	var done, total int
+	var left, done, total int
 	for pkg, bytes := range p.weights {
 		total += bytes
 		if p.begun[pkg] {
 			done += bytes
+		} else {
+			left++
 		}
 	}
-	if done == total {
+	switch {
+	case len(p.begun) == 0 && p.fetching > 0:
+		return fmt.Sprintf("fetching modules, %d so far, %s", p.fetching, taken.Round(time.Second))
+	case p.weights == nil:
+		return fmt.Sprintf("%d packages compiled, %s", len(p.begun), taken.Round(time.Second))
+	case left == 0:
 		return fmt.Sprintf("all packages compiled, linking, %s", taken.Round(time.Second))
 	}
-	text := fmt.Sprintf("%d of %d packages compiled, %s", len(p.begun), len(p.weights), taken.Round(time.Second))
-	if done > total/20 {
-		left := time.Duration(float64(taken) * float64(total-done) / float64(done))
-		if left > 5*time.Second {
-			text += fmt.Sprintf(", about %s left", left.Round(10*time.Second))
-		} else {
-			text += ", a few seconds left"
-		}
+	text := fmt.Sprintf("%d of %d packages compiled, %s", len(p.begun), len(p.begun)+left, taken.Round(time.Second))
+	if remaining := time.Duration(float64(taken) * float64(total-done) / float64(max(done, 1))); done > total/20 && remaining > 5*time.Second {
+		text += fmt.Sprintf(", about %s left", remaining.Round(10*time.Second))
 	}
 	return text
 }
 
 // staleWeights returns the bytes of source of each package that has to be compiled, from what "go list" says.
-func staleWeights(listed []byte) (map[string]int, error) {
+func staleWeights(listed []byte) map[string]int {
 	weights := map[string]int{}
 	for decoder := json.NewDecoder(bytes.NewReader(listed)); ; {
 		var pkg struct {
@@ -170,10 +181,8 @@ func staleWeights(listed []byte) (map[string]int, error) {
 			StaleReason     string
 		}
 		switch err := decoder.Decode(&pkg); {
-		case errors.Is(err, io.EOF):
-			return weights, nil
-		case err != nil:
-			return nil, fmt.Errorf("read what go list says: %w", err)
+		case err != nil: // the end
+			return weights
 		case !pkg.Stale, pkg.StaleReason == "not installed but available in build cache":
 			continue
 		}

@@ -74,22 +74,25 @@ func TestProgramSets(t *testing.T) {
 func TestProgress(t *testing.T) {
 	start := time.Now()
 	p := &progress{start: start}
-	p.saw("go: downloading k8s.io/api v0.37.2")
-	if got, want := p.String(start.Add(3*time.Second)), "fetching modules, 1 so far, 3s"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+	says := func(after time.Duration, want string) {
+		t.Helper()
+		if got := p.String(start.Add(after)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
-	p.weights = map[string]int{"a": 300, "b": 600, "c": 100}
-	if p.saw("# a") || !p.saw("a") {
+	p.saw("go: downloading k8s.io/api v0.37.2")
+	says(3*time.Second, "fetching modules, 1 so far, 3s")
+	if p.saw("# example.com/a") || p.saw("a.go:3: no") || !p.saw("example.com/a") {
 		t.Error("only the name of a package is progress")
 	}
-	if got, want := p.String(start.Add(30*time.Second)), "1 of 3 packages compiled, 30s, about 1m10s left"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	p.saw("b")
-	p.saw("c")
-	if got, want := p.String(start.Add(time.Minute)), "all packages compiled, linking, 1m0s"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
+	says(10*time.Second, "1 packages compiled, 10s")
+	p.expect(map[string]int{"example.com/a": 300, "example.com/b": 600, "example.com/c": 100})
+	says(30*time.Second, "1 of 3 packages compiled, 30s, about 1m10s left")
+	p.saw("example.com/b")
+	p.saw("runtime") // compiled before the list was made
+	says(40*time.Second, "3 of 4 packages compiled, 40s")
+	p.saw("example.com/c")
+	says(time.Minute, "all packages compiled, linking, 1m0s")
 }
 
 // With other flags Go's library would be compiled twice.
