@@ -131,6 +131,10 @@ var edits = []struct {
 	{template + ".spec.initContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
 	{template + ".spec.ephemeralContainers.[].restartPolicyRules.[].exitCodes.values", duplicates},
 
+	{template + ".spec.containers.[].volumeMounts.[].bindMountOptions", duplicates},
+	{template + ".spec.initContainers.[].volumeMounts.[].bindMountOptions", duplicates},
+	{template + ".spec.ephemeralContainers.[].volumeMounts.[].bindMountOptions", duplicates},
+	{template + ".spec.evictionResponders", duplicates},
 	{template + ".metadata.finalizers", duplicates},
 	{template, func(s *schema) { walk(s, leftOut) }},
 	{"spec", func(s *schema) { walk(s, mayBeNull) }},
@@ -184,24 +188,25 @@ func asWritten(s *schema) {
 }
 
 // needless are fields that are required by the library's types, by what they are in, and that a Deployment does without.
-var needless = map[string]string{
-	"httpHeaders": "value",
-	"iscsi":       "lun",
-	"preferredDuringSchedulingIgnoredDuringExecution": "preference",
-	"scaleIO": "secretRef",
-	"sleep":   "seconds",
-	"sysctls": "value",
+var needless = map[string][]string{
+	"evictionResponders": {"name", "priority"},
+	"httpHeaders":        {"value"},
+	"iscsi":              {"lun"},
+	"preferredDuringSchedulingIgnoredDuringExecution": {"preference"},
+	"scaleIO": {"secretRef"},
+	"sleep":   {"seconds"},
+	"sysctls": {"value"},
 }
 
 // leftOut lets needless fields below s be left out.
 func leftOut(s *schema) {
-	for name, field := range needless {
+	for name, fields := range needless {
 		if property, ok := s.Properties[name]; ok {
 			of := &property
 			if property.Items != nil {
 				of = property.Items.Schema
 			}
-			of.Required = slices.DeleteFunc(of.Required, func(required string) bool { return required == field })
+			of.Required = slices.DeleteFunc(of.Required, func(required string) bool { return slices.Contains(fields, required) })
 			s.Properties[name] = property
 		}
 	}
@@ -239,8 +244,9 @@ func creationTimestamp(s *schema) {
 func duplicates(s *schema) { s.XListType, s.XListMapKeys = new("atomic"), nil }
 
 const (
-	// The format alone lets any offset through, and the first and last years become others in UTC.
-	rfc3339 = `^[12]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`
+	// The format alone lets any offset through. In UTC, the first and the last year with an offset become years that Go does
+	// not read: offsets are for those between.
+	rfc3339 = `^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z|[1-8]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?[+-]([01]\d|2[0-3]):[0-5]\d)$`
 	// The exponent is short: the Go type takes minutes, and gigabytes, to decode 1e2147483648.
 	quantity = `^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d\d?)?$`
 )
