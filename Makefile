@@ -10,7 +10,7 @@ export KUBERNETES
 RACE := $(if $(shell command -v gcc),CGO_ENABLED=1 go test -race,go test)
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/belay
 	hack/cluster.sh belay

@@ -7,17 +7,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export KUBECONFIG="${PWD}/.cluster/kubeconfig"
 export PATH="${PWD}/.cluster/bin:${PATH}"
-readonly manifest=artifacts/examples/guardeddeployment.yaml log=.cluster/belay-demo.log pidfile=.cluster/belay-demo.pid
+readonly manifest=artifacts/examples/guardeddeployment.yaml log=.cluster/belay-demo.log
+readonly pidfile=bin/belay-demo.pid # not in .cluster, which is deleted with a cluster while the controller goes on
 # How long a step may take, in seconds: a few as a rule, but the machine may be busy.
 readonly patience=180
-controller='' ours=''
+controller='' ours='' started='' told=''
 
-# Everything that was started is ended, however the story ends.
+# Everything that was started is ended, however the story ends; nothing else is touched.
 end() {
   local status=$?
   trap - EXIT
   trap '' INT TERM HUP # what was begun to be ended is ended
-  if [[ -n ${KEEP:-} && ${status} == 0 ]]; then
+  if [[ -n ${KEEP:-} && -n ${told} ]]; then
     say "KEEP is set: the controller (process ${controller}) and the cluster go on running.
 Look around with
   export KUBECONFIG=${KUBECONFIG}
@@ -26,18 +27,21 @@ and end it with
   kill ${controller}; make cluster-down"
     exit 0
   fi
-  if ((status != 0)); then
-    echo "The story ended early. The controller's last words:" >&2
-    tail -n 20 "${log}" >&2 2>/dev/null || echo '(none)' >&2
-  fi
   if [[ -n ${controller} ]]; then
+    if [[ -z ${told} ]]; then
+      echo "The story ended early. The controller's last words:" >&2
+      tail -n 20 "${log}" >&2 || true
+    fi
     kill "${controller}" 2>/dev/null && wait "${controller}" || true
     rm -f "${pidfile}"
   fi
-  if [[ -n ${ours} ]]; then
-    hack/cluster.sh down
-  else
+  if [[ -n ${started} && -n ${ours} ]]; then
+    # In a process group of its own: a ^C on the terminal, the second one, is not for it.
+    (set -m; hack/cluster.sh down & wait $!)
+  elif [[ -n ${started} ]]; then
+    kubectl config set-context --current --namespace=default >/dev/null
     kubectl delete namespace demo --ignore-not-found --wait=false >/dev/null 2>&1 || true # the next story waits for it
+    echo "The cluster goes on running, as it did before: make cluster-down ends it."
   fi
   exit "${status}"
 }
@@ -95,6 +99,10 @@ await() {
   local reason deadline=$((SECONDS + patience))
   until reason=$(kubectl get gd web -o 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}' 2>/dev/null) &&
     [[ " $* " == *" ${reason:-none} "* ]]; do
+    if ! kill -0 "${controller}" 2>/dev/null; then
+      echo "the controller has ended" >&2
+      return 1
+    fi
     if ((SECONDS > deadline)); then
       echo "web did not become $1 in ${patience} seconds" >&2
       kubectl describe gd web >&2
@@ -105,11 +113,15 @@ await() {
 }
 
 trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
 if ! hack/cluster.sh status >/dev/null 2>&1; then
   say "Starting a local cluster: a real Kubernetes control plane, with pods on fake nodes."
   ours=yes
 fi
 hack/cluster.sh up
+started=yes
 end_earlier
 
 say "1. Install the CRD and run the controller."
@@ -156,3 +168,4 @@ type_in kubectl get gd,pods
 say "6. What happened, in order."
 type_in kubectl get events --field-selector involvedObject.kind=GuardedDeployment --sort-by=.metadata.creationTimestamp \
   -o 'custom-columns=TIME:.eventTime,TYPE:.type,REASON:.reason,MESSAGE:.message'
+told=yes

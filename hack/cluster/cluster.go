@@ -77,8 +77,12 @@ func (c *cluster) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Before minutes are spent on a build:
+	if strings.ContainsAny(c.dir, " \t") {
+		return fmt.Errorf("kwokctl, which starts the cluster, takes no path with a space in it, as %q: move the checkout, or choose another place with --dir", c.dir)
+	}
 	if err := c.otherVersion(ctx, version); err != nil {
-		return err // before minutes are spent on a build
+		return err
 	}
 	bin, err := c.binaries(ctx)
 	if err != nil {
@@ -163,13 +167,17 @@ func (c *cluster) remove(ctx context.Context) error {
 // unhealthy says what is wrong with the running cluster, nil if nothing is. It
 // is patient: what is only slow, in the middle of a benchmark, must not be wiped.
 func (c *cluster) unhealthy(ctx context.Context) error {
-	for start := time.Now(); ; {
+	start := time.Now()
+	for told := false; ; told = true {
 		if err := c.missing(ctx); err != nil {
 			return err
 		}
 		err := c.unready(ctx)
 		if err == nil || time.Since(start) > patience {
 			return err
+		}
+		if !told {
+			say("%v: looking again, for %s", err, patience)
 		}
 		if err := sleep(ctx, 500*time.Millisecond); err != nil {
 			return err
