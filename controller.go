@@ -191,10 +191,10 @@ func (c *Controller) next(ctx context.Context) bool {
 	defer cancel()
 
 	recheck, err := c.sync(ctx, key)
-	if err != nil {
-		c.standsStill(ctx, key, err)
-	} else {
+	if err == nil || errors.As(err, new(*unprunedError)) {
 		c.movesOn(ctx, key)
+	} else {
+		c.standsStill(ctx, key, err)
 	}
 	var stale *staleError
 	switch {

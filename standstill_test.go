@@ -114,3 +114,21 @@ func TestAStandstillOfAnObjectThatIsReady(t *testing.T) {
 		p.want("belay_standstill_objects 0")
 	})
 }
+
+// What is left to prune is tried again; all else has been done, and nobody who waits for the release may hear otherwise.
+func TestWhatCannotBePrunedIsNoStandstill(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.intercept(func(r request, carryOut func() error) error {
+			if everyWrite["prune a revision"](r) {
+				return apierrors.NewInternalError(errors.New("etcd is full"))
+			}
+			return carryOut()
+		})
+		tellStory(w)
+		wantStatus(w, "web", "Ready=True RolledOut")
+		wantSame(t, "times that a standstill is told", 0, told(w, "Standing still"))
+		if told(w, "etcd is full") == 0 {
+			t.Error("nothing was to be pruned: this tests nothing")
+		}
+	})
+}

@@ -120,10 +120,8 @@ func informer[L runtime.Object](s *sights, resource string, object runtime.Objec
 			tweak(&options)
 			s.asked(resource)
 			list, err := client.List(ctx, options)
-			if err != nil {
+			if err != nil { // Otherwise the watch that follows tells: without it, nothing more is seen.
 				s.answered(resource, err)
-			} else if page, notAList := meta.ListAccessor(list); notAList != nil || page.GetContinue() == "" {
-				s.answered(resource, nil)
 			}
 			return list, err
 		},

@@ -226,3 +226,24 @@ func TestManyUndecodableObjectsEndTheSearch(t *testing.T) {
 		}
 	}
 }
+
+// Where lists go on and the watch does not, as without the right to watch, nothing that happens between two lists is seen.
+func TestAListWithoutAWatchDoesNotSee(t *testing.T) {
+	inCountedWorld(t, func(w *world, p *counted) {
+		h := healthOf(p.belay)
+		w.upAndRunning("web")
+		w.intercept(func(r request, carryOut func() error) error {
+			if r.resource == "guardeddeployments" && r.verb == "watch" {
+				return forbidden("watch")
+			}
+			return carryOut()
+		})
+		w.cut()
+		w.pass(40 * time.Second)
+		for range 60 {
+			w.pass(5 * time.Second)
+			wantAnswer(t, h, "/readyz", "", 503, "no change of guardeddeployments has been seen")
+		}
+		wantSame(t, "times that it is told", 1, strings.Count(w.logged(), "Blind"))
+	})
+}

@@ -82,8 +82,16 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 		return false, err
 	}
 	c.recordEvents(o.Guarded, put, d.Events)
-	return false, unpruned
+	if unpruned != nil {
+		return false, &unprunedError{unpruned}
+	}
+	return false, nil
 }
+
+// unprunedError says that all has been done but the pruning, which is tried again: the object does not stand still.
+type unprunedError struct{ error }
+
+func (e *unprunedError) Unwrap() error { return e.error }
 
 // recordRevision creates or updates the revision that the spec asks for, and returns what the API server answered.
 func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o *rollout.Observed, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
