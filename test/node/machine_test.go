@@ -94,7 +94,21 @@ func (m machine) restore() error {
 			errs = append(errs, removeIfThere(dir))
 		}
 	}
+	for dir, left := range buildahLeaves {
+		if !slices.Contains(m.lines["directory"], dir) {
+			for _, path := range append(left, "") {
+				_ = os.Remove(filepath.Join(dir, path)) // What cannot be removed, check will say.
+			}
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// buildahLeaves are the directories that buildah makes when it is used for the first time on a machine, wherever it is told to
+// keep its images, and what is in them, the inner before the outer.
+var buildahLeaves = map[string][]string{
+	"/etc/cni":            {"net.d/cni.lock", "net.d"},
+	"/var/lib/containers": {"cache/blob-info-cache-v1.boltdb", "cache/blob-info-cache-v1.sqlite", "cache"},
 }
 
 // containerCgroups are the cgroups that containerd makes for Kubernetes, the outer before the inner.
