@@ -204,7 +204,7 @@ func (b *build) failure(ctx context.Context, err error, out []byte) error {
 		return ctx.Err()
 	}
 	if bytes.Contains(out, []byte("no space left on device")) {
-		return errors.New("the disk is full: the build needs about 7 GB for the Go caches (go env GOCACHE GOMODCACHE) and 1 GB for the binaries; make room and run it again")
+		return errors.New("the disk is full: the build needs about 5 GB for the Go caches (go env GOCACHE GOMODCACHE) and 1 GB for the binaries; make room and run it again")
 	}
 	if m := unfetched.FindSubmatch(out); m != nil {
 		return fmt.Errorf("the Go module %s could not be fetched (%s): the first build needs the network; run it again when there is one, and it goes on from here", m[1], m[2])
