@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -10,13 +9,10 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -27,8 +23,7 @@ const (
 	serviceRange     = "10.0.0.0/24"
 	apiServerService = "10.0.0.1" // always the first of the range; pods reach the API server there
 
-	readyTime = 60 * time.Second
-	patience  = 15 * time.Second
+	patience = 15 * time.Second
 )
 
 // cluster is the embedded cluster of one checkout.
@@ -262,236 +257,4 @@ func (c *cluster) otherVersion(ctx context.Context, version string) error {
 			running.GitVersion, version, strings.TrimPrefix(running.GitVersion, "v"))
 	}
 	return nil
-}
-
-// start starts a cluster where none is.
-func (c *cluster) start(ctx context.Context, bin string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("not ready after %s", readyTime))
-	defer cancel()
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.Symlink(bin, c.bin()); err != nil {
-		return err
-	}
-	p, err := choosePorts(c.dir)
-	if err != nil {
-		return err
-	}
-	if err := p.write(c.portsFile()); err != nil {
-		return err
-	}
-	config, err := c.writeConfig(p)
-	if err != nil {
-		return err
-	}
-	stages, err := c.stages(ctx)
-	if err != nil {
-		return err
-	}
-	say("starting it on ports %d to %d of %s", p.Etcd, p.Etcd+portCount-1, loopback)
-	args := []string{"create", "cluster", "--name", name, "--kubeconfig", c.kubeconfig(), "--config", config}
-	for _, stage := range stages {
-		args = append(args, "--config", stage)
-	}
-	if _, err := c.tool(ctx, nil, "kwokctl", args...); err != nil {
-		return err
-	}
-	for {
-		// Nobody starts a component again: waiting would not help.
-		if err := c.missing(ctx); err != nil {
-			return err
-		}
-		err := c.ready(ctx)
-		if err == nil {
-			return nil
-		}
-		if sleep(ctx, 200*time.Millisecond) != nil {
-			return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
-		}
-	}
-}
-
-// ready makes the nodes and tells whether all that a test relies on is there:
-// healthy components, nodes, the service account that pods need.
-func (c *cluster) ready(ctx context.Context) error {
-	if err := c.unready(ctx); err != nil {
-		return err
-	}
-	if c.realNode == "" {
-		if _, err := c.kubectl(ctx, nodeList(nodes), "apply", "-f", "-"); err != nil {
-			return err
-		}
-		if _, err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "node", "--all", "--timeout=20s"); err != nil {
-			return err
-		}
-	}
-	_, err := c.kubectl(ctx, nil, "wait", "--for=create", "serviceaccount/default", "--namespace=default", "--timeout=20s")
-	return err
-}
-
-// stages lists the files that say how fake nodes and their pods live: ours, and
-// those of kwok's own that ours do not replace.
-func (c *cluster) stages(ctx context.Context) ([]string, error) {
-	if c.realNode != "" {
-		return nil, nil
-	}
-	// Unlike go list, this fetches the module again where the cache was cleaned.
-	out, err := c.goTool(ctx, "mod", "download", "-json", "sigs.k8s.io/kwok")
-	if err != nil {
-		return nil, err
-	}
-	var kwok struct{ Dir string }
-	if err := json.Unmarshal([]byte(out), &kwok); err != nil {
-		return nil, err
-	}
-	theirs := filepath.Join(kwok.Dir, "kustomize", "stage")
-	ours, err := filepath.Glob(filepath.Join(c.module, "stages", "*.yaml"))
-	return append(ours,
-		filepath.Join(theirs, "node", "fast", "node-initialize.yaml"),
-		filepath.Join(theirs, "node", "heartbeat-with-lease", "node-heartbeat-with-lease.yaml"),
-		filepath.Join(theirs, "pod", "fast", "pod-complete.yaml"),
-		filepath.Join(theirs, "pod", "fast", "pod-delete.yaml")), err
-}
-
-func (c *cluster) kubectl(ctx context.Context, stdin []byte, args ...string) (string, error) {
-	return c.tool(ctx, stdin, "kubectl", append([]string{"--kubeconfig", c.kubeconfig()}, args...)...)
-}
-
-// tool runs one of the binaries; its error is the last line that it wrote.
-func (c *cluster) tool(ctx context.Context, stdin []byte, tool string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin(), tool), args...)
-	// kwokctl looks for kubectl in PATH, and its settings must be ours alone.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KWOK_") })
-	cmd.Env = append(cmd.Env,
-		"PATH="+c.bin()+string(filepath.ListSeparator)+os.Getenv("PATH"),
-		"KWOK_WORKDIR="+filepath.Join(c.dir, "kwok"),
-		"KUBECACHEDIR="+filepath.Join(c.dir, "cache"))
-	// A ^C on the terminal is for up, which then stops its child.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Stdin = bytes.NewReader(stdin)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", tool, err, lastLines(stderr.String(), 1))
-	}
-	return stdout.String(), nil
-}
-
-// object is a piece of JSON.
-type object map[string]any
-
-// writeConfig writes the configuration that kwokctl makes the cluster from.
-func (c *cluster) writeConfig(p ports) (path string, err error) {
-	binary := func(tool string) string { return filepath.Join(c.bin(), tool) }
-	// The two exit when they lose their lease, and nobody starts them again.
-	controller := object{"leader-elect": "false", "kube-api-qps": strconv.Itoa(c.controllerQPS), "kube-api-burst": strconv.Itoa(3 * c.controllerQPS / 2)}
-	apiServer := object{
-		"audit-policy-file":   filepath.Join(c.module, "audit-policy.yaml"),
-		"audit-log-path":      c.auditLog(),
-		"audit-log-mode":      "blocking", // a request is answered when its line is written: counts are exact
-		"audit-log-maxsize":   "2000",     // MB: tests see one file
-		"audit-log-maxbackup": "1",
-		// As OpenShift has it: who makes an owner wait for what it owns needs a right to that.
-		"enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
-	}
-	var disabled []string
-	if c.realNode != "" {
-		disabled = []string{"kwok-controller"}
-		// Pods reach it through a Service, and that has no loopback addresses behind it.
-		apiServer["advertise-address"] = c.realNode
-		apiServer["bind-address"] = "0.0.0.0"
-		apiServer["service-cluster-ip-range"] = serviceRange
-		// It asks kubelets for logs and streams as the administrator, and no name leads to them.
-		apiServer["kubelet-preferred-address-types"] = "InternalIP"
-		apiServer["kubelet-client-certificate"] = filepath.Join(c.workdir(), "pki", "admin.crt")
-		apiServer["kubelet-client-key"] = filepath.Join(c.workdir(), "pki", "admin.key")
-	}
-	config := object{
-		"apiVersion": "config.kwok.x-k8s.io/v1alpha1",
-		"kind":       "KwokctlConfiguration",
-		"options": object{
-			"runtime":     "binary",
-			"bindAddress": loopback,
-			"disable":     disabled,
-
-			"kubeApiserverCertSANs": []string{apiServerService},
-
-			"etcdPort":                  p.Etcd,
-			"etcdPeerPort":              p.EtcdPeer,
-			"kubeApiserverPort":         p.APIServer,
-			"kubeControllerManagerPort": p.ControllerManager,
-			"kubeSchedulerPort":         p.Scheduler,
-			"kwokControllerPort":        p.Kwok,
-
-			// What is not given as a file is downloaded.
-			"etcdBinary":                  binary("etcd"),
-			"kubeApiserverBinary":         binary("kube-apiserver"),
-			"kubeControllerManagerBinary": binary("kube-controller-manager"),
-			"kubeSchedulerBinary":         binary("kube-scheduler"),
-			"kwokControllerBinary":        binary("kwok"),
-			"kubectlBinary":               binary("kubectl"),
-		},
-		"componentsPatches": []object{
-			{"name": "etcd", "extraArgs": flags(object{
-				// Survives a kill; a power cut may cost it, and it is made new.
-				"unsafe-no-fsync": "true",
-			})},
-			{"name": "kube-apiserver", "extraArgs": flags(apiServer)},
-			{"name": "kube-controller-manager", "extraArgs": flags(controller, object{
-				"use-service-account-credentials": "true", // each controller as itself, with its own rights, as kubeadm has it
-			})},
-			{"name": "kube-scheduler", "extraArgs": flags(controller)},
-		},
-	}
-	data, err := json.MarshalIndent(config, "", "  ")
-	if err != nil {
-		return "", err
-	}
-	path = filepath.Join(c.dir, "kwokctl.json")
-	return path, os.WriteFile(path, data, 0o644)
-}
-
-// flags lists command line flags as kwokctl wants them.
-func flags(sets ...object) []object {
-	var list []object
-	for _, set := range sets {
-		for key, value := range set {
-			list = append(list, object{"key": key, "value": value})
-		}
-	}
-	return list
-}
-
-// nodeList makes n fake nodes, too large to ever be full.
-func nodeList(n int) []byte {
-	var items []object
-	for i := range n {
-		node := fmt.Sprintf("node-%d", i)
-		room := object{"cpu": "1000", "memory": "4Ti", "pods": "10000", "ephemeral-storage": "10Ti"}
-		items = append(items, object{
-			"apiVersion": "v1",
-			"kind":       "Node",
-			"metadata": object{
-				"name":        node,
-				"annotations": object{"kwok.x-k8s.io/node": "fake"},
-				"labels": object{
-					"kubernetes.io/hostname": node,
-					"kubernetes.io/os":       "linux",
-					"kubernetes.io/arch":     runtime.GOARCH,
-				},
-			},
-			"spec": object{"podCIDR": fmt.Sprintf("10.%d.0.0/16", 64+i), "podCIDRs": []string{fmt.Sprintf("10.%d.0.0/16", 64+i)}},
-			"status": object{
-				"addresses":   []object{{"type": "InternalIP", "address": fmt.Sprintf("192.0.2.%d", 10+i)}, {"type": "Hostname", "address": node}},
-				"capacity":    room,
-				"allocatable": room,
-			},
-		})
-	}
-	data, err := json.Marshal(object{"apiVersion": "v1", "kind": "List", "items": items})
-	if err != nil {
-		panic(err) // strings and numbers
-	}
-	return data
 }

@@ -107,7 +107,7 @@ func (b *bench) anew(ctx context.Context) error {
 
 // cluster runs the program that starts and stops clusters, for the one of this benchmark.
 func (b *bench) cluster(ctx context.Context, args ...string) error {
-	return command(ctx, "go", append([]string{"-C", "hack/cluster", "run", ".", "--dir", b.file(b.place)}, args...)...)
+	return command(ctx, "hack/cluster.sh", append([]string{"--dir", b.file(b.place)}, args...)...)
 }
 
 // close ends everything and leaves nothing behind.
