@@ -187,8 +187,7 @@ func (c *Controller) next(ctx context.Context) bool {
 	c.begin(key)
 	defer c.end(key)
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
-	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, logger), syncTimeout)
-	defer cancel()
+	ctx = klog.NewContext(ctx, logger)
 
 	recheck, err := c.sync(ctx, key)
 	if err == nil || errors.As(err, new(*unprunedError)) {
@@ -219,6 +218,8 @@ func (c *Controller) next(ctx context.Context) bool {
 // sync brings one GuardedDeployment as far as it goes without waiting. It returns when to look again although nothing
 // happened, 0 for never; an error says that trying again may help.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
 	if err := c.fresh.check(key); err != nil {
 		return 0, err
 	}
