@@ -109,11 +109,11 @@ func undecodable(kube kubernetes.Interface, belay versioned.Interface, namespace
 		switch in.resource = resource; resource {
 		case "guardeddeployments":
 			in.client, in.selector = belay.BelayV1alpha1().RESTClient(), ""
-			in.object = func() k8sruntime.Object { return &v1alpha1.GuardedDeployment{} }
+			in.list = func() k8sruntime.Object { return &v1alpha1.GuardedDeploymentList{} }
 		case "deployments":
-			in.object = func() k8sruntime.Object { return &appsv1.Deployment{} }
+			in.list = func() k8sruntime.Object { return &appsv1.DeploymentList{} }
 		default:
-			in.object = func() k8sruntime.Object { return &appsv1.ControllerRevision{} }
+			in.list = func() k8sruntime.Object { return &appsv1.ControllerRevisionList{} }
 		}
 		return in.undecodable(ctx)
 	}

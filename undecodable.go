@@ -5,8 +5,10 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/rest"
 )
 
@@ -16,6 +18,8 @@ const (
 	searchPage = 20
 	// mostUndecodable is how many of them are told.
 	mostUndecodable = 10
+	// namesOnly asks for nothing but metadata, and not as JSON: the name of an object can be read whatever is in the object.
+	namesOnly = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
 // searched is where to search for objects that cannot be decoded.
@@ -24,45 +28,63 @@ type searched struct {
 	resource  string
 	namespace string
 	selector  string
-	object    func() runtime.Object // a new one, to decode to
+	list      func() runtime.Object // a new one, to decode to
 }
 
 // undecodable returns the objects that cannot be decoded, each with the reason: the first of them, if there are many. It
-// reads all as JSON, page by page, and decodes one by one: never more than a page is in memory.
+// reads all, a page at a time, with the client that the caches use, and those of a page that cannot be decoded one by one.
 func (s searched) undecodable(ctx context.Context) (found []string, err error) {
-	options := metav1.ListOptions{LabelSelector: s.selector, Limit: searchPage}
+	page := metav1.ListOptions{LabelSelector: s.selector, Limit: searchPage}
 	for {
-		var page struct {
-			metav1.ListMeta `json:"metadata"`
-			Items           []runtime.RawExtension `json:"items"`
-		}
-		data, err := s.client.Get().NamespaceIfScoped(s.namespace, s.namespace != "").Resource(s.resource).
-			VersionedParams(&options, metav1.ParameterCodec).SetHeader("Accept", runtime.ContentTypeJSON).Timeout(requestTimeout).DoRaw(ctx)
-		if err == nil {
-			err = json.Unmarshal(data, &page)
-		}
+		names, err := s.names(ctx, page)
 		if err != nil {
+			return found, fmt.Errorf("list the names of %s: %w", s.resource, err)
+		}
+		err = s.read(ctx, s.namespace, page)
+		if err != nil && !unreadable(err) {
 			return found, fmt.Errorf("list %s: %w", s.resource, err)
 		}
-		for _, item := range page.Items {
-			err := json.Unmarshal(item.Raw, s.object())
+		for _, object := range names.Items {
 			if err == nil {
-				continue
+				break // All of them can be decoded.
 			}
-			var named struct {
-				Metadata struct {
-					Namespace string `json:"namespace"`
-					Name      string `json:"name"`
-				} `json:"metadata"`
+			one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, object.Name).String()}
+			if reason := s.read(ctx, object.Namespace, one); unreadable(reason) {
+				found = append(found, fmt.Sprintf("%s/%s (%v)", object.Namespace, object.Name, reason))
 			}
-			_ = json.Unmarshal(item.Raw, &named) // Without a name, the reason is told alone.
-			found = append(found, fmt.Sprintf("%s/%s (%v)", named.Metadata.Namespace, named.Metadata.Name, err))
 			if len(found) == mostUndecodable {
 				return found, nil
 			}
 		}
-		if options.Continue = page.Continue; options.Continue == "" {
+		if page.Continue = names.Continue; page.Continue == "" {
 			return found, nil
 		}
 	}
 }
+
+// names returns the metadata of the objects of a page.
+func (s searched) names(ctx context.Context, page metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
+	data, err := s.get(s.namespace, page).SetHeader("Accept", namesOnly).DoRaw(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := &metav1.PartialObjectMetadataList{}
+	_, _, err = protobuf.NewSerializer(metadataScheme, metadataScheme).Decode(data, nil, names)
+	return names, err
+}
+
+// read decodes what a list returns.
+func (s searched) read(ctx context.Context, namespace string, options metav1.ListOptions) error {
+	return s.get(namespace, options).Do(ctx).Into(s.list())
+}
+
+func (s searched) get(namespace string, options metav1.ListOptions) *rest.Request {
+	return s.client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(s.resource).
+		VersionedParams(&options, metav1.ParameterCodec).Timeout(requestTimeout)
+}
+
+var metadataScheme = func() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(metav1.AddMetaToScheme(scheme))
+	return scheme
+}()

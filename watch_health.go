@@ -78,12 +78,12 @@ func (s *sight) blind(resource string, now time.Time) error {
 	return fmt.Errorf("no change of %s has been seen for %s: %w", resource, unseen.Round(time.Second), err)
 }
 
-// undecodable reports whether the API server has answered, and the answer could not be read.
-func (s *sight) undecodable() bool {
+// unreadable reports whether err says that the API server has answered, and the answer could not be decoded.
+func unreadable(err error) bool {
 	var status apierrors.APIStatus
 	var network *url.Error
-	return s.err != nil && !errors.As(s.err, &status) && !errors.As(s.err, &network) &&
-		!errors.Is(s.err, context.Canceled) && !errors.Is(s.err, context.DeadlineExceeded)
+	return err != nil && !errors.As(err, &status) && !errors.As(err, &network) &&
+		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 // sights are all resources that are watched. One object that cannot be decoded is enough to keep an informer from seeing
@@ -198,7 +198,7 @@ func (s *sights) tell(ctx context.Context, resource string) (search bool) {
 		at.found, at.searched = nil, time.Time{}
 	}
 	at.told = blind != nil
-	if search = at.told && at.undecodable() && now.Sub(at.searched) >= searchEvery; search {
+	if search = at.told && unreadable(at.err) && now.Sub(at.searched) >= searchEvery; search {
 		at.searched = now
 	}
 	return search

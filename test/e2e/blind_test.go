@@ -2,17 +2,13 @@ package e2e
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
-	"sigs.k8s.io/yaml"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -21,12 +17,8 @@ import (
 func loosenCRD(n *namespace) {
 	n.Helper()
 	embedded(n.T)
-	data, err := os.ReadFile(filepath.Join(root, "artifacts", "crd.yaml"))
+	crd, err := readCRD()
 	if err != nil {
-		n.Fatal(err)
-	}
-	crd := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(data, &crd.Object); err != nil {
 		n.Fatal(err)
 	}
 	version := crd.Object["spec"].(map[string]any)["versions"].([]any)[0].(map[string]any)
@@ -35,20 +27,18 @@ func loosenCRD(n *namespace) {
 		"properties", "metadata", "properties", "creationTimestamp"); err != nil {
 		n.Fatal(err)
 	}
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
+	n.restoreCRD()
+	if err := applyCRD(n.Context(), crd); err != nil {
 		n.Fatal(err)
 	}
-	forget := leave(installCRD)
-	n.Cleanup(func() {
-		if err := installCRD(); err != nil {
-			n.Error(err)
-		}
-		forget()
-	})
-	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	if _, err := crds.Apply(n.Context(), crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "belay-e2e", Force: true}); err != nil {
-		n.Fatal(err)
+}
+
+// nest gives the status a field that is nested so deep. 9,997 is the least that cannot be decoded in a list.
+func (o *object) nest(deep int) {
+	o.Helper()
+	patch := `{"status": {"nested": ` + strings.Repeat("[", deep) + strings.Repeat("]", deep) + `}}`
+	if _, err := raw(o.namespace).Namespace(o.namespace.name).Patch(o.Context(), o.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
+		o.Fatal(err)
 	}
 }
 
@@ -68,19 +58,30 @@ func TestAnObjectThatCannotBeDecodedBlindsNobodyForLong(t *testing.T) {
 		})
 		return err == nil, nil
 	})
-	n.Cleanup(func() { _ = client.Delete(context.Background(), "bad", metav1.DeleteOptions{}) })
-
-	bad := n.name + "/bad"
-	n.eventually("/readyz names the object", func(context.Context) (bool, error) {
-		code, says := ready()
-		return code == 503 && strings.Contains(says, "no change of guardeddeployments has been seen") && strings.Contains(says, bad), nil
+	deep := n.create("deep", template(good, "1"), paused(true))
+	n.Cleanup(func() {
+		for _, name := range []string{"bad", "deep"} {
+			_ = client.Delete(context.Background(), name, metav1.DeleteOptions{})
+		}
 	})
-	if logged := tail(n.belay.log, "An object that cannot be decoded", 10); strings.Count(logged, bad) != 1 {
-		t.Errorf("the log does not name %s once:\n%s", bad, logged)
+	deep.nest(9997)
+
+	n.eventually("/readyz names the objects", func(context.Context) (bool, error) {
+		code, says := ready()
+		return code == 503 && strings.Contains(says, "no change of guardeddeployments has been seen") &&
+			strings.Contains(says, n.name+"/bad") && strings.Contains(says, n.name+"/deep"), nil
+	})
+	logged := tail(n.belay.log, "An object that cannot be decoded", 10)
+	for _, bad := range []string{n.name + "/bad", n.name + "/deep"} {
+		if strings.Count(logged, bad) != 1 {
+			t.Errorf("the log does not name %s once:\n%s", bad, logged)
+		}
 	}
 	meanwhile := n.create("meanwhile", template(good, "1"), replicas(1), soak(0))
-	if err := client.Delete(n.Context(), "bad", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"bad", "deep"} {
+		if err := client.Delete(n.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	began := time.Now()
 	n.within(2*patience, "Belay sees again", func(context.Context) (bool, error) {

@@ -13,15 +13,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/yaml"
 
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 )
@@ -116,31 +112,6 @@ func findKubeconfig() (string, error) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// installCRD applies artifacts/crd.yaml and waits until it is served.
-func installCRD() error {
-	data, err := os.ReadFile(filepath.Join(root, "artifacts", "crd.yaml"))
-	if err != nil {
-		return err
-	}
-	crd := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(data, &crd.Object); err != nil {
-		return err
-	}
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		return err
-	}
-	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	_, err = crds.Apply(context.Background(), crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "belay-e2e", Force: true})
-	if err != nil {
-		return fmt.Errorf("apply the CRD: %w", err)
-	}
-	return poll(context.Background(), 30*time.Second, func(ctx context.Context) (bool, error) {
-		_, err := cluster.belay.BelayV1alpha1().GuardedDeployments("").List(ctx, metav1.ListOptions{})
-		return err == nil, nil
-	})
 }
 
 // deleteNamespaces deletes the namespaces of this run and waits until they are gone.

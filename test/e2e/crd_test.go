@@ -5,17 +5,70 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"sigs.k8s.io/yaml"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
+
+var crdResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+
+// readCRD reads artifacts/crd.yaml.
+func readCRD() (*unstructured.Unstructured, error) {
+	data, err := os.ReadFile(filepath.Join(root, "artifacts", "crd.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	crd := &unstructured.Unstructured{}
+	return crd, yaml.Unmarshal(data, &crd.Object)
+}
+
+// applyCRD applies a CRD as the tests.
+func applyCRD(ctx context.Context, crd *unstructured.Unstructured) error {
+	client, err := dynamic.NewForConfig(cluster.config)
+	if err != nil {
+		return err
+	}
+	if _, err := client.Resource(crdResource).Apply(ctx, crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "belay-e2e", Force: true}); err != nil {
+		return fmt.Errorf("apply the CRD: %w", err)
+	}
+	return nil
+}
+
+// installCRD applies artifacts/crd.yaml and waits until it is served.
+func installCRD() error {
+	crd, err := readCRD()
+	if err != nil {
+		return err
+	}
+	if err := applyCRD(context.Background(), crd); err != nil {
+		return err
+	}
+	return poll(context.Background(), 30*time.Second, func(ctx context.Context) (bool, error) {
+		_, err := cluster.belay.BelayV1alpha1().GuardedDeployments("").List(ctx, metav1.ListOptions{})
+		return err == nil, nil
+	})
+}
+
+// restoreCRD installs the CRD again after the test.
+func (n *namespace) restoreCRD() {
+	forget := leave(installCRD)
+	n.Cleanup(func() {
+		if err := installCRD(); err != nil {
+			n.Error(err)
+		}
+		forget()
+	})
+}
 
 // deleteCRD deletes the CRD, with every GuardedDeployment there is, and waits until it is gone. It is installed again
 // after the test at the latest. It skips the test if somebody else has GuardedDeployments in the cluster.
@@ -36,15 +89,8 @@ func deleteCRD(n *namespace) {
 	if err != nil {
 		n.Fatal(err)
 	}
-	forget := leave(installCRD)
-	n.Cleanup(func() {
-		if err := installCRD(); err != nil {
-			n.Error(err)
-		}
-		forget()
-	})
-	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	name := "guardeddeployments." + v1alpha1.GroupName
+	n.restoreCRD()
+	crds, name := client.Resource(crdResource), "guardeddeployments."+v1alpha1.GroupName
 	if err := crds.Delete(n.Context(), name, metav1.DeleteOptions{}); err != nil {
 		n.Fatal(err)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/yaml"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
@@ -350,12 +347,12 @@ func decode(stored []byte) error {
 // schemaOfCRD returns the schema in artifacts/crd.yaml.
 func schemaOfCRD(t *testing.T) *apiextensionsv1.JSONSchemaProps {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, "artifacts", "crd.yaml"))
+	read, err := readCRD()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var crd apiextensionsv1.CustomResourceDefinition
-	if err := yaml.UnmarshalStrict(data, &crd); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(read.Object, &crd, true); err != nil {
 		t.Fatal(err)
 	}
 	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema
