@@ -225,6 +225,7 @@ func TestKubectlVerbsThatKnowTheKind(t *testing.T) {
 		if out, err := n.shell("EDITOR=true kubectl " + line); err != nil {
 			t.Errorf("kubectl %s: %v\n%s", line, err, out)
 		}
+		web.awaitReady() // What is read next is in the status already: apply of what was got minds a change meanwhile.
 	}
 	web.awaitDeployment("has 2 replicas", func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == 2 })
 	if out, err := n.shell("kubectl delete gd web"); err != nil {
