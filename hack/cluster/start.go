@@ -116,7 +116,7 @@ func (c *cluster) stages(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	theirs := filepath.Join(kwok.Dir, "kustomize", "stage")
-	ours, err := filepath.Glob(filepath.Join(c.module, "stages", "*.yaml"))
+	ours, err := glob(filepath.Join(c.module, "stages"), "*.yaml")
 	return append(ours,
 		filepath.Join(theirs, "node", "fast", "node-initialize.yaml"),
 		filepath.Join(theirs, "node", "heartbeat-with-lease", "node-heartbeat-with-lease.yaml"),
