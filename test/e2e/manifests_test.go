@@ -75,6 +75,9 @@ func TestManifestsAreTakenOverUnchanged(t *testing.T) {
 	}
 	for i, m := range manifests(t, "") {
 		t.Run(m.name, func(t *testing.T) {
+			if m.name == "devices" && serverMinor(t) == "35" {
+				t.Skip("the scheduler of 1.35 places no pod that has a claim which is allocated beside one that is not")
+			}
 			n := newNamespace(t)
 			m := manifests(t, n.name)[i]
 			for _, need := range m.needs {
@@ -97,6 +100,16 @@ func TestManifestsAreTakenOverUnchanged(t *testing.T) {
 			}
 		})
 	}
+}
+
+// serverMinor returns the second number of the API server's version.
+func serverMinor(t *testing.T) string {
+	t.Helper()
+	version, err := cluster.kube.Discovery().ServerVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return version.Minor
 }
 
 // provide creates what the pods of a manifest need. It is gone with the test.

@@ -74,8 +74,8 @@ func isMirrored(d *appsv1.Deployment) bool {
 // told of it.
 func TestRestartBesideAMutatingPolicyIsNoRelease(t *testing.T) {
 	n := emptyNamespace(t)
-	n.belay = startBelay(t, n.name)
 	n.mutate(mirrored, isMirrored)
+	n.belay = startBelay(t, n.name)
 	web := n.createReady("web", template(good, "1"))
 	before, was := len(n.writesAtRest()), web.deployment()
 

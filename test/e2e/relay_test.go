@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -112,6 +115,36 @@ func through(t *testing.T, r *relay) string {
 	return path
 }
 
+// onlyRead is a connection that fails when it is read, not when it is written to: the proxy would end at once then, with what
+// can still be read lost.
+type onlyRead struct{ net.Conn }
+
+func (c onlyRead) Write(data []byte) (int, error) {
+	_, _ = c.Conn.Write(data)
+	return len(data), nil
+}
+
+// lastWords is a listener whose connections, when they are closed, let the other side read what was written last: one that is
+// closed while something that came is unread is reset, and what was written with it.
+type lastWords struct{ net.Listener }
+
+func (l lastWords) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return lastWordsConn{conn.(*net.TCPConn)}, nil
+}
+
+type lastWordsConn struct{ *net.TCPConn }
+
+func (c lastWordsConn) Close() error {
+	if c.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(time.Second)) == nil {
+		_, _ = io.Copy(io.Discard, c.TCPConn)
+	}
+	return c.TCPConn.Close()
+}
+
 // meddled returns the URL of an API that answers as the cluster's does to its administrator, unless meddle has answered.
 // It may also change the request.
 func meddled(t *testing.T, meddle func(http.ResponseWriter, *http.Request) (answered bool)) string {
@@ -122,17 +155,23 @@ func meddled(t *testing.T, meddle func(http.ResponseWriter, *http.Request) (answ
 	}
 	config := rest.CopyConfig(cluster.config)
 	config.NextProtos = []string{"http/1.1"} // What upgrades its connection needs one of its own.
+	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		return onlyRead{conn}, err
+	}
 	transport, err := rest.TransportFor(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	proxy.Transport, proxy.FlushInterval = transport, -1
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !meddle(w, r) {
 			proxy.ServeHTTP(w, r)
 		}
 	}))
+	server.Listener = lastWords{server.Listener}
+	server.Start()
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	return server.URL
 }
