@@ -66,6 +66,18 @@ func manifests(t *testing.T, namespace string) (all []manifest) {
 	return all
 }
 
+// lacking says what older API servers cannot do with a manifest: by the second number of their version, by manifest.
+var lacking = map[string]map[string]string{
+	"34": {
+		"volumes-node":      "drops image volumes",
+		"environment":       "has no variables from files",
+		"hostname-override": "drops hostnameOverride",
+		"container":         "drops the restart rules of containers",
+		"duplicates":        "drops the restart rules of containers",
+	},
+	"35": {"devices": "the scheduler places no pod that has a claim which is allocated beside one that is not"},
+}
+
 // Of a manifest, only apiVersion and kind have to be changed: the Deployment becomes the one that the manifest itself
 // would have made.
 func TestManifestsAreTakenOverUnchanged(t *testing.T) {
@@ -73,10 +85,11 @@ func TestManifestsAreTakenOverUnchanged(t *testing.T) {
 	if *podsFlag != "fake" {
 		t.Skip("real nodes have neither the images nor the volumes and devices of these manifests")
 	}
+	minor := serverMinor(t)
 	for i, m := range manifests(t, "") {
 		t.Run(m.name, func(t *testing.T) {
-			if m.name == "devices" && serverMinor(t) == "35" {
-				t.Skip("the scheduler of 1.35 places no pod that has a claim which is allocated beside one that is not")
+			if why := lacking[minor][m.name]; why != "" {
+				t.Skipf("Kubernetes 1.%s: %s", minor, why)
 			}
 			n := newNamespace(t)
 			m := manifests(t, n.name)[i]

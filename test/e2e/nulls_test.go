@@ -28,6 +28,9 @@ var keptNulls = map[string]string{
 func TestNullIsTakenWhereADeploymentTakesIt(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
+	// The feature is off in 1.34: a Deployment's rules are dropped before anybody looks at them.
+	minor := serverMinor(t)
+	dropped := func(path string) bool { return minor == "34" && strings.Contains(path, ".restartPolicyRules.") }
 	for _, how := range []string{"create", "apply"} {
 		s := &sweep{namespace: n, schema: schemaOfCRD(t), apply: how == "apply", accepted: map[*field]bool{}}
 		all := fieldsBelow(&field{steps: []string{"spec"}, schema: child(s.schema, "spec")})
@@ -41,7 +44,7 @@ func TestNullIsTakenWhereADeploymentTakesIt(t *testing.T) {
 		tried := map[string]int{}
 		for _, m := range manifests(t, n.name) {
 			eachNull(m.deployment["spec"], child(s.schema, "spec"), "spec", func(path string) {
-				if refused[path] && tried[path] < 2 && (how == "create" || keptNulls[path] == "") { // It is much the same everywhere.
+				if refused[path] && !dropped(path) && tried[path] < 2 && (how == "create" || keptNulls[path] == "") { // It is much the same everywhere.
 					tried[path]++
 					n.checkNull(how, path, m.deployment)
 				}
