@@ -172,7 +172,8 @@ func listServer(t *testing.T, objects int, content func(i int) string) (config *
 	server := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {
 		*requests++
 		asked := r.URL.Query()
-		first, last, next := 0, objects, ""
+		var first, last int
+		var next string
 		if name := asked.Get("fieldSelector"); name != "" {
 			_, err := fmt.Sscanf(name, "metadata.name=web-%d", &first)
 			must(err)
