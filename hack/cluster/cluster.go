@@ -106,6 +106,11 @@ func (c *cluster) up(ctx context.Context) error {
 	if err := c.remove(ctx); err != nil {
 		return err
 	}
+	return c.startOrClean(ctx, bin, version)
+}
+
+// startOrClean starts a cluster where none is, and leaves nothing running of one that does not start.
+func (c *cluster) startOrClean(ctx context.Context, bin, version string) error {
 	start := time.Now()
 	if err := c.start(ctx, bin); err != nil {
 		if ctx.Err() != nil {
