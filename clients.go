@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -36,15 +36,16 @@ const (
 // clientConfig returns how to reach the API server: as the flags say, else as a pod is told, else by kubectl's rules.
 func clientConfig(o options) (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	if o.kubeconfig != "" || o.master != "" || err != nil {
-		rules := clientcmd.NewDefaultClientConfigLoadingRules()
 		rules.ExplicitPath = o.kubeconfig
 		overrides := &clientcmd.ConfigOverrides{}
 		overrides.ClusterInfo.Server = o.master
 		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 	}
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster is configured: give --kubeconfig, or set KUBECONFIG, or run in a pod with a service account")
+		return nil, fmt.Errorf("no cluster is configured, there is none in %s: give --kubeconfig, or set KUBECONFIG, or run in a pod with a service account",
+			strings.Join(rules.GetLoadingPrecedence(), ", "))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig: %w", err)

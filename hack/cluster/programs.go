@@ -101,7 +101,7 @@ func (c *cluster) versionFile(own string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	known := []string{strings.TrimPrefix(own, "v")}
+	var known []string
 	for _, file := range files {
 		version := strings.TrimSuffix(filepath.Base(file), ".mod")
 		if matches("v"+version, c.kubernetes) {
@@ -109,6 +109,7 @@ func (c *cluster) versionFile(own string) (string, error) {
 		}
 		known = append(known, version)
 	}
+	known = append(known, strings.TrimPrefix(own, "v"))
 	return "", fmt.Errorf("there is no Kubernetes %s here; known are %s", c.kubernetes, strings.Join(known, ", "))
 }
 
