@@ -50,6 +50,7 @@ type world struct {
 
 	requests     []request
 	undecodable  []string // what a search for what cannot be decoded finds
+	searches     int      // of that
 	interceptor  atomic.Pointer[interceptor]
 	intercepting sync.Mutex // one request at a time
 }
@@ -108,7 +109,7 @@ func (w *world) startBelay() *belay {
 	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
-	p.sights = newSights(func(context.Context, string) ([]string, error) { return w.undecodable, nil })
+	p.sights = newSights(func(context.Context, string) ([]string, error) { w.searches++; return w.undecodable, nil })
 	owned, guarded := caches(p.sights, kube, guardedClient, metav1.NamespaceAll)
 	controller, err := NewController(kube, guardedClient, broadcaster.NewRecorder(scheme, fieldManager), counted,
 		guarded.Belay().V1alpha1().GuardedDeployments(),

@@ -26,8 +26,9 @@ const (
 	blindAfter = 30 * time.Second
 	// lookAtSights is how often it is looked whether there is something to tell. That costs no request.
 	lookAtSights = 5 * time.Second
-	// searchEvery is the least time between two searches for objects that cannot be decoded, and searchTimeout bounds one.
-	searchEvery, searchTimeout = 5 * time.Minute, time.Minute
+	// searchEvery is the time between two searches for objects that cannot be decoded; it is searchSoon if something else is
+	// wrong than at the last one. searchTimeout bounds one.
+	searchEvery, searchSoon, searchTimeout = 5 * time.Minute, 30 * time.Second, time.Minute
 )
 
 // sight is how well one resource is seen: whether its cache follows the API server. It has no clock.
@@ -36,7 +37,8 @@ type sight struct {
 	err      error     // what the last one brought, nil if there was no answer yet
 	told     bool      // that it is blind
 	searched time.Time // when the objects that cannot be decoded were last searched for
-	found    []string  // these
+	searchOf string    // what was wrong then
+	found    []string  // these objects
 }
 
 // asked notes a request for all objects, or for what changes.
@@ -73,9 +75,18 @@ func (s *sight) blind(resource string, now time.Time) error {
 		err = errors.New("the API server has not answered yet")
 	}
 	if len(s.found) > 0 {
-		err = fmt.Errorf("correct or delete what cannot be decoded: %s", strings.Join(s.found, ", "))
+		err = fmt.Errorf("%w; correct or delete what cannot be decoded: %s", err, strings.Join(s.found, ", "))
 	}
 	return fmt.Errorf("no change of %s has been seen for %s: %w", resource, unseen.Round(time.Second), err)
+}
+
+// toSearch reports whether it is time to search for the objects that cannot be decoded.
+func (s *sight) toSearch(now time.Time) bool {
+	if !unreadable(s.err) {
+		return false
+	}
+	since := now.Sub(s.searched)
+	return since >= searchEvery || since >= searchSoon && s.err.Error() != s.searchOf
 }
 
 // unreadable reports whether err says that the API server has answered, and the answer could not be decoded.
@@ -195,29 +206,33 @@ func (s *sights) tell(ctx context.Context, resource string) (search bool) {
 		logger.Error(blind, "Blind, trying again", "resource", resource)
 	case blind == nil && at.told:
 		logger.Info("Not blind any more", "resource", resource)
-		at.found, at.searched = nil, time.Time{}
+		at.found, at.searched, at.searchOf = nil, time.Time{}, ""
 	}
 	at.told = blind != nil
-	if search = at.told && unreadable(at.err) && now.Sub(at.searched) >= searchEvery; search {
-		at.searched = now
+	if search = at.told && at.toSearch(now); search {
+		at.searched, at.searchOf = now, at.err.Error()
 	}
 	return search
 }
 
-// find searches for the objects that cannot be decoded, and logs them.
+// find searches for the objects that cannot be decoded, and logs those that the last search has not found.
 func (s *sights) find(ctx context.Context, resource string) {
 	searching, cancel := context.WithTimeout(ctx, searchTimeout)
 	defer cancel()
 	found, err := s.search(searching, resource)
+	s.mu.Lock()
+	before := s.of[resource].found
+	s.of[resource].found = found
+	s.mu.Unlock()
 	for _, object := range found {
+		if slices.Contains(before, object) {
+			continue
+		}
 		klog.FromContext(ctx).Error(nil, "An object that cannot be decoded: correct or delete it", "resource", resource, "object", object)
 	}
 	if err != nil || len(found) == 0 {
 		klog.FromContext(ctx).Info("Searched for the object that cannot be decoded", "resource", resource, "found", len(found), "error", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.of[resource].found = found
 }
 
 // register registers what alerts need.

@@ -97,16 +97,24 @@ func TestBlindnessIsToldAndEnds(t *testing.T) {
 		w.pass(25 * time.Second)
 		wantAnswer(t, h, "/readyz", "", 200, "ok")
 		w.pass(10 * time.Second)
-		wantAnswer(t, h, "/readyz", "", 503, "no change of guardeddeployments has been seen for 35s: correct or delete what cannot be decoded: shop/bad (of no use)")
+		wantAnswer(t, h, "/readyz", "", 503, "no change of guardeddeployments has been seen for 35s: "+
+			errUndecodable.Error()+"; correct or delete what cannot be decoded: shop/bad (of no use)")
 		wantAnswer(t, h, "/livez", "", 200, "ok")
 		p.want(`belay_unseen_seconds{resource="guardeddeployments"} 35`)
 		w.pass(20 * time.Minute)
 		logged := w.logged()
 		wantSame(t, "times that it is told", 1, strings.Count(logged, "Blind"))
-		wantSame(t, "searches, one in five minutes", 5, strings.Count(logged, `object="shop/bad (of no use)"`))
+		wantSame(t, "times that the object is named", 1, strings.Count(logged, `object="shop/bad (of no use)"`))
+		wantSame(t, "searches, one in five minutes", 5, w.searches)
 		if errors := p.scraped("belay_watch_errors_total"); len(errors) != 1 || !strings.Contains(errors[0], `"guardeddeployments"`) {
 			t.Errorf("errors are %q, want some of guardeddeployments", errors)
 		}
+
+		w.undecodable = []string{"shop/worse (of no use either)"} // The first one is gone, and another one is there.
+		failing(w, "guardeddeployments", errors.New("json: cannot unmarshal array"))
+		w.pass(searchSoon + time.Minute) // The reflector tries again within one.
+		wantAnswer(t, h, "/readyz", "", 503, "json: cannot unmarshal array; correct or delete what cannot be decoded: shop/worse (of no use either)")
+		wantSame(t, "searches", 6, w.searches)
 
 		w.intercept(nil)
 		add(w, webshop("later", "later:1"))

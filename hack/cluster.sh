@@ -3,5 +3,9 @@
 # the cluster, so that Go's library is compiled once.
 set -o errexit -o nounset -o pipefail
 
+if ! command -v go >/dev/null; then
+  echo "cluster: no go command in PATH: install Go from https://go.dev/dl, at least the version that go.mod names" >&2
+  exit 1
+fi
 export CGO_ENABLED=0
 exec go -C "$(dirname "${BASH_SOURCE[0]}")/cluster" run -trimpath -buildvcs=false -gcflags=all=-dwarf=false . "$@"

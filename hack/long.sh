@@ -16,7 +16,7 @@ versions() {
   done
 }
 helm() { hack/helm.sh; }
-sweep() { hack/e2e.sh -run Sweep -sweep; }
+sweep() { hack/e2e.sh -run TestWhatIsAcceptedCanBeDecoded -sweep; }
 demos() { hack/demos.sh 10 20; }
 
 for part in ${@:-versions helm sweep demos}; do

@@ -174,6 +174,8 @@ func TestForegroundDeletionCreatesNothingAgain(t *testing.T) {
 	t.Cleanup(func() { _ = finish(context.Background()) })
 	was, deployments := web.deployment(), len(web.deploymentWrites())
 	web.delete(metav1.DeletePropagationForeground)
+	// A garbage collector that has just begun may not know the kind yet.
+	web.awaitDeployment("is being deleted", func(d *appsv1.Deployment) bool { return d.DeletionTimestamp != nil })
 	web.checkNothingWritten(10*time.Second, deployments, func() error {
 		if d := web.deployment(); d.UID != was.UID || d.DeletionTimestamp == nil || web.get().DeletionTimestamp == nil {
 			return fmt.Errorf("the deletion does not wait: %+v", d.ObjectMeta)
