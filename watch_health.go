@@ -74,7 +74,7 @@ func (s *sight) blind(resource string, now time.Time) error {
 	if err == nil {
 		err = errors.New("the API server has not answered yet")
 	}
-	if len(s.found) > 0 {
+	if len(s.found) > 0 && unreadable(err) {
 		err = fmt.Errorf("%w; correct or delete what cannot be decoded: %s", err, strings.Join(s.found, ", "))
 	}
 	return fmt.Errorf("no change of %s has been seen for %s: %w", resource, unseen.Round(time.Second), err)
@@ -222,7 +222,9 @@ func (s *sights) find(ctx context.Context, resource string) {
 	found, err := s.search(searching, resource)
 	s.mu.Lock()
 	before := s.of[resource].found
-	s.of[resource].found = found
+	if err == nil || len(found) > 0 {
+		s.of[resource].found = found
+	}
 	s.mu.Unlock()
 	for _, object := range found {
 		if slices.Contains(before, object) {

@@ -118,7 +118,7 @@ trap 'exit 143' TERM
 trap 'exit 129' HUP
 if ! hack/cluster.sh status >/dev/null 2>&1; then
   say "Starting a local cluster: a real Kubernetes control plane, with pods on fake nodes."
-  ours=yes
+  ours=yes started=yes # before it is: it may be left half started
 fi
 hack/cluster.sh up
 started=yes

@@ -100,9 +100,9 @@ func (b *build) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", slices.Concat(args[:1], buildFlags, b.args, args[1:], b.packages)...)
 	cmd.Dir = b.dir
 	cmd.Env = slices.Concat(compilerMemory, os.Environ(), []string{"GOWORK=off", "CGO_ENABLED=0"})
-	// go starts compilers: they are stopped with it.
+	// go starts compilers: they are stopped with it. By SIGINT, at which it deletes what is in its work directory.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
