@@ -208,11 +208,15 @@ func (c *cluster) unready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, url := range []string{
+	urls := []string{
 		fmt.Sprintf("https://%s:%d/readyz", loopback, p.APIServer),
 		fmt.Sprintf("https://%s:%d/healthz", loopback, p.ControllerManager),
 		fmt.Sprintf("https://%s:%d/healthz", loopback, p.Scheduler),
-	} {
+	}
+	if c.realNode == "" {
+		urls = append(urls, fmt.Sprintf("http://%s:%d/healthz", loopback, p.Kwok))
+	}
+	for _, url := range urls {
 		if _, err := get(ctx, url); err != nil {
 			return err
 		}
