@@ -110,11 +110,11 @@ func undecodable(kube kubernetes.Interface, belay versioned.Interface, namespace
 		switch in.resource = resource; resource {
 		case "guardeddeployments":
 			in.client, in.selector = belay.BelayV1alpha1().RESTClient(), ""
-			in.list = func() k8sruntime.Object { return &v1alpha1.GuardedDeploymentList{} }
+			in.list = func() objectList { return &v1alpha1.GuardedDeploymentList{} }
 		case "deployments":
-			in.list = func() k8sruntime.Object { return &appsv1.DeploymentList{} }
+			in.list = func() objectList { return &appsv1.DeploymentList{} }
 		default:
-			in.list = func() k8sruntime.Object { return &appsv1.ControllerRevisionList{} }
+			in.list = func() objectList { return &appsv1.ControllerRevisionList{} }
 		}
 		return in.undecodable(ctx)
 	}

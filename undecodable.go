@@ -28,7 +28,13 @@ type searched struct {
 	resource  string
 	namespace string
 	selector  string
-	list      func() runtime.Object // a new one, to decode to
+	list      func() objectList // a new one, to decode to
+}
+
+// objectList is a list of objects, as far as it is read here.
+type objectList interface {
+	runtime.Object
+	GetContinue() string
 }
 
 // undecodable returns the objects that cannot be decoded, each with the reason: the first of them, if there are many. It
@@ -36,30 +42,37 @@ type searched struct {
 func (s searched) undecodable(ctx context.Context) (found []string, err error) {
 	page := metav1.ListOptions{LabelSelector: s.selector, Limit: searchPage}
 	for {
-		names, err := s.names(ctx, page)
-		if err != nil {
-			return found, fmt.Errorf("list the names of %s: %w", s.resource, err)
-		}
-		err = s.read(ctx, s.namespace, page)
-		if err != nil && !unreadable(err) {
+		list, err := s.read(ctx, s.namespace, page)
+		switch {
+		case err == nil:
+			page.Continue = list.GetContinue()
+		case unreadable(err):
+			names, err := s.names(ctx, page)
+			if err != nil {
+				return found, fmt.Errorf("list the names of %s: %w", s.resource, err)
+			}
+			if found = append(found, s.oneByOne(ctx, names.Items)...); len(found) >= mostUndecodable {
+				return found[:mostUndecodable], nil
+			}
+			page.Continue = names.Continue
+		default:
 			return found, fmt.Errorf("list %s: %w", s.resource, err)
 		}
-		for _, object := range names.Items {
-			if err == nil {
-				break // All of them can be decoded.
-			}
-			one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, object.Name).String()}
-			if reason := s.read(ctx, object.Namespace, one); unreadable(reason) {
-				found = append(found, fmt.Sprintf("%s/%s (%v)", object.Namespace, object.Name, reason))
-			}
-			if len(found) == mostUndecodable {
-				return found, nil
-			}
-		}
-		if page.Continue = names.Continue; page.Continue == "" {
+		if page.Continue == "" {
 			return found, nil
 		}
 	}
+}
+
+// oneByOne returns those of the objects that cannot be decoded, each with the reason.
+func (s searched) oneByOne(ctx context.Context, objects []metav1.PartialObjectMetadata) (found []string) {
+	for _, object := range objects {
+		one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, object.Name).String()}
+		if _, err := s.read(ctx, object.Namespace, one); unreadable(err) {
+			found = append(found, fmt.Sprintf("%s/%s (%v)", object.Namespace, object.Name, err))
+		}
+	}
+	return found
 }
 
 // names returns the metadata of the objects of a page.
@@ -74,8 +87,9 @@ func (s searched) names(ctx context.Context, page metav1.ListOptions) (*metav1.P
 }
 
 // read decodes what a list returns.
-func (s searched) read(ctx context.Context, namespace string, options metav1.ListOptions) error {
-	return s.get(namespace, options).Do(ctx).Into(s.list())
+func (s searched) read(ctx context.Context, namespace string, options metav1.ListOptions) (objectList, error) {
+	list := s.list()
+	return list, s.get(namespace, options).Do(ctx).Into(list)
 }
 
 func (s searched) get(namespace string, options metav1.ListOptions) *rest.Request {

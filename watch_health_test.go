@@ -236,7 +236,7 @@ func TestUndecodableObjectsAreFound(t *testing.T) {
 			t.Errorf("found %s, not %s", found[i], want)
 		}
 	}
-	wantSame(t, "requests: two for each of six pages, and for each object of the four that are not well", 6*2+3*searchPage+5, *requests)
+	wantSame(t, "requests: for each of six pages, and of the four that are not well for names and each object", 6+4+3*searchPage+5, *requests)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -35,7 +35,7 @@ and end it with
     kill "${controller}" 2>/dev/null && wait "${controller}" || true
     rm -f "${pidfile}"
   fi
-  if [[ -n ${started} && -n ${ours} ]]; then
+  if [[ -n ${ours} ]]; then
     # In a process group of its own: a ^C on the terminal, the second one, is not for it.
     (set -m; hack/cluster.sh down & wait $!)
   elif [[ -n ${started} ]]; then
@@ -118,7 +118,7 @@ trap 'exit 143' TERM
 trap 'exit 129' HUP
 if ! hack/cluster.sh status >/dev/null 2>&1; then
   say "Starting a local cluster: a real Kubernetes control plane, with pods on fake nodes."
-  ours=yes started=yes # before it is: it may be left half started
+  ours=yes # from here on: it may be left half started
 fi
 hack/cluster.sh up
 started=yes

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -80,26 +81,37 @@ func TestKilledBelayRollsBackOnce(t *testing.T) {
 	}
 }
 
-// pidOf returns the process of a component of the embedded cluster, and makes sure that it is that.
+// pidOf returns the process of a component of the embedded cluster.
 func pidOf(t *testing.T, component string) int {
 	t.Helper()
-	dir := embedded(t)
-	data, err := os.ReadFile(filepath.Join(dir, "pids", component+".pid"))
+	if !exists("/proc/self/cmdline") {
+		t.Skip("processes can be told by /proc only")
+	}
+	pid, err := pidIn(embedded(t), component)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return pid
+}
+
+// pidIn returns the process of a component of the cluster in dir, and makes sure that it is that.
+func pidIn(dir, component string) (int, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "pids", component+".pid"))
+	if err != nil {
+		return 0, err
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	command, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
-		t.Skip("processes can be told by /proc only: ", err)
+		return 0, err
 	}
 	if program, _, _ := bytes.Cut(command, []byte{0}); string(program) != filepath.Join(dir, "bin", component) {
-		t.Fatalf("process %d is %s, not this cluster's %s", pid, program, component)
+		return 0, fmt.Errorf("process %d is %s, not this cluster's %s", pid, program, component)
 	}
-	return pid
+	return pid, nil
 }
 
 // stopProcess stops a process in the middle of what it does. It goes on after resume, or the test.
