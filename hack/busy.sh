@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs a command while every core is busy with something else: hack/busy.sh COMMAND...
+set -o errexit -o nounset -o pipefail
+
+loops=()
+trap 'kill "${loops[@]}"' EXIT
+for ((i = 0; i < $(getconf _NPROCESSORS_ONLN); i++)); do
+  timeout 900 bash -c 'while :; do :; done' &
+  loops+=($!)
+done
+"$@"
