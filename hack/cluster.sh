@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs hack/cluster: hack/cluster.sh belay|build|up|down|status. It is compiled with the flags with which it compiles Belay and
-# the cluster, so that Go's library is compiled once.
+# the cluster, so that Go's library is compiled once. "go run" would not pass on a signal.
 set -o errexit -o nounset -o pipefail
 
 if ! command -v go >/dev/null; then
@@ -8,4 +8,6 @@ if ! command -v go >/dev/null; then
   exit 1
 fi
 export CGO_ENABLED=0
-exec go -C "$(dirname "${BASH_SOURCE[0]}")/cluster" run -trimpath -buildvcs=false -gcflags=all=-dwarf=false . "$@"
+cd "$(dirname "${BASH_SOURCE[0]}")/cluster"
+go build -trimpath -buildvcs=false -gcflags=all=-dwarf=false -o ../../bin/cluster .
+exec ../../bin/cluster "$@"

@@ -53,6 +53,9 @@ func (c *cluster) bin() string        { return filepath.Join(c.dir, "bin") }
 func (c *cluster) portsFile() string  { return filepath.Join(c.dir, "ports.json") }
 func (c *cluster) workdir() string    { return filepath.Join(c.dir, "kwok", "clusters", name) }
 func (c *cluster) logs() string       { return filepath.Join(c.workdir(), "logs") }
+func (c *cluster) log(component string) string {
+	return filepath.Join(c.logs(), component+".log")
+}
 
 // programs is where kwokctl starts the components from (links to the binaries).
 func (c *cluster) programs() string { return filepath.Join(c.workdir(), "bin") }
@@ -187,19 +190,27 @@ func (c *cluster) unhealthy(ctx context.Context) error {
 
 // missing names a component that is not running.
 func (c *cluster) missing(ctx context.Context) error {
-	running, err := processes(ctx, c.programs())
-	if err != nil {
+	absent, err := c.absent(ctx)
+	switch {
+	case err != nil:
 		return err
-	}
-	if len(running) == 0 {
+	case len(absent) == len(c.components()):
 		return errors.New("no cluster is running")
-	}
-	for _, component := range c.components() {
-		if !slices.ContainsFunc(running, func(p process) bool { return p.name == component }) {
-			return fmt.Errorf("%s is not running", component)
-		}
+	case len(absent) > 0:
+		return fmt.Errorf("%s is not running", absent[0])
 	}
 	return nil
+}
+
+// absent returns the components that are not running.
+func (c *cluster) absent(ctx context.Context) ([]string, error) {
+	running, err := processes(ctx, c.programs())
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(c.components(), func(component string) bool {
+		return slices.ContainsFunc(running, func(p process) bool { return p.name == component })
+	}), nil
 }
 
 // unready names a component that does not answer, or not well.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +23,9 @@ const (
 
 	// kube-controller-manager ends when the API server does not answer for 10 s, and on a busy machine that takes longer to
 	// start. In other clusters the kubelet starts it again.
-	maxRestarts = 15
+	maxRestarts, restartPause = 15, time.Second
+	// mostWords is how much of its log is shown, in bytes.
+	mostWords = 300
 )
 
 // start starts a cluster where none is.
@@ -54,32 +58,105 @@ func (c *cluster) start(ctx context.Context, bin string) error {
 	for _, stage := range stages {
 		args = append(args, "--config", stage)
 	}
-	if _, err := c.tool(ctx, nil, "kwokctl", args...); err != nil {
+	if err := c.kwokctl(ctx, args...); err != nil {
 		return err
 	}
 	return c.await(ctx)
 }
 
+// kwokctl runs kwokctl, which starts what does not run and then waits for the API server for two minutes. It is not waited
+// for if something that was started has ended: that is for await.
+func (c *cluster) kwokctl(ctx context.Context, args ...string) error {
+	running, stop := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		stop(c.watch(running))
+	}()
+	_, err := c.tool(running, nil, "kwokctl", args...)
+	stop(nil)
+	<-watched
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
+}
+
+var errEnded = errors.New("a component has ended")
+
+// watch returns errEnded when a component that was started is not running any more, another error if it cannot go on watching.
+func (c *cluster) watch(ctx context.Context) error {
+	for seen := map[int]bool{}; ; {
+		running, err := processes(ctx, c.programs())
+		if err != nil {
+			return err
+		}
+		for _, p := range running {
+			if _, err := os.Stat(c.log(p.name)); err == nil { // else it only tells kwokctl its version
+				seen[p.pid] = true
+			}
+		}
+		for pid := range seen {
+			if !slices.ContainsFunc(running, func(p process) bool { return p.pid == pid }) {
+				return errEnded
+			}
+		}
+		if err := sleep(ctx, readyPoll); err != nil {
+			return err
+		}
+	}
+}
+
 // await returns when the cluster is ready, and starts again what ends before.
 func (c *cluster) await(ctx context.Context) error {
 	for restarts := 0; ; {
-		err := c.ready(ctx)
-		if err == nil {
+		unready := c.ready(ctx)
+		if unready == nil {
 			return nil
 		}
-		if gone := c.missing(ctx); gone != nil {
+		absent, err := c.absent(ctx)
+		if err != nil {
+			return err
+		}
+		if len(absent) > 0 {
 			if restarts++; restarts > maxRestarts {
-				return fmt.Errorf("%w, though it was started %d times", gone, restarts)
+				return fmt.Errorf("%s has ended, though it was started %d times: %s", absent[0], restarts, c.lastWords(absent[0]))
 			}
-			say("%v: starting it again", gone)
-			if _, err := c.tool(ctx, nil, "kwokctl", "start", "cluster", "--name", name); err != nil {
+			if err := c.startAgain(ctx, absent[0]); err != nil {
 				return err
 			}
 		}
 		if sleep(ctx, readyPoll) != nil {
-			return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+			return fmt.Errorf("%w (%w)", context.Cause(ctx), unready)
 		}
 	}
+}
+
+// startAgain starts a component that has ended, and whatever else does not run, unless there is no hope.
+func (c *cluster) startAgain(ctx context.Context, component string) error {
+	said := c.lastWords(component)
+	if strings.Contains(said, "address already in use") {
+		return fmt.Errorf("another program has taken a port of %s in the meantime, run it again: %s", component, said)
+	}
+	say("%s has ended, starting it again", component)
+	if err := sleep(ctx, restartPause); err != nil {
+		return context.Cause(ctx)
+	}
+	// kwokctl takes a process for a running one until it is reaped.
+	if err := os.Remove(filepath.Join(c.workdir(), "pids", component+".pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return c.kwokctl(ctx, "start", "cluster", "--name", name)
+}
+
+// lastWords returns the end of what a component has logged.
+func (c *cluster) lastWords(component string) string {
+	said, err := os.ReadFile(c.log(component))
+	if err != nil {
+		return err.Error()
+	}
+	words := lastLines(string(said), 1)
+	return strings.ToValidUTF8(words[:min(len(words), mostWords)], "")
 }
 
 // ready makes the nodes and tells whether all that a test relies on is there:

@@ -2,54 +2,144 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// On a busy machine the API server takes longer to start than kube-controller-manager waits for it before it ends: the cluster
-// starts all the same. It is one of the test's own.
-func TestClusterStartsThoughAComponentEnds(t *testing.T) {
+// starting is a cluster of a test's own that is starting.
+type starting struct {
+	t    *testing.T
+	ctx  context.Context
+	dir  string
+	up   *exec.Cmd
+	said *output
+}
+
+// startCluster begins to start a cluster. Nothing is left of it when the test is over.
+func startCluster(t *testing.T) *starting {
+	t.Helper()
 	if !exists("/proc/self/cmdline") {
 		t.Skip("processes can be told by /proc only")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
-	dir := filepath.Join(t.TempDir(), "cluster")
-	run := func(ctx context.Context, args ...string) *exec.Cmd {
-		return exec.CommandContext(ctx, filepath.Join(root, "hack", "cluster.sh"), append([]string{"--dir", dir}, args...)...)
-	}
-	up, said := run(ctx, "up"), &output{}
-	up.Stdout, up.Stderr = said, said
-	if err := up.Start(); err != nil {
-		t.Fatal(err)
-	}
+	s := &starting{t: t, ctx: ctx, dir: filepath.Join(t.TempDir(), "cluster"), said: &output{}}
 	t.Cleanup(func() {
-		if out, err := run(context.WithoutCancel(ctx), "down").CombinedOutput(); err != nil {
+		defer cancel()
+		if out, err := s.cluster(context.WithoutCancel(ctx), "down").CombinedOutput(); err != nil {
 			t.Errorf("down: %v: %s", err, out)
 		}
 	})
-	manager := 0
-	if err := poll(ctx, time.Minute, func(context.Context) (bool, error) {
-		var err error
-		manager, err = pidIn(filepath.Join(dir, "kwok", "clusters", "belay"), "kube-controller-manager")
-		return err == nil, nil
-	}); err != nil {
-		t.Fatalf("kube-controller-manager is not started: %v; said:\n%s", err, said)
-	}
-	if err := syscall.Kill(manager, syscall.SIGKILL); err != nil {
+	s.up = s.cluster(ctx, "up")
+	s.up.Stdout, s.up.Stderr = s.said, s.said
+	if err := s.up.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Wait(); err != nil {
-		t.Fatalf("%v; said:\n%s", err, said)
+	return s
+}
+
+func (s *starting) cluster(ctx context.Context, command string) *exec.Cmd {
+	return exec.CommandContext(ctx, filepath.Join(root, "hack", "cluster.sh"), "--dir", s.dir, command)
+}
+
+func (s *starting) kwok() string { return filepath.Join(s.dir, "kwok", "clusters", "belay") }
+
+// eventually waits for something to succeed during the start.
+func (s *starting) eventually(what string, try func() error) {
+	s.t.Helper()
+	var last error
+	if err := poll(s.ctx, time.Minute, func(context.Context) (bool, error) {
+		last = try()
+		return last == nil, nil
+	}); err != nil {
+		s.t.Fatalf("%s: %v (%v); said:\n%s", what, err, last, s.said)
 	}
-	if !strings.Contains(said.String(), "kube-controller-manager is not running: starting it again") {
-		t.Errorf("said nothing of what had ended:\n%s", said)
+}
+
+// kill kills a component as soon as it has been started.
+func (s *starting) kill(component string) {
+	s.t.Helper()
+	s.eventually("kill "+component, func() error {
+		pid, err := pidIn(s.kwok(), component)
+		if err != nil {
+			return err
+		}
+		return syscall.Kill(pid, syscall.SIGKILL)
+	})
+}
+
+// On a busy machine the API server takes longer to start than kube-controller-manager waits for it before it ends. A cluster
+// starts whatever ends once.
+func TestClusterStartsThoughComponentsEnd(t *testing.T) {
+	s := startCluster(t)
+	for _, component := range []string{"kube-apiserver", "kube-controller-manager"} {
+		s.kill(component)
 	}
-	if out, err := run(ctx, "status").CombinedOutput(); err != nil {
+	if err := s.up.Wait(); err != nil {
+		t.Fatalf("%v; said:\n%s", err, s.said)
+	}
+	for _, component := range []string{"kube-apiserver", "kube-controller-manager"} {
+		if want := component + " has ended, starting it again"; !strings.Contains(s.said.String(), want) {
+			t.Errorf("did not say %q:\n%s", want, s.said)
+		}
+	}
+	if out, err := s.cluster(s.ctx, "status").CombinedOutput(); err != nil {
 		t.Errorf("status: %v: %s", err, out)
+	}
+}
+
+func TestClusterWhosePortIsTakenMeanwhile(t *testing.T) {
+	s := startCluster(t)
+	s.eventually("take the port of kube-scheduler", func() error {
+		data, err := os.ReadFile(filepath.Join(s.dir, "ports.json"))
+		if err != nil {
+			return err
+		}
+		var ports struct{ Scheduler int }
+		if err := json.Unmarshal(data, &ports); err != nil {
+			return err
+		}
+		taken, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports.Scheduler)))
+		if err == nil {
+			t.Cleanup(func() { taken.Close() })
+		}
+		return err
+	})
+	if err := s.up.Wait(); err == nil {
+		t.Errorf("started without the port")
+	}
+	for _, want := range []string{"another program has taken a port of kube-scheduler in the meantime, run it again", "address already in use"} {
+		if !strings.Contains(s.said.String(), want) {
+			t.Errorf("did not say %q:\n%s", want, s.said)
+		}
+	}
+}
+
+// A supervisor that ends a command ends the one process that it knows.
+func TestClusterWhoseStartIsTerminated(t *testing.T) {
+	s := startCluster(t)
+	s.eventually("see kube-apiserver", func() error {
+		_, err := pidIn(s.kwok(), "kube-apiserver")
+		return err
+	})
+	if err := s.up.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.up.Wait(); err == nil {
+		t.Error("no error although it was terminated")
+	}
+	if want := "nothing is left running"; !strings.Contains(s.said.String(), want) {
+		t.Errorf("did not say %q:\n%s", want, s.said)
+	}
+	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left: %v", s.dir, err)
 	}
 }
