@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions/belay/v1alpha1"
@@ -64,7 +65,7 @@ type Controller struct {
 	synced                                       []cache.DoneChecker
 
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
-	fresh *freshness
+	fresh *freshness.Tracker
 
 	metrics *controllerMetrics
 
@@ -93,7 +94,7 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		deploymentStore: deployments.Informer().GetStore(),
 		revisionStore:   revisions.Informer().GetStore(),
 		queue:           newQueue(),
-		fresh:           newFreshness(),
+		fresh:           freshness.New(),
 		metrics:         metrics,
 		memories:        map[cache.ObjectName]rollout.Memory{},
 		working:         map[cache.ObjectName]time.Time{},
@@ -195,7 +196,7 @@ func (c *Controller) next(ctx context.Context) bool {
 	} else {
 		c.standsStill(ctx, key, err)
 	}
-	var stale *staleError
+	var stale *freshness.StaleError
 	switch {
 	case err == nil:
 		c.queue.Forget(key)
@@ -220,7 +221,7 @@ func (c *Controller) next(ctx context.Context) bool {
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
-	if err := c.fresh.check(key); err != nil {
+	if err := c.fresh.Check(key); err != nil {
 		return 0, err
 	}
 	observed, err := c.observe(key)
@@ -240,7 +241,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 			return decision.Recheck, err
 		}
 	}
-	return 0, &staleError{fmt.Sprintf("what was observed %d steps ago", maxSteps)}
+	return 0, &freshness.StaleError{Reason: "too many steps in one sync, beginning again"}
 }
 
 // decide lets rollout.Decide decide, and reads, live, what it asks for. It asks for nothing twice.
@@ -323,5 +324,5 @@ func (c *Controller) forget(key cache.ObjectName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.memories, key)
-	c.fresh.forget(key)
+	c.fresh.Forget(key)
 }

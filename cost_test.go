@@ -143,11 +143,11 @@ func BenchmarkSyncAtRest(b *testing.B) {
 func BenchmarkFreshness(b *testing.B) {
 	r := newResting(b, 1000)
 	for _, key := range r.keys {
-		r.fresh.wrote(key, r.guardedStore, "1")
+		r.fresh.Wrote(key, r.guardedStore, "1")
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		_ = r.fresh.check(r.keys[i%len(r.keys)])
+		_ = r.fresh.Check(r.keys[i%len(r.keys)])
 	}
 }
 

@@ -222,8 +222,8 @@ func TestAGuardedDeploymentThatVanishesBehindABrokenWatchIsForgotten(t *testing.
 		w.pass(2 * time.Minute)
 		wantSame(t, "what was written", []string(nil), w.diary())
 		belay.stop()
-		if len(belay.memories) != 0 || len(belay.fresh.written) != 0 || belay.moving != 0 {
-			t.Errorf("remembered: %v, %v, %d on the move, want nothing", belay.memories, belay.fresh.written, belay.moving)
+		if len(belay.memories) != 0 || belay.fresh.Len() != 0 || belay.moving != 0 {
+			t.Errorf("remembered: %v, %d unseen writes, %d on the move, want nothing", belay.memories, belay.fresh.Len(), belay.moving)
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
@@ -105,7 +106,7 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o
 	for {
 		created, err := client.Create(ctx, revision, metav1.CreateOptions{FieldManager: fieldManager})
 		if err == nil {
-			c.fresh.wrote(key, c.revisionStore, created.ResourceVersion)
+			c.fresh.Wrote(key, c.revisionStore, created.ResourceVersion)
 			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
 			return created, intact(revision, created)
 		}
@@ -118,7 +119,7 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o
 		}
 		if rollout.Proven(o.Guarded, existing) {
 			if existing.Labels[v1alpha1.GuardedLabel] == "true" {
-				return nil, &staleError{"the cache of ControllerRevisions"}
+				return nil, freshness.Stale("the cache of ControllerRevisions")
 			}
 			return c.markRevision(ctx, key, rollout.WithLabel(existing)) // Without, the cache will never have it.
 		}
@@ -134,7 +135,7 @@ func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, rev
 	if err != nil {
 		return nil, fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
 	}
-	c.fresh.wrote(key, c.revisionStore, updated.ResourceVersion)
+	c.fresh.Wrote(key, c.revisionStore, updated.ResourceVersion)
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
 		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", updated.Annotations[v1alpha1.FailureAnnotation],
 		"attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
@@ -168,7 +169,7 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 			return nil
 		}
 		if before, err = c.readDeployment(ctx, key); err == nil && !stillThere(before, o.Deployment) {
-			err = &staleError{"the cache of Deployments"}
+			err = freshness.Stale("the cache of Deployments")
 		}
 		return err
 	})
@@ -182,12 +183,12 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 		after, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
 	}
 	if apierrors.IsAlreadyExists(err) {
-		return nil, nil, &staleError{"the cache of Deployments"}
+		return nil, nil, freshness.Stale("the cache of Deployments")
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("write Deployment: %w", err)
 	}
-	c.fresh.wrote(key, c.deploymentStore, after.ResourceVersion)
+	c.fresh.Wrote(key, c.deploymentStore, after.ResourceVersion)
 	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", wanted.Annotations[v1alpha1.RevisionAnnotation],
 		"generation", after.Generation)
 	return before, after, nil
@@ -223,7 +224,7 @@ func (c *Controller) stillAsked(ctx context.Context, o *rollout.Observed) error 
 	guarded := o.Guarded
 	live, err := c.belay.BelayV1alpha1().GuardedDeployments(guarded.Namespace).Get(ctx, guarded.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return &staleError{"the cache of GuardedDeployments"}
+		return freshness.Stale("the cache of GuardedDeployments")
 	}
 	if err != nil {
 		return fmt.Errorf("get GuardedDeployment: %w", err)
@@ -231,7 +232,7 @@ func (c *Controller) stillAsked(ctx context.Context, o *rollout.Observed) error 
 	retry := v1alpha1.RetryAnnotation
 	if live.UID != guarded.UID || live.Generation != guarded.Generation || live.DeletionTimestamp != nil ||
 		live.Annotations[retry] != guarded.Annotations[retry] {
-		return &staleError{"the cache of GuardedDeployments"}
+		return freshness.Stale("the cache of GuardedDeployments")
 	}
 	o.GuardedLive = true
 	return nil
@@ -242,7 +243,7 @@ func (c *Controller) stillAsked(ctx context.Context, o *rollout.Observed) error 
 func (c *Controller) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) error {
 	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
 	i := slices.IndexFunc(o.Revisions, func(r *appsv1.ControllerRevision) bool { return r.Name == name })
-	if !rollout.StatesTemplate(wanted) || (i >= 0 && c.fresh.unseen(key, c.revisionStore) == o.Revisions[i].ResourceVersion) {
+	if !rollout.StatesTemplate(wanted) || (i >= 0 && c.fresh.Unseen(key, c.revisionStore) == o.Revisions[i].ResourceVersion) {
 		return nil // Without a template, whatever runs goes on running.
 	}
 	live, err := c.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
@@ -250,7 +251,7 @@ func (c *Controller) stillRecorded(ctx context.Context, key cache.ObjectName, o 
 		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
 	}
 	if err != nil || i < 0 || o.Revisions[i].UID != live.UID || o.Revisions[i].ResourceVersion != live.ResourceVersion {
-		return &staleError{"the cache of ControllerRevisions"}
+		return freshness.Stale("the cache of ControllerRevisions")
 	}
 	return nil
 }
@@ -297,7 +298,7 @@ func (c *Controller) updateStatus(ctx context.Context, key cache.ObjectName, gua
 	if err != nil {
 		return fmt.Errorf("update the status: %w", err)
 	}
-	c.fresh.wrote(key, c.guardedStore, updated.ResourceVersion)
+	c.fresh.Wrote(key, c.guardedStore, updated.ResourceVersion)
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
@@ -57,7 +58,7 @@ func TestRefusalOf(t *testing.T) {
 		"Belay lacks a right": {apierrors.NewForbidden(deployments, "web", errors.New(
 			`User "system:serviceaccount:belay:belay" cannot update resource "deployments" in API group "apps" in the namespace "shop"`)), "", 0},
 		"conflict":            {apierrors.NewConflict(deployments, "web", errors.New("the object has been modified; please apply your changes to the latest version and try again")), "", 0},
-		"stale":               {&staleError{"the cache"}, "", 0},
+		"stale":               {freshness.Stale("the cache"), "", 0},
 		"not found":           {apierrors.NewNotFound(deployments, "web"), "", 0},
 		"no such namespace":   {apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "shop"), "", 0},
 		"unauthorized":        {apierrors.NewUnauthorized("Unauthorized"), "", 0},

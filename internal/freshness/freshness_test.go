@@ -1,4 +1,4 @@
-package main
+package freshness
 
 import (
 	"errors"
@@ -18,23 +18,23 @@ func newStore(at string) cache.Store {
 	return store
 }
 
-func wantFresh(t *testing.T, f *freshness, key cache.ObjectName) {
+func wantFresh(t *testing.T, f *Tracker, key cache.ObjectName) {
 	t.Helper()
-	if err := f.check(key); err != nil {
+	if err := f.Check(key); err != nil {
 		t.Errorf("check(%s): %v, want none", key, err)
 	}
 }
 
-func wantStale(t *testing.T, f *freshness, key cache.ObjectName) {
+func wantStale(t *testing.T, f *Tracker, key cache.ObjectName) {
 	t.Helper()
-	var stale *staleError
-	if err := f.check(key); !errors.As(err, &stale) {
+	var stale *StaleError
+	if err := f.Check(key); !errors.As(err, &stale) {
 		t.Errorf("check(%s): %v, want a staleError", key, err)
 	}
 }
 
 func TestAKeyWithoutWritesIsFresh(t *testing.T) {
-	wantFresh(t, newFreshness(), webKey)
+	wantFresh(t, New(), webKey)
 }
 
 func TestAWriteIsWaitedForUntilTheStoreReachesIt(t *testing.T) {
@@ -43,8 +43,8 @@ func TestAWriteIsWaitedForUntilTheStoreReachesIt(t *testing.T) {
 		{at: "99", written: "100"},
 		{at: "10", written: "11"},
 	} {
-		f, store := newFreshness(), newStore(c.at)
-		f.wrote(webKey, store, c.written)
+		f, store := New(), newStore(c.at)
+		f.Wrote(webKey, store, c.written)
 		wantStale(t, f, webKey)
 		wantStale(t, f, webKey)
 		store.Bookmark(c.written)
@@ -53,23 +53,23 @@ func TestAWriteIsWaitedForUntilTheStoreReachesIt(t *testing.T) {
 }
 
 func TestAStoreThatIsAheadOfTheWriteIsFresh(t *testing.T) {
-	f := newFreshness()
-	f.wrote(webKey, newStore("100"), "99")
+	f := New()
+	f.Wrote(webKey, newStore("100"), "99")
 	wantFresh(t, f, webKey)
 }
 
 func TestWhatWasSeenOnceIsNotWaitedForAgain(t *testing.T) {
-	f, store := newFreshness(), newStore("10")
-	f.wrote(webKey, store, "10")
+	f, store := New(), newStore("10")
+	f.Wrote(webKey, store, "10")
 	wantFresh(t, f, webKey)
 	store.Bookmark("1") // an API server restored from a backup
 	wantFresh(t, f, webKey)
 }
 
 func TestOnlyTheLastWriteIsWaitedFor(t *testing.T) {
-	f, store := newFreshness(), newStore("10")
-	f.wrote(webKey, store, "11")
-	f.wrote(webKey, store, "13")
+	f, store := New(), newStore("10")
+	f.Wrote(webKey, store, "11")
+	f.Wrote(webKey, store, "13")
 	store.Bookmark("12")
 	wantStale(t, f, webKey)
 	store.Bookmark("13")
@@ -77,10 +77,10 @@ func TestOnlyTheLastWriteIsWaitedFor(t *testing.T) {
 }
 
 func TestEveryStoreIsWaitedFor(t *testing.T) {
-	f := newFreshness()
+	f := New()
 	first, second := newStore("10"), newStore("10")
-	f.wrote(webKey, first, "11")
-	f.wrote(webKey, second, "12")
+	f.Wrote(webKey, first, "11")
+	f.Wrote(webKey, second, "12")
 	first.Bookmark("11")
 	wantStale(t, f, webKey)
 	second.Bookmark("12")
@@ -89,16 +89,16 @@ func TestEveryStoreIsWaitedFor(t *testing.T) {
 
 func TestVersionsThatCannotBeComparedAreNotWaitedFor(t *testing.T) {
 	for _, c := range []struct{ at, written string }{{"", "10"}, {"10", ""}, {"abc", "10"}, {"10", "abc"}, {"0", "10"}} {
-		f := newFreshness()
-		f.wrote(webKey, newStore(c.at), c.written)
+		f := New()
+		f.Wrote(webKey, newStore(c.at), c.written)
 		wantFresh(t, f, webKey)
 	}
 }
 
 func TestAStoreThatNeverShowsTheWriteIsBelievedAfter30Seconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFreshness()
-		f.wrote(webKey, newStore("10"), "11")
+		f := New()
+		f.Wrote(webKey, newStore("10"), "11")
 		time.Sleep(giveUpWaiting - time.Nanosecond)
 		wantStale(t, f, webKey)
 		time.Sleep(time.Nanosecond)
@@ -108,34 +108,34 @@ func TestAStoreThatNeverShowsTheWriteIsBelievedAfter30Seconds(t *testing.T) {
 
 func TestANewWriteBeginsANewWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, store := newFreshness(), newStore("10")
-		f.wrote(webKey, store, "11")
+		f, store := New(), newStore("10")
+		f.Wrote(webKey, store, "11")
 		time.Sleep(giveUpWaiting - time.Second)
-		f.wrote(webKey, store, "12")
+		f.Wrote(webKey, store, "12")
 		time.Sleep(giveUpWaiting - time.Second)
 		wantStale(t, f, webKey)
 	})
 }
 
 func TestAForgottenKeyIsFresh(t *testing.T) {
-	f := newFreshness()
-	f.wrote(webKey, newStore("10"), "11")
-	f.forget(webKey)
+	f := New()
+	f.Wrote(webKey, newStore("10"), "11")
+	f.Forget(webKey)
 	wantFresh(t, f, webKey)
 }
 
 func TestKeysDoNotWaitForEachOther(t *testing.T) {
-	f, store := newFreshness(), newStore("10")
+	f, store := New(), newStore("10")
 	other := cache.NewObjectName("shop", "other")
-	f.wrote(webKey, store, "11")
+	f.Wrote(webKey, store, "11")
 	wantFresh(t, f, other)
-	f.forget(other)
+	f.Forget(other)
 	wantStale(t, f, webKey)
 }
 
 func TestNothingIsKeptOfKeysThatAreFresh(t *testing.T) {
-	f, store := newFreshness(), newStore("10")
-	f.wrote(webKey, store, "10")
+	f, store := New(), newStore("10")
+	f.Wrote(webKey, store, "10")
 	wantFresh(t, f, webKey)
 	if len(f.written) != 0 {
 		t.Errorf("%d keys are remembered, want none", len(f.written))
@@ -143,15 +143,15 @@ func TestNothingIsKeptOfKeysThatAreFresh(t *testing.T) {
 }
 
 func TestWorkersMayUseItAtTheSameTime(t *testing.T) {
-	f, store := newFreshness(), newStore("10")
+	f, store := New(), newStore("10")
 	var workers sync.WaitGroup
 	for _, name := range []string{"a", "b", "c", "d"} {
 		workers.Go(func() {
 			key := cache.NewObjectName("shop", name)
 			for range 1000 {
-				f.wrote(key, store, "10")
-				_ = f.check(key)
-				f.forget(key)
+				f.Wrote(key, store, "10")
+				_ = f.Check(key)
+				f.Forget(key)
 			}
 		})
 	}
