@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	eventsv1 "k8s.io/api/events/v1"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -164,7 +165,7 @@ func TestEveryCorrectionIsTold(t *testing.T) {
 				told = append(told, strings.Fields(e.Note)[2])
 			}
 		}
-		wantSame(t, "put back", []string{"metadata.labels[belay.dev/guarded]", "spec.replicas"}, told)
+		expect.Same(t, "put back", []string{"metadata.labels[belay.dev/guarded]", "spec.replicas"}, told)
 	})
 }
 
@@ -225,6 +226,6 @@ func TestAPolicyThatTakesVerdictsAwayIsTold(t *testing.T) {
 		if got := len(w.requested("update", "controllerrevisions")); got > 80 {
 			t.Errorf("%d updates of the revision in half an hour, want at most one in 30 s, and some before", got)
 		}
-		wantSame(t, "what ran", []string{"web:1"}, endingOf(w).Ran)
+		expect.Same(t, "what ran", []string{"web:1"}, endingOf(w).Ran)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +21,9 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/fairqueue"
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions/belay/v1alpha1"
@@ -29,8 +32,6 @@ import (
 )
 
 const (
-	// guardedOnly selects what Belay owns.
-	guardedOnly = v1alpha1.GuardedLabel + "=true"
 	// byController indexes what is owned by its controller.
 	byController = "controller"
 
@@ -38,6 +39,8 @@ const (
 	maxSteps = 5
 	// syncTimeout bounds one sync, with all its requests.
 	syncTimeout = 30 * time.Second
+	// stuckAfter is how long a sync may go on: far longer than its timeout, so that it will never end.
+	stuckAfter = 2 * time.Minute
 	// drainTimeout is what is left for a sync to end in when the process is to end: another one waits for its turn.
 	drainTimeout = 2 * time.Second
 	// Failures of one key are retried after retryFirst, doubling up to retryMost.
@@ -67,7 +70,7 @@ type Controller struct {
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	fresh *freshness.Tracker
 
-	metrics *controllerMetrics
+	metrics *telemetry.Metrics
 
 	mu       sync.Mutex
 	memories map[cache.ObjectName]rollout.Memory
@@ -77,7 +80,7 @@ type Controller struct {
 }
 
 // NewController returns a controller that hears of every change in the informers. They have to be started after it.
-func NewController(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder, metrics *controllerMetrics,
+func NewController(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder, metrics *telemetry.Metrics,
 	guarded belayinformers.TypedGuardedDeploymentInformer,
 	deployments appsinformers.TypedDeploymentInformer,
 	revisions appsinformers.TypedControllerRevisionInformer,
@@ -93,7 +96,7 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 		guardedStore:    guarded.Informer().GetStore(),
 		deploymentStore: deployments.Informer().GetStore(),
 		revisionStore:   revisions.Informer().GetStore(),
-		queue:           newQueue(),
+		queue:           fairqueue.New("guardeddeployments", retryFirst, retryMost),
 		fresh:           freshness.New(),
 		metrics:         metrics,
 		memories:        map[cache.ObjectName]rollout.Memory{},
@@ -206,11 +209,11 @@ func (c *Controller) next(ctx context.Context) bool {
 	case errors.As(err, &stale), apierrors.IsConflict(err):
 		// News brings the key back at once. Trying without it costs requests: not more often than after a failure.
 		logger.V(4).Info("Waiting for news", "reason", err)
-		c.metrics.staleSyncs.Inc()
+		c.metrics.StaleSyncs.Inc()
 		c.queue.AddRateLimited(key)
 	default:
 		logger.Error(err, "Sync failed, trying again", "failures", c.queue.NumRequeues(key)+1)
-		c.metrics.syncErrors.Inc()
+		c.metrics.SyncErrors.Inc()
 		c.queue.AddRateLimited(key)
 	}
 	return true
@@ -325,4 +328,47 @@ func (c *Controller) forget(key cache.ObjectName) {
 	defer c.mu.Unlock()
 	delete(c.memories, key)
 	c.fresh.Forget(key)
+}
+
+// Ready returns an error that names the caches that have not synced yet.
+func (c *Controller) Ready() error {
+	var waiting []string
+	for _, synced := range c.synced {
+		select {
+		case <-synced.Done():
+		default:
+			what, _, _ := strings.Cut(synced.Name(), " + ") // the informer, without its handler
+			waiting = append(waiting, what)
+		}
+	}
+	if len(waiting) > 0 {
+		return fmt.Errorf("waiting for the caches of %s", strings.Join(waiting, ", "))
+	}
+	return nil
+}
+
+// Alive returns an error that names what a worker is stuck at.
+func (c *Controller) Alive() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, since := range c.working {
+		if at := time.Since(since); at > stuckAfter {
+			return fmt.Errorf("a worker is stuck at %s, for %s", key, at.Round(time.Second))
+		}
+	}
+	return nil
+}
+
+// begin notes that a worker is at key.
+func (c *Controller) begin(key cache.ObjectName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.working[key] = time.Now()
+}
+
+// end notes that it is no more.
+func (c *Controller) end(key cache.ObjectName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.working, key)
 }

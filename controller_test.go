@@ -7,11 +7,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -27,7 +27,7 @@ func TestAFailedReleaseIsRolledBackAndAFixGoesForward(t *testing.T) {
 		w.pass(5 * time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
 
-		wantSame(t, "what was written", []string{
+		expect.Same(t, "what was written", []string{
 			// A healthy release: the Deployment is done at once, so that the first look comes after 1 s, and it stays so for 30 s.
 			"0s create controllerrevisions",
 			"0s create deployments: web:1",
@@ -52,7 +52,7 @@ func TestAFailedReleaseIsRolledBackAndAFixGoesForward(t *testing.T) {
 			"5m31s update controllerrevisions: good",
 			"5m31s update guardeddeployments/status: Ready=True RolledOut",
 		}, w.diary())
-		wantSame(t, "Events", []string{"Normal RolledOut", "Warning CrashLoop", "Warning RolledBack", "Normal RolledOut"}, w.eventsSent())
+		expect.Same(t, "Events", []string{"Normal RolledOut", "Warning CrashLoop", "Warning RolledBack", "Normal RolledOut"}, w.eventsSent())
 	})
 }
 
@@ -68,7 +68,7 @@ func TestTheFailureIsReportedAsItWasBeforeThePodsWent(t *testing.T) {
 		if failure == nil {
 			t.Fatal("no failure in the status")
 		}
-		wantSame(t, "failure", &v1alpha1.Failure{
+		expect.Same(t, "failure", &v1alpha1.Failure{
 			Revision: g.Status.TargetRevision, Reason: v1alpha1.FailureCrashLoop,
 			Message:   fmt.Sprintf("container app of pod %s exited with code 1, after 4 restarts: no DATABASE_URL", failure.Pod),
 			Pod:       failure.Pod, // named by chance
@@ -115,7 +115,7 @@ func TestAtRestNothingIsAskedOfTheAPIServer(t *testing.T) {
 				wantStatus(w, "web", name)
 				w.forgetRequests()
 				w.pass(10 * time.Minute)
-				wantSame(t, "requests", map[string]int{}, counts(w.asked(everything)))
+				expect.Same(t, "requests", map[string]int{}, counts(w.asked(everything)))
 			})
 		})
 	}
@@ -132,7 +132,7 @@ func TestARestartOfBelayAtRestAsksForNothingButItsCaches(t *testing.T) {
 		w.forgetRequests()
 		w.startBelay()
 		w.pass(10 * time.Minute)
-		wantSame(t, "requests", map[string]int{
+		expect.Same(t, "requests", map[string]int{
 			"list guardeddeployments": 1, "list deployments": 1, "list controllerrevisions": 1,
 		}, counts(w.asked(everything)))
 	})
@@ -245,7 +245,7 @@ func TestAFailureIsRetriedAfter5MillisecondsDoublingUpTo30Seconds(t *testing.T) 
 		}
 		ms := time.Millisecond
 		want := []time.Duration{5 * ms, 10 * ms, 20 * ms, 40 * ms, 80 * ms, 160 * ms, 320 * ms, 640 * ms, 1280 * ms, 2560 * ms, 5120 * ms, 10240 * ms, 20480 * ms}
-		wantSame(t, "pauses", want, pauses[:len(want)])
+		expect.Same(t, "pauses", want, pauses[:len(want)])
 		for _, pause := range pauses[len(want):] {
 			if pause != 30*time.Second {
 				t.Errorf("a pause of %s, want 30s", pause)
@@ -270,7 +270,7 @@ func TestRunReturnsOnlyAfterASyncThatHadBegun(t *testing.T) {
 		if took := time.Since(w.began); took != 2*time.Second {
 			t.Errorf("Run returned after %s, want 2s, when the write was answered", took)
 		}
-		wantSame(t, "what was written", []string{
+		expect.Same(t, "what was written", []string{
 			"0s create controllerrevisions",
 			"0s create deployments: web:1",
 			"2s update guardeddeployments/status: Ready=False Progressing",
@@ -339,12 +339,5 @@ func wantStatus(w *world, name, want string) {
 	w.t.Helper()
 	if got := w.status(name); got != want {
 		w.t.Errorf("after %s, %s is %s, want %s", time.Since(w.began), name, got, want)
-	}
-}
-
-func wantSame(t *testing.T, what string, want, got any) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }

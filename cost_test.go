@@ -15,6 +15,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/slim"
+	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
@@ -37,7 +40,7 @@ func newResting(tb testing.TB, count int) *resting {
 	r := &resting{kube: kubefake.NewClientset(), belay: belayfake.NewSimpleClientset()}
 	owned, guarded := informers.NewSharedInformerFactory(r.kube, 0), belayinformers.NewSharedInformerFactory(r.belay, 0)
 	var err error
-	r.Controller, err = NewController(r.kube, r.belay, events.NewFakeRecorder(1), newControllerMetrics(),
+	r.Controller, err = NewController(r.kube, r.belay, events.NewFakeRecorder(1), telemetry.NewMetrics(),
 		guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions())
 	must(err)
 	for i := range count {
@@ -86,7 +89,7 @@ func TestCostOfReleasesInRequests(t *testing.T) {
 		w.pass(40 * time.Second)
 		wantStatus(w, "web", "Ready=True RolledOut")
 		looks := w.requested("list", "pods")
-		wantSame(t, "first release", map[string]int{
+		expect.Same(t, "first release", map[string]int{
 			"get guardeddeployments": 1, "get deployments": 1,
 			"list replicasets": len(looks), "list pods": len(looks),
 			"create controllerrevisions": 1, "create deployments": 1, "update controllerrevisions": 1,
@@ -99,7 +102,7 @@ func TestCostOfReleasesInRequests(t *testing.T) {
 		w.pass(4 * time.Minute)
 		wantStatus(w, "web", "Ready=False RolledBack")
 		looks = w.requested("list", "pods")
-		wantSame(t, "failed release with its rollback", map[string]int{
+		expect.Same(t, "failed release with its rollback", map[string]int{
 			"get guardeddeployments": 2, "get deployments": 2, "get controllerrevisions": 1,
 			"list replicasets": len(looks), "list pods": len(looks),
 			"create controllerrevisions": 1, "update deployments": 2, "update controllerrevisions": 1,
@@ -156,7 +159,7 @@ func BenchmarkSlim(b *testing.B) {
 	g.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
 	g.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": string(make([]byte, 4096))}
 	var object runtime.Object = g
-	slim := newSlimmer().slim
+	slim := slim.NewTransform()
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := slim(object); err != nil {

@@ -7,8 +7,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest/fake"
+
 	"k8s.io/client-go/rest"
+
+	"github.com/belay-dev/belay/internal/kubeclient"
 )
 
 func TestWhatHasBegunHasTheTimeOfTheDrain(t *testing.T) {
@@ -24,7 +27,7 @@ func TestWhatHasBegunHasTheTimeOfTheDrain(t *testing.T) {
 				belay := w.startBelay()
 				synctest.Wait()
 				asked, ended := make(chan time.Time, 100), make(chan error, 100)
-				_, belay.belay, _ = clients(&rest.Config{Host: "https://server", QPS: -1, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				_, belay.belay, _ = kubeclient.New(&rest.Config{Host: "https://server", QPS: -1, Transport: fake.CreateHTTPClient(func(r *http.Request) (*http.Response, error) {
 					asked <- time.Now()
 					select {
 					case <-r.Context().Done():
@@ -34,8 +37,8 @@ func TestWhatHasBegunHasTheTimeOfTheDrain(t *testing.T) {
 					if err := r.Context().Err(); err != nil {
 						return nil, err
 					}
-					return respond(http.StatusNotFound, metav1.Status{Status: metav1.StatusFailure, Code: 404, Reason: metav1.StatusReasonNotFound}), nil
-				})}, requestTimeout, nil)
+					return &http.Response{StatusCode: http.StatusNotFound, Body: http.NoBody}, nil
+				}).Transport}, kubeclient.RequestTimeout, nil)
 				add(w, webshop("web", "web:1"))
 				<-asked
 				terminated := time.Now()

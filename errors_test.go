@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -94,7 +95,7 @@ func wantTheEnding(w *world) {
 	if len(e.Revisions) == 2 && e.Revisions[0] > e.Revisions[1] { // they are sorted by their names, which are hashes
 		e.Revisions[0], e.Revisions[1] = e.Revisions[1], e.Revisions[0]
 	}
-	wantSame(w.t, "the ending", ending{
+	expect.Same(w.t, "the ending", ending{
 		Status:    "Ready=True RolledOut",
 		Ran:       []string{"web:1", "web:2", "web:1", "web:3"},
 		Revisions: []string{"1 good", "3 good"},

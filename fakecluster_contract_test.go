@@ -15,6 +15,7 @@ import (
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 
+	"github.com/belay-dev/belay/internal/expect"
 	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
 	belayclient "github.com/belay-dev/belay/pkg/generated/clientset/versioned/typed/belay/v1alpha1"
 )
@@ -62,7 +63,7 @@ func TestClusterNumbersWhatIsCreated(t *testing.T) {
 	if first.UID == "" || first.UID == second.UID || first.CreationTimestamp.IsZero() || first.Generation != 1 || first.Status.Replicas != 0 {
 		t.Errorf("created %+v, status %+v", first.ObjectMeta, first.Status)
 	}
-	wantSame(t, "versions", []string{"101", "102", "103"}, []string{first.ResourceVersion, second.ResourceVersion, g.ResourceVersion})
+	expect.Same(t, "versions", []string{"101", "102", "103"}, []string{first.ResourceVersion, second.ResourceVersion, g.ResourceVersion})
 	if _, err := c.deployments.Create(t.Context(), first, metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("the same again: %v, want AlreadyExists", err)
 	}

@@ -25,6 +25,9 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 
+	"github.com/belay-dev/belay/internal/kubeclient"
+	"github.com/belay-dev/belay/internal/telemetry"
+	"github.com/belay-dev/belay/internal/watchhealth"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
@@ -87,9 +90,9 @@ func inEmptyWorld(t *testing.T, test func(w *world)) {
 // belay is one running process of Belay.
 type belay struct {
 	*Controller
-	sights *sights
-	world  *world
-	dead   atomic.Bool // no request of it reaches the API server any more
+	watches *watchhealth.Watches
+	world   *world
+	dead    atomic.Bool // no request of it reaches the API server any more
 
 	terminate func() // asks the process to end, as SIGTERM does
 	stop      func() // terminate, and wait until it has ended
@@ -105,12 +108,12 @@ func (w *world) startBelay() *belay {
 	w.serve(&guardedClient.Fake, p.intercept)
 
 	background, end := context.WithCancel(klog.NewContext(context.Background(), w.logger))
-	counted := newControllerMetrics()
-	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
+	counted := telemetry.NewMetrics()
+	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: kube.EventsV1()}, Dropped: counted.EventsDropped})
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
-	p.sights = newSights(func(context.Context, string) ([]string, error) { w.searches++; return w.undecodable, nil })
-	owned, guarded := caches(p.sights, kube, guardedClient, metav1.NamespaceAll)
+	p.watches = watchhealth.New(func(context.Context, watchhealth.Source) ([]string, error) { w.searches++; return w.undecodable, nil })
+	owned, guarded := kubeclient.Informers(p.watches, kube, guardedClient, metav1.NamespaceAll)
 	controller, err := NewController(kube, guardedClient, broadcaster.NewRecorder(scheme, fieldManager), counted,
 		guarded.Belay().V1alpha1().GuardedDeployments(),
 		owned.Apps().V1().Deployments(),
@@ -120,7 +123,7 @@ func (w *world) startBelay() *belay {
 	must(broadcaster.StartRecordingToSinkWithContext(background))
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
-	go p.sights.run(background)
+	go p.watches.Run(background)
 
 	ctx, cancel := context.WithCancel(background)
 	done := make(chan error, 1)

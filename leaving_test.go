@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -39,7 +40,7 @@ func wantReleased(w *world, before *appsv1.Deployment) {
 	if after == nil || after.UID != before.UID {
 		w.t.Fatalf("the Deployment is %v, want uid %s", after, before.UID)
 	}
-	wantSame(w.t, "spec", before.Spec, after.Spec)
+	expect.Same(w.t, "spec", before.Spec, after.Spec)
 	for key := range after.Annotations {
 		if strings.HasPrefix(key, v1alpha1.GroupName+"/") && key != v1alpha1.AdoptAnnotation {
 			w.t.Errorf("it has the annotation %s still", key)
@@ -60,9 +61,9 @@ func TestAnOrphanIsLetGoOfOnce(t *testing.T) {
 		wantReleased(w, before)
 		edit(w, "web", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "theirs:1" })
 		w.pass(10 * time.Minute)
-		wantSame(t, "requests", map[string]int{"get deployments": 1, "get guardeddeployments": 1, "update deployments": 1},
+		expect.Same(t, "requests", map[string]int{"get deployments": 1, "get guardeddeployments": 1, "update deployments": 1},
 			counts(w.asked(everything)))
-		wantSame(t, "image that runs", "theirs:1", w.image("web"))
+		expect.Same(t, "image that runs", "theirs:1", w.image("web"))
 	})
 }
 
@@ -78,7 +79,7 @@ func TestAnOrphanFromWhenBelayWasAwayIsLetGoOf(t *testing.T) {
 		w.pass(time.Second)
 		wantReleased(w, before)
 		w.pass(10 * time.Minute)
-		wantSame(t, "what was written", 1, len(w.asked(request.writes)))
+		expect.Same(t, "what was written", 1, len(w.asked(request.writes)))
 	})
 }
 
@@ -94,7 +95,7 @@ func TestNothingIsLetGoOfWhileTheGuardedDeploymentIsThere(t *testing.T) {
 		w.forgetRequests()
 		w.pass(10 * time.Minute)
 		wantUntouched(w, theirs)
-		wantSame(t, "what was written", []string(nil), w.diary())
+		expect.Same(t, "what was written", []string(nil), w.diary())
 	})
 }
 
@@ -111,7 +112,7 @@ func TestAnOrphanIsNotLetGoOfBehindAnotherLifesBack(t *testing.T) {
 		w.forgetRequests()
 		w.pass(time.Minute)
 		wantUntouched(w, theirs)
-		wantSame(t, "what was written", []string(nil), w.diary())
+		expect.Same(t, "what was written", []string(nil), w.diary())
 		w.letGo("guardeddeployments")
 		w.pass(time.Minute)
 		wantUntouched(w, theirs)
@@ -141,7 +142,7 @@ func TestWhatOnlyLooksLikeAnOrphanIsLeftAlone(t *testing.T) {
 				theirs := add(w, d)
 				w.pass(10 * time.Minute)
 				wantUntouched(w, theirs)
-				wantSame(t, "what was written", []string(nil), w.diary())
+				expect.Same(t, "what was written", []string(nil), w.diary())
 			})
 		})
 	}
@@ -163,7 +164,7 @@ func TestLettingGoIsTriedAgainAfterAConflict(t *testing.T) {
 		w.orphan("web")
 		w.pass(time.Second)
 		wantReleased(w, before)
-		wantSame(t, "conflicts", 1, conflicts)
+		expect.Same(t, "conflicts", 1, conflicts)
 	})
 }
 
@@ -201,6 +202,6 @@ func TestNothingIsLetGoOfWithoutAnAnswerThatTheGuardedDeploymentIsGone(t *testin
 		w.forgetRequests()
 		w.orphan("web")
 		w.pass(10 * time.Minute)
-		wantSame(t, "what was written", []string(nil), w.diary())
+		expect.Same(t, "what was written", []string(nil), w.diary())
 	})
 }

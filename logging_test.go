@@ -22,6 +22,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 
+	"github.com/belay-dev/belay/internal/logging"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -90,7 +91,7 @@ func logNasty(logger klog.Logger, s string) int {
 	logger.Error(nil, s, "error", errors.New(s))
 	logger.WithName("name").WithValues("before", s).Info("named")
 	logger.Info("key", "key "+s, 1)
-	_, _ = klogWriter{logger}.Write([]byte(s + "\n"))
+	_, _ = logging.Writer{Logger: logger}.Write([]byte(s + "\n"))
 	return 7
 }
 
@@ -99,7 +100,7 @@ func TestEveryRecordOfTheProcessIsOneLine(t *testing.T) {
 	const format = "BELAY_TEST_LOG"
 	if os.Getenv(format) != "" {
 		args(t, "--logging-format", os.Getenv(format), "-v=2")
-		must(startLogging(parseFlags().logging))
+		must(logging.Start(parseFlags().logging))
 		for _, s := range nasty {
 			logNasty(klog.FromContext(t.Context()), s)
 			klog.Infof("%s", s) // as libraries do
@@ -130,7 +131,7 @@ func FuzzALineOfText(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		var log lockedBuffer
-		lines := logNasty(textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(oneLine{&log}))), s)
+		lines := logNasty(textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logging.OneLine(&log)))), s)
 		checkLog(t, log.String(), lines, checkText)
 	})
 }
@@ -159,7 +160,7 @@ func TestTextStaysReadable(t *testing.T) {
 		"":                    "\n",
 	} {
 		var log bytes.Buffer
-		if n, err := (oneLine{&log}).Write([]byte(record)); err != nil || n != len(record) || log.String() != want {
+		if n, err := logging.OneLine(&log).Write([]byte(record)); err != nil || n != len(record) || log.String() != want {
 			t.Errorf("%q became %q (%d, %v), want %q", record, log.String(), n, err, want)
 		}
 	}
@@ -186,7 +187,7 @@ func TestEveryLineOfAStoryIsARecord(t *testing.T) {
 		check  func(string) error
 	}{
 		"text": {func(log *lockedBuffer) klog.Logger {
-			return textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(oneLine{log}), textlogger.Verbosity(5)))
+			return textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logging.OneLine(log)), textlogger.Verbosity(5)))
 		}, checkText},
 		"json": {func(log *lockedBuffer) klog.Logger {
 			logger, _ := logsjson.NewJSONLogger(5, log, nil, nil)
@@ -240,7 +241,7 @@ func tellShortStory(w *world) {
 
 func TestTheFlagsForLoggingAreThree(t *testing.T) {
 	args(t)
-	loggingFlags()
+	logging.Flags()
 	for _, name := range []string{"logging-format", "v", "vmodule"} {
 		if flag.Lookup(name) == nil {
 			t.Errorf("there is no --%s", name)

@@ -24,6 +24,14 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/gc"
+	"github.com/belay-dev/belay/internal/kubeclient"
+	"github.com/belay-dev/belay/internal/leader"
+	"github.com/belay-dev/belay/internal/logging"
+	"github.com/belay-dev/belay/internal/preflight"
+	"github.com/belay-dev/belay/internal/serve"
+	"github.com/belay-dev/belay/internal/telemetry"
+	"github.com/belay-dev/belay/internal/watchhealth"
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
 )
 
@@ -52,10 +60,10 @@ func main() {
 	defer stop()
 	o := parseFlags()
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		debug.SetGCPercent(gc.Percent)
 	}
-	say := func(err error) { fmt.Fprintln(oneLine{os.Stderr}, "belay:", err) }
-	err := startLogging(o.logging)
+	say := func(err error) { fmt.Fprintln(logging.OneLine(os.Stderr), "belay:", err) }
+	err := logging.Start(o.logging)
 	if err == nil {
 		if o.logging.Format == logsapi.JSONLogFormat {
 			say = func(err error) { klog.FromContext(ctx).Error(err, "Ended") }
@@ -80,15 +88,15 @@ func parseFlags() options {
 	flag.IntVar(&o.workers, "workers", 16, "how many GuardedDeployments are worked on at the same time")
 	flag.Float64Var(&o.qps, "kube-api-qps", -1, "requests per second to the API server; negative: the server's priority and fairness decides")
 	flag.IntVar(&o.burst, "kube-api-burst", 100, "how many requests may exceed --kube-api-qps for a moment")
-	flag.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the Lease \""+leaseName+"\", so that several processes may run")
-	flag.StringVar(&o.leaseNamespace, "leader-elect-namespace", podNamespace(), "the namespace of the Lease; default: that of the pod")
+	flag.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the Lease \""+leader.LeaseName+"\", so that several processes may run")
+	flag.StringVar(&o.leaseNamespace, "leader-elect-namespace", leader.PodNamespace(), "the namespace of the Lease; default: that of the pod")
 	flag.StringVar(&o.healthAddress, "health-address", "", "host:port to serve /livez and /readyz on, for example :8081; default: not at all")
 	flag.StringVar(&o.metricsAddress, "metrics-address", "", "host:port to serve /metrics on: with HTTPS, to whom the API server allows it, for example :8443; plain on a loopback address; default: not at all")
-	flag.StringVar(&o.certFile, "tls-cert-file", "", "certificate for --metrics-address; default: one that is made at start and that nobody knows")
+	flag.StringVar(&o.certFile, "tls-cert-file", "", "certificate for --metrics-address; default: a self-signed one, made at start")
 	flag.StringVar(&o.keyFile, "tls-private-key-file", "", "key of the certificate")
 	flag.BoolVar(&o.profiling, "profiling", false, "serve /debug/pprof/, too, on --metrics-address")
 	flag.BoolVar(&o.version, "version", false, "print the version and exit")
-	o.logging = loggingFlags()
+	o.logging = logging.Flags()
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "belay rolls failed releases back.\n\nUsage: belay [flags]\n\n")
 		flag.PrintDefaults()
@@ -112,16 +120,30 @@ func (o *options) check() error {
 		return errors.New("--tls-cert-file and --tls-private-key-file go together")
 	}
 	for name, address := range map[string]string{"--health-address": o.healthAddress, "--metrics-address": o.metricsAddress} {
-		if _, err := isLoopback(address); address != "" && err != nil {
+		if _, err := serve.IsLoopback(address); address != "" && err != nil {
 			return fmt.Errorf("%s is %q; it must be host:port or :port: %w", name, address, err)
 		}
 	}
 	return nil
 }
 
-// asksWhoScrapes reports whether the metrics are served to others than this machine.
-func (o *options) asksWhoScrapes() bool {
-	loopback, err := isLoopback(o.metricsAddress)
+// client returns how to reach the API server with these flags.
+func (o *options) client() kubeclient.Options {
+	return kubeclient.Options{Kubeconfig: o.kubeconfig, Master: o.master, QPS: float32(o.qps), Burst: o.burst, Agent: fieldManager, Version: versionString()}
+}
+
+// preflight returns what has to be there for these flags.
+func (o *options) preflight() preflight.Config {
+	config := preflight.Config{Namespace: o.namespace, Reviews: o.reviewsReaders(), Wait: o.healthAddress != ""}
+	if o.leaderElect {
+		config.LeaseNamespace = o.leaseNamespace
+	}
+	return config
+}
+
+// reviewsReaders reports whether the metrics are served to others than this machine: then the API server decides who may read them.
+func (o *options) reviewsReaders() bool {
+	loopback, err := serve.IsLoopback(o.metricsAddress)
 	return o.metricsAddress != "" && err == nil && !loopback
 }
 
@@ -134,39 +156,40 @@ func run(ctx context.Context, o options) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	config, err := clientConfig(o)
+	config, err := kubeclient.Config(o.client())
 	if err != nil {
 		return err
 	}
 	// What runs in the background outlives the workers: what they have begun they can finish.
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	go giveBack(background)
-	health := &health{ready: func() error { return errors.New("starting") }}
+	go gc.ReturnMemory(background)
+	health := &serve.Health{}
+	health.Set(nil, func() error { return errors.New("starting") })
 	if o.healthAddress != "" {
-		if err := serve(background, o.healthAddress, nil, serveTimeout, health); err != nil {
+		if err := serve.Serve(background, o.healthAddress, nil, serve.Timeout, health); err != nil {
 			return err
 		}
 	}
-	asking, _, err := clients(config, requestTimeout, nil)
+	kube, _, err := kubeclient.New(config, kubeclient.RequestTimeout, nil)
 	if err != nil {
 		return err
 	}
-	if err := preflight(ctx, config.Host, asking, o, health); err != nil {
+	if err := preflight.Run(ctx, config.Host, kube, o.preflight(), health); err != nil {
 		return err
 	}
-	fence := &fence{}
-	controller, sights, stop, err := start(background, config, o, fence)
+	fence := &leader.Fence{}
+	controller, watches, stop, err := start(background, config, o, fence)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	defer end()
-	watchdog := leaderelection.NewLeaderHealthzAdaptor(renewDeadline)
-	health.set(func() error { return errors.Join(watchdog.Check(nil), controller.Alive()) },
-		func() error { return errors.Join(controller.Ready(), sights.Ready()) })
+	watchdog := leaderelection.NewLeaderHealthzAdaptor(leader.RenewDeadline)
+	health.Set(func() error { return errors.Join(watchdog.Check(nil), controller.Alive()) },
+		func() error { return errors.Join(controller.Ready(), watches.Ready()) })
 	if o.metricsAddress != "" {
-		if err := serveMetrics(background, o, asking, controller, sights); err != nil {
+		if err := serveMetrics(background, o, kube, controller, watches); err != nil {
 			return err
 		}
 	}
@@ -175,41 +198,41 @@ func run(ctx context.Context, o options) error {
 	if !o.leaderElect {
 		return work(ctx)
 	}
-	renewing, _, err := clients(config, renewDeadline/2, nil) // It shares no limit of --kube-api-qps with anything.
+	leaseClient, _, err := kubeclient.New(config, leader.RenewDeadline/2, nil) // It shares no limit of --kube-api-qps with anything.
 	if err != nil {
 		return err
 	}
-	lease, err := newLease(renewing, o.leaseNamespace)
+	lease, err := leader.NewLease(leaseClient, o.leaseNamespace)
 	if err != nil {
 		return err
 	}
-	return lead(ctx, lease, fence, watchdog, work)
+	return leader.Lead(ctx, lease, fence, watchdog, work)
 }
 
 // start starts everything but the workers. What it returns with the controller, and how well that sees, stops it, when the
 // workers have ended and background is over.
-func start(background context.Context, config *rest.Config, o options, fence *fence) (*Controller, *sights, func(), error) {
-	wrap := fence.around
+func start(background context.Context, config *rest.Config, o options, fence *leader.Fence) (*Controller, *watchhealth.Watches, func(), error) {
+	wrap := fence.Around
 	if !o.leaderElect {
 		wrap = nil
 	}
-	kube, belay, err := clients(config, requestTimeout, wrap)
+	kube, belay, err := kubeclient.New(config, kubeclient.RequestTimeout, wrap)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	kubeWatches, belayWatches, err := clients(config, 0, nil)
+	kubeWatches, belayWatches, err := kubeclient.New(config, 0, nil)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	sights := newSights(undecodable(kubeWatches, belayWatches, o.namespace))
-	owned, guarded := caches(sights, kubeWatches, belayWatches, o.namespace)
+	watches := watchhealth.New(watchhealth.Undecodable)
+	owned, guarded := kubeclient.Informers(watches, kubeWatches, belayWatches, o.namespace)
 	scheme := k8sruntime.NewScheme()
 	if err := belayscheme.AddToScheme(scheme); err != nil {
 		return nil, nil, nil, err
 	}
-	counted := newControllerMetrics()
-	broadcaster := events.NewBroadcaster(&eventSink{&events.EventSinkImpl{Interface: kube.EventsV1()}, counted.eventsDropped})
-	controller, err := NewController(kube, belay, broadcaster.NewRecorder(scheme, fieldManager), counted,
+	metrics := telemetry.NewMetrics()
+	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: kube.EventsV1()}, Dropped: metrics.EventsDropped})
+	controller, err := NewController(kube, belay, broadcaster.NewRecorder(scheme, fieldManager), metrics,
 		guarded.Belay().V1alpha1().GuardedDeployments(),
 		owned.Apps().V1().Deployments(),
 		owned.Apps().V1().ControllerRevisions())
@@ -221,8 +244,8 @@ func start(background context.Context, config *rest.Config, o options, fence *fe
 	}
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
-	go sights.run(background)
-	return controller, sights, func() {
+	go watches.Run(background)
+	return controller, watches, func() {
 		stopped := make(chan struct{})
 		go func() { owned.Shutdown(); guarded.Shutdown(); broadcaster.Shutdown(); close(stopped) }()
 		select {
@@ -233,23 +256,23 @@ func start(background context.Context, config *rest.Config, o options, fence *fe
 }
 
 // serveMetrics serves what is counted until ctx is done.
-func serveMetrics(ctx context.Context, o options, kube kubernetes.Interface, controller *Controller, sights *sights) error {
+func serveMetrics(ctx context.Context, o options, kube kubernetes.Interface, controller *Controller, watches *watchhealth.Watches) error {
 	own := metrics.NewKubeRegistry()
-	controller.metrics.register(own, versionString(), controller.guarded)
-	sights.register(own)
+	controller.metrics.Register(own, versionString(), controller.guarded)
+	watches.Register(own)
 	all := prometheus.Gatherers{legacyregistry.DefaultGatherer, own}
-	handler, timeout := metricsHandler(all, o.profiling), serveTimeout
+	handler, timeout := serve.Metrics(all, o.profiling), serve.Timeout
 	if o.profiling {
-		timeout = profileTimeout
+		timeout = serve.ProfileTimeout
 	}
-	if !o.asksWhoScrapes() {
-		return serve(ctx, o.metricsAddress, nil, timeout, handler)
+	if !o.reviewsReaders() {
+		return serve.Serve(ctx, o.metricsAddress, nil, timeout, handler)
 	}
-	encryption, err := encryption(o.certFile, o.keyFile)
+	certificate, err := serve.Encryption(o.certFile, o.keyFile)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, o.metricsAddress, encryption, timeout, authorized(kube, handler))
+	return serve.Serve(ctx, o.metricsAddress, certificate, timeout, serve.Authorized(kube, handler))
 }
 
 func versionString() string {

@@ -10,6 +10,9 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/kubeclient"
 )
 
 // args makes the command line, and starts the flags anew.
@@ -55,7 +58,7 @@ func TestWhoScrapesIsAskedUnlessItIsTheMachineItself(t *testing.T) {
 		":8443": true, "0.0.0.0:8443": true, "10.1.2.3:8443": true, "localhost.example:8443": true,
 	} {
 		o := options{metricsAddress: address}
-		if o.asksWhoScrapes() != asks {
+		if o.reviewsReaders() != asks {
 			t.Errorf("%q: asks is %t, want %t", address, !asks, asks)
 		}
 	}
@@ -80,7 +83,7 @@ func TestRunRefusesWhatItCannotDo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			outsideOfAnyCluster(t)
 			args(t, c.line...)
-			wantError(t, run(t.Context(), parseFlags()), c.want)
+			expect.Error(t, run(t.Context(), parseFlags()), c.want)
 		})
 	}
 }
@@ -108,7 +111,7 @@ func TestTheFlagGoesBeforeTheEnvironmentAndThatBeforeTheDefaultFile(t *testing.T
 	outsideOfAnyCluster(t)
 	host := func(o options) string {
 		t.Helper()
-		config, err := clientConfig(o)
+		config, err := kubeclient.Config(o.client())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +138,7 @@ func TestAFlagGoesBeforeThePodThatBelayRunsIn(t *testing.T) {
 	outsideOfAnyCluster(t)
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
-	config, err := clientConfig(options{kubeconfig: writeKubeconfig(t, "https://flag")})
+	config, err := kubeclient.Config((&options{kubeconfig: writeKubeconfig(t, "https://flag")}).client())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +149,7 @@ func TestAFlagGoesBeforeThePodThatBelayRunsIn(t *testing.T) {
 
 func TestTheClientSaysWhoItIsAndKeepsToItsLimits(t *testing.T) {
 	outsideOfAnyCluster(t)
-	config, err := clientConfig(options{kubeconfig: writeKubeconfig(t, "https://flag"), qps: 7, burst: 9})
+	config, err := kubeclient.Config((&options{kubeconfig: writeKubeconfig(t, "https://flag"), qps: 7, burst: 9}).client())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,4 +190,13 @@ func writeFile(t *testing.T, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestAnAddressIsChecked(t *testing.T) {
+	for _, address := range []string{"8080", "::1:8080:", "localhost"} {
+		for flag, o := range map[string]options{"--health-address": {workers: 1, healthAddress: address}, "--metrics-address": {workers: 1, metricsAddress: address}} {
+			args(t)
+			expect.Error(t, o.check(), flag, address, "host:port")
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-base/metrics"
 
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -29,8 +32,8 @@ func inCountedWorld(t *testing.T, test func(w *world, p *counted)) {
 	t.Helper()
 	inEmptyWorld(t, func(w *world) {
 		p := &counted{w.startBelay(), t, metrics.NewKubeRegistry()}
-		p.metrics.register(p.registry, "v1.2.3", p.guarded)
-		p.sights.register(p.registry)
+		p.metrics.Register(p.registry, "v1.2.3", p.guarded)
+		p.watches.Register(p.registry)
 		synctest.Wait()
 		test(w, p)
 	})
@@ -39,7 +42,7 @@ func inCountedWorld(t *testing.T, test func(w *world, p *counted)) {
 // scraped returns the lines that a scrape shows of metrics with these names, without those that are 0.
 func (p *counted) scraped(names ...string) []string {
 	p.t.Helper()
-	code, text := answerOf(metricsHandler(p.registry, false), "/metrics", "")
+	code, text := expect.AnswerOf(serve.Metrics(p.registry, false), "/metrics", "")
 	if code != http.StatusOK {
 		p.t.Fatal(code, text)
 	}
@@ -62,7 +65,7 @@ func (p *counted) want(lines ...string) {
 		if strings.HasSuffix(line, " 0") {
 			want = nil
 		}
-		wantSame(p.t, name, want, p.scraped(name))
+		expect.Same(p.t, name, want, p.scraped(name))
 	}
 }
 
@@ -77,9 +80,9 @@ func askAgain(w *world, name, token string) {
 
 func TestAReleaseARollbackAndARetryAreCounted(t *testing.T) {
 	inCountedWorld(t, func(w *world, p *counted) {
-		wantSame(t, "before anything happens", []string(nil), p.scraped(append(judged, "belay_guardeddeployments")...))
+		expect.Same(t, "before anything happens", []string(nil), p.scraped(append(judged, "belay_guardeddeployments")...))
 		w.upAndRunning("web")
-		wantSame(t, "a good release", []string{
+		expect.Same(t, "a good release", []string{
 			`belay_release_duration_seconds_sum{outcome="good"} 31.5`,
 			`belay_release_duration_seconds_count{outcome="good"} 1`,
 			`belay_releases_total{outcome="good",reason=""} 1`,
@@ -89,7 +92,7 @@ func TestAReleaseARollbackAndARetryAreCounted(t *testing.T) {
 		release(w, "web", "web:2")
 		w.pass(10 * time.Minute)
 		wantStatus(w, "web", "Ready=False RolledBack")
-		wantSame(t, "and one that crashes", []string{
+		expect.Same(t, "and one that crashes", []string{
 			`belay_release_duration_seconds_sum{outcome="failed"} 72`,
 			`belay_release_duration_seconds_count{outcome="failed"} 1`,
 			`belay_release_duration_seconds_sum{outcome="good"} 31.5`,
@@ -106,7 +109,7 @@ func TestAReleaseARollbackAndARetryAreCounted(t *testing.T) {
 		askAgain(w, "web", "once more")
 		w.pass(10 * time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "and its retries", []string{
+		expect.Same(t, "and its retries", []string{
 			`belay_releases_total{outcome="failed",reason="CrashLoop"} 2`,
 			`belay_releases_total{outcome="good",reason=""} 2`,
 		}, p.scraped("belay_releases_total"))
@@ -128,7 +131,7 @@ func TestAHeldReleaseIsNoRollback(t *testing.T) {
 		w.node.set("web:2", nil)
 		w.pass(10 * time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "releases, the second both failed and good after all", []string{
+		expect.Same(t, "releases, the second both failed and good after all", []string{
 			`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
 			`belay_releases_total{outcome="good",reason=""} 2`,
 		}, p.scraped("belay_releases_total"))
@@ -155,8 +158,8 @@ func TestAdoptionIsNoRelease(t *testing.T) {
 		add(w, webshop("web", "web:1"))
 		w.pass(10 * time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "what was judged", []string(nil), p.scraped(judged...))
-		wantSame(t, "objects", []string{`belay_guardeddeployments{ready="True",reason="RolledOut"} 1`}, p.scraped("belay_guardeddeployments"))
+		expect.Same(t, "what was judged", []string(nil), p.scraped(judged...))
+		expect.Same(t, "objects", []string{`belay_guardeddeployments{ready="True",reason="RolledOut"} 1`}, p.scraped("belay_guardeddeployments"))
 	})
 }
 
@@ -171,10 +174,10 @@ func TestObjectsAreCountedByTheirState(t *testing.T) {
 		add(w, webshop("c", "web:9"))
 		w.pass(10 * time.Minute)
 		both := []string{`belay_guardeddeployments{ready="False",reason="NoGoodRevision"} 1`, `belay_guardeddeployments{ready="False",reason="RolledBack"} 1`}
-		wantSame(t, "objects", append(slices.Clone(both), `belay_guardeddeployments{ready="True",reason="RolledOut"} 2`), p.scraped("belay_guardeddeployments"))
+		expect.Same(t, "objects", append(slices.Clone(both), `belay_guardeddeployments{ready="True",reason="RolledOut"} 2`), p.scraped("belay_guardeddeployments"))
 		remove[*v1alpha1.GuardedDeployment](w, "a")
 		w.pass(time.Minute)
-		wantSame(t, "objects, one less", append(both, `belay_guardeddeployments{ready="True",reason="RolledOut"} 1`), p.scraped("belay_guardeddeployments"))
+		expect.Same(t, "objects, one less", append(both, `belay_guardeddeployments{ready="True",reason="RolledOut"} 1`), p.scraped("belay_guardeddeployments"))
 	})
 }
 
@@ -198,7 +201,7 @@ func TestWhatIsWrittenAgainAfterAConflictIsCountedOnce(t *testing.T) {
 				w.pass(10 * time.Minute)
 				wantStatus(w, "web", "Ready=False RolledBack")
 				p.want(`belay_rollbacks_total 1`, `belay_sync_errors_total 0`)
-				wantSame(t, "releases", []string{
+				expect.Same(t, "releases", []string{
 					`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
 					`belay_releases_total{outcome="good",reason=""} 1`,
 				}, p.scraped("belay_releases_total"))
@@ -230,5 +233,53 @@ func TestEverySyncThatFailsIsCounted(t *testing.T) {
 		})
 		w.upAndRunning("web")
 		p.want(`belay_sync_errors_total 5`, `belay_releases_total{outcome="good",reason=""} 1`)
+	})
+}
+
+// The recorder has retries of its own: the two must not multiply.
+func TestTheRecorderDoesNotTryAgainByItself(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		tries int
+	}{"connection lost": {errors.New("connection lost"), 8}, "unavailable": {apierrors.NewServiceUnavailable("not now"), 8}, "forbidden": {forbidden("not here"), 1}} {
+		t.Run(name, func(t *testing.T) {
+			inCountedWorld(t, func(w *world, p *counted) {
+				w.intercept(func(r request, carryOut func() error) error {
+					if r.resource == "events" {
+						return c.err
+					}
+					return carryOut()
+				})
+				w.upAndRunning("web")
+				w.pass(time.Hour)
+				if tries := len(w.requested("create", "events")); tries != c.tries {
+					t.Errorf("the Event was sent %d times, want %d", tries, c.tries)
+				}
+				p.want("belay_events_dropped_total 1")
+			})
+		})
+	}
+}
+
+func TestAnEventArrivesAfterAnOutage(t *testing.T) {
+	inCountedWorld(t, func(w *world, p *counted) {
+		over := time.Now().Add(100 * time.Second)
+		arrived := 0
+		w.intercept(func(r request, carryOut func() error) error {
+			if r.resource != "events" {
+				return carryOut()
+			}
+			if time.Now().Before(over) {
+				return errors.New("connection lost")
+			}
+			arrived++
+			return carryOut()
+		})
+		w.upAndRunning("web")
+		w.pass(10 * time.Minute)
+		if arrived != 1 {
+			t.Errorf("%d Events arrived, want one", arrived)
+		}
+		p.want("belay_events_dropped_total 0")
 	})
 }

@@ -4,11 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest/fake"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
@@ -16,6 +22,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"sigs.k8s.io/yaml"
 
+	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -31,12 +38,16 @@ func scrape(t *testing.T) served {
 	t.Helper()
 	s := served{map[string][]string{}, map[string][]string{}}
 	inCountedWorld(t, func(w *world, p *counted) {
-		kube := clientOf(t, &rest.Config{Host: "https://server", Transport: &server{}})
-		must(preflight(context.Background(), "https://server", kube, options{}, &health{})) // requests
-		lease, err := newLease(kube, "belay")
+		answers := fake.CreateHTTPClient(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+		}).Transport
+		kube := kubernetes.NewForConfigOrDie(&rest.Config{Host: "https://server", Transport: answers})
+		_, err := kube.Discovery().ServerVersion() // requests
+		must(err)
+		lease, err := leader.NewLease(kube, "belay")
 		must(err)
 		_, err = leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-			Name: leaseName, Lock: lease, LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod,
+			Name: leader.LeaseName, Lock: lease, LeaseDuration: 15 * time.Second, RenewDeadline: leader.RenewDeadline, RetryPeriod: time.Second,
 			Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(context.Context) {}, OnStoppedLeading: func() {}}})
 		must(err)
 		w.upAndRunning("web")

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -43,7 +44,7 @@ func TestANameIsTakenUpAsSoonAsItIsFree(t *testing.T) {
 		wantStatus(w, "web", "Ready=False NameTaken")
 		remove[*appsv1.Deployment](w, "web")
 		w.pass(2 * time.Second)
-		wantSame(t, "image that runs", "web:1", w.image("web"))
+		expect.Same(t, "image that runs", "web:1", w.image("web"))
 		wantStatus(w, "web", "Ready=False Progressing")
 		w.pass(40 * time.Second)
 		wantStatus(w, "web", "Ready=True RolledOut")
@@ -77,7 +78,7 @@ func TestACopyOfTheDeploymentIsToldOfAndLeftAlone(t *testing.T) {
 		wantUntouched(w, theirs)
 		wantOnce(w, "Warning Invalid")
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "requests", map[string]int{"create events": 1}, counts(w.asked(everything)))
+		expect.Same(t, "requests", map[string]int{"create events": 1}, counts(w.asked(everything)))
 	})
 }
 
@@ -129,7 +130,7 @@ func TestALabelTakenFromTheDeploymentIsPutBack(t *testing.T) {
 		}
 		w.pass(time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "writes of Deployments", map[string]int{"create deployments": 1, "update deployments": 1},
+		expect.Same(t, "writes of Deployments", map[string]int{"create deployments": 1, "update deployments": 1},
 			counts(w.asked(func(r request) bool { return r.writes() && r.resource == "deployments" })))
 	})
 }
@@ -162,7 +163,7 @@ func TestAGoodRevisionThatLostItsLabelIsGoneBackTo(t *testing.T) {
 		w.pass(5 * time.Minute)
 		wantStatus(w, "web", "Ready=False RolledBack")
 		r, _ := read[*appsv1.ControllerRevision](w, g.Status.GoodRevision)
-		wantSame(t, "label", "true", r.Labels[v1alpha1.GuardedLabel])
+		expect.Same(t, "label", "true", r.Labels[v1alpha1.GuardedLabel])
 	})
 }
 
@@ -194,7 +195,7 @@ func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 				}
 				g, _ := read[*v1alpha1.GuardedDeployment](w, "web")
 				d, _ := read[*appsv1.Deployment](w, "web")
-				wantSame(t, "revision that runs", g.Status.TargetRevision, d.Annotations[v1alpha1.RevisionAnnotation])
+				expect.Same(t, "revision that runs", g.Status.TargetRevision, d.Annotations[v1alpha1.RevisionAnnotation])
 			})
 		})
 	}
@@ -237,7 +238,7 @@ func TestNothingIsWrittenAfterTheGuardedDeploymentIsDeleted(t *testing.T) {
 		w.pass(time.Second)
 		w.collectGarbage()
 		w.pass(10 * time.Minute)
-		wantSame(t, "what was written", []string(nil), w.diary())
+		expect.Same(t, "what was written", []string(nil), w.diary())
 		if w.image("web") != "" {
 			t.Error("the Deployment is there again")
 		}
@@ -253,7 +254,7 @@ func TestNothingIsWrittenWhileTheGuardedDeploymentIsBeingDeleted(t *testing.T) {
 		w.pass(time.Second)
 		remove[*appsv1.Deployment](w, "web")
 		w.pass(10 * time.Minute)
-		wantSame(t, "what was written", []string(nil), w.diary())
+		expect.Same(t, "what was written", []string(nil), w.diary())
 	})
 }
 
@@ -268,7 +269,7 @@ func TestADeploymentIsNotCreatedAgainForAnOwnerWhoseDeletionIsNotYetKnown(t *tes
 		w.pass(time.Minute)
 		w.letGo("guardeddeployments")
 		w.pass(time.Minute)
-		wantSame(t, "what was written", []string(nil), w.diary())
+		expect.Same(t, "what was written", []string(nil), w.diary())
 	})
 }
 
@@ -326,7 +327,7 @@ func wantRevisionsOf(w *world, owner types.UID) {
 func wantUntouched(w *world, before *appsv1.Deployment) {
 	w.t.Helper()
 	after, _ := read[*appsv1.Deployment](w, before.Name)
-	wantSame(w.t, "somebody else's Deployment", before, after)
+	expect.Same(w.t, "somebody else's Deployment", before, after)
 }
 
 // wantCalm fails the test if more requests than most were made, of any kind.

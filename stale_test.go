@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -41,12 +42,12 @@ func TestASyncWaitsForTheCachesToShowItsOwnLastWrite(t *testing.T) {
 		w.intercept(nil)
 		w.forgetRequests()
 		w.pass(28 * time.Second)
-		wantSame(t, "requests while the cache lags", map[string]int{}, counts(w.asked(everything)))
+		expect.Same(t, "requests while the cache lags", map[string]int{}, counts(w.asked(everything)))
 
 		w.letGo(resource)
 		w.pass(time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "the ending", []string{"web:1"}, endingOf(w).Ran)
+		expect.Same(t, "the ending", []string{"web:1"}, endingOf(w).Ran)
 	})
 }
 
@@ -66,8 +67,8 @@ func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.
 		w.pass(2 * time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
 		ending := endingOf(w)
-		wantSame(t, "what ran", []string{"web:1"}, ending.Ran)
-		wantSame(t, "revisions", []string{"1 good"}, ending.Revisions)
+		expect.Same(t, "what ran", []string{"web:1"}, ending.Ran)
+		expect.Same(t, "revisions", []string{"1 good"}, ending.Revisions)
 	})
 }
 
@@ -87,7 +88,7 @@ func TestOurOwnRevisionThatTheCacheMissesIsNotCreatedUnderAnotherName(t *testing
 		w.letGo("controllerrevisions")
 		w.pass(time.Minute)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "revisions", []string{"1 good"}, endingOf(w).Revisions)
+		expect.Same(t, "revisions", []string{"1 good"}, endingOf(w).Revisions)
 	})
 }
 
@@ -99,7 +100,7 @@ func TestANewSpecThatComesBetweenDecisionAndWriteWins(t *testing.T) {
 		w.onFirst("get", "guardeddeployments", func() { release(w, "web", "web:3") })
 		release(w, "web", "web:2")
 		w.pass(time.Minute)
-		wantSame(t, "what ran", []string{"web:1", "web:3"}, endingOf(w).Ran)
+		expect.Same(t, "what ran", []string{"web:1", "web:3"}, endingOf(w).Ran)
 		wantStatus(w, "web", "Ready=True RolledOut")
 	})
 }
@@ -129,7 +130,7 @@ func TestADeploymentDeletedBetweenDecisionAndWriteIsCreated(t *testing.T) {
 		if w.image("web") != "web:2" {
 			t.Errorf("the Deployment runs %q, want web:2", w.image("web"))
 		}
-		wantSame(t, "updates", 0, len(w.requested("update", "deployments")))
+		expect.Same(t, "updates", 0, len(w.requested("update", "deployments")))
 	})
 }
 
@@ -174,7 +175,7 @@ func TestARevisionChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) {
 		})
 		w.pass(5 * time.Minute)
 		wantStatus(w, "web", "Ready=False NoGoodRevision")
-		wantSame(t, "what ran", []string{"web:1", "web:2"}, endingOf(w).Ran)
+		expect.Same(t, "what ran", []string{"web:1", "web:2"}, endingOf(w).Ran)
 	})
 }
 
@@ -220,7 +221,7 @@ func TestAGuardedDeploymentThatVanishesBehindABrokenWatchIsForgotten(t *testing.
 		w.letGo("guardeddeployments")
 		w.forgetRequests()
 		w.pass(2 * time.Minute)
-		wantSame(t, "what was written", []string(nil), w.diary())
+		expect.Same(t, "what was written", []string(nil), w.diary())
 		belay.stop()
 		if len(belay.memories) != 0 || belay.fresh.Len() != 0 || belay.moving != 0 {
 			t.Errorf("remembered: %v, %d unseen writes, %d on the move, want nothing", belay.memories, belay.fresh.Len(), belay.moving)

@@ -43,7 +43,7 @@ func (c *Controller) standsStill(ctx context.Context, key cache.ObjectName, why 
 	c.mu.Unlock()
 	if log {
 		klog.FromContext(ctx).Error(why, "Standing still: no sync has come to its end", "since", since.UTC().Format(time.RFC3339))
-		c.metrics.standstills.Inc()
+		c.metrics.Standstills.Inc()
 	}
 	if !report {
 		return
@@ -66,6 +66,6 @@ func (c *Controller) movesOn(ctx context.Context, key cache.ObjectName) {
 	c.mu.Unlock()
 	if at != nil && at.told {
 		klog.FromContext(ctx).Info("Moving on", "after", time.Since(at.since).Round(time.Second).String())
-		c.metrics.standstills.Dec()
+		c.metrics.Standstills.Dec()
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -66,25 +67,25 @@ func TestAStandstillIsToldOnceAndEnds(t *testing.T) {
 				row.stop(w)
 				add(w, webshop("web", "web:1"))
 				w.pass(50 * time.Second)
-				wantSame(t, "told before a minute", 0, told(w, "Standing still"))
+				expect.Same(t, "told before a minute", 0, told(w, "Standing still"))
 				p.want("belay_standstill_objects 0")
 				w.pass(50 * time.Second)
 				p.want("belay_standstill_objects 1")
-				wantSame(t, "conditions", "Ready=False SyncFailing, Reconciling=False SyncFailing, Stalled=True SyncFailing", conditionsOf(w, "web"))
+				expect.Same(t, "conditions", "Ready=False SyncFailing, Reconciling=False SyncFailing, Stalled=True SyncFailing", conditionsOf(w, "web"))
 				g, _ := read[*v1alpha1.GuardedDeployment](w, "web")
 				if says := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionStalled).Message; !strings.Contains(says, row.says) {
 					t.Errorf("the condition says %q, want %q in it", says, row.says)
 				}
 				w.pass(10 * time.Minute)
-				wantSame(t, "times that it is told", 1, told(w, "Standing still"))
-				wantSame(t, "times that the status tells it", 1, len(w.asked(func(r request) bool {
+				expect.Same(t, "times that it is told", 1, told(w, "Standing still"))
+				expect.Same(t, "times that the status tells it", 1, len(w.asked(func(r request) bool {
 					return r.verb == "update" && r.resource == "guardeddeployments/status" && readiness(r.object.(*v1alpha1.GuardedDeployment)) == "Ready=False SyncFailing"
 				})))
 
 				row.goOn(w)
 				w.pass(2 * time.Minute)
-				wantSame(t, "conditions", "Ready=True RolledOut, Reconciling=False RolledOut, Stalled=False RolledOut", conditionsOf(w, "web"))
-				wantSame(t, "times that the end is told", 1, told(w, "Moving on"))
+				expect.Same(t, "conditions", "Ready=True RolledOut, Reconciling=False RolledOut, Stalled=False RolledOut", conditionsOf(w, "web"))
+				expect.Same(t, "times that the end is told", 1, told(w, "Moving on"))
 				p.want("belay_standstill_objects 0")
 				remove[*v1alpha1.GuardedDeployment](w, "web")
 			})
@@ -104,7 +105,7 @@ func TestAStandstillOfAnObjectThatIsReady(t *testing.T) {
 		})
 		edit(w, "web", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "other:1" })
 		w.pass(2 * time.Minute)
-		wantSame(t, "conditions", "Ready=True RolledOut, Reconciling=False SyncFailing, Stalled=False SyncFailing", conditionsOf(w, "web"))
+		expect.Same(t, "conditions", "Ready=True RolledOut, Reconciling=False SyncFailing, Stalled=False SyncFailing", conditionsOf(w, "web"))
 		p.want("belay_standstill_objects 1")
 		release(w, "web", "web:2")
 		w.pass(2 * time.Minute)
@@ -126,7 +127,7 @@ func TestWhatCannotBePrunedIsNoStandstill(t *testing.T) {
 		})
 		tellStory(w)
 		wantStatus(w, "web", "Ready=True RolledOut")
-		wantSame(t, "times that a standstill is told", 0, told(w, "Standing still"))
+		expect.Same(t, "times that a standstill is told", 0, told(w, "Standing still"))
 		if told(w, "etcd is full") == 0 {
 			t.Error("nothing was to be pruned: this tests nothing")
 		}

@@ -61,7 +61,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 	if err != nil {
 		return false, err
 	}
-	c.metrics.count(d)
+	c.metrics.Count(d)
 	if stored != nil {
 		o.Stored(stored)
 		return learned(d.Memory)

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
@@ -86,7 +87,7 @@ func TestRefusalOf(t *testing.T) {
 				case got == nil:
 					t.Errorf("no refusal, want %s", c.want)
 				default:
-					wantSame(t, "refusal", &rollout.Refusal{Write: "deployment 1234", Generation: 7, Reason: c.want, Message: got.Message,
+					expect.Same(t, "refusal", &rollout.Refusal{Write: "deployment 1234", Generation: 7, Reason: c.want, Message: got.Message,
 						Until: time.Now().Add(c.in)}, got)
 				}
 			})
@@ -134,8 +135,8 @@ func TestStillThere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			live := cached.DeepCopy()
 			c.change(live)
-			wantSame(t, "still there", c.want, stillThere(live, cached))
+			expect.Same(t, "still there", c.want, stillThere(live, cached))
 		})
 	}
-	wantSame(t, "still there when it is gone", false, stillThere(nil, cached))
+	expect.Same(t, "still there when it is gone", false, stillThere(nil, cached))
 }

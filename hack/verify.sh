@@ -80,7 +80,7 @@ domain_clock() {
 # too, but changes nothing; events.go and leader.go only hand on what client-go writes.
 writes() {
   grep -nE '\.(Create|Update|Patch|Apply|Delete|Evict|Bind)[A-Za-z]*\(([a-zA-Z]*[cC]tx|[a-zA-Z.]*[cC]ontext)\b|\.(Post|Put|Verb)\(' \
-    $(find . -maxdepth 1 -name '*.go' ! -name '*_test.go' ! -name writes.go ! -name events.go ! -name leader.go) |
+    $(find ./*.go internal -name '*.go' ! -name '*_test.go' ! -name writes.go ! -name events.go ! -name leader.go) |
     grep -v 'Reviews()\.Create(' | none
 }
 

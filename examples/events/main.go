@@ -8,7 +8,7 @@
 //     series has ended six minutes ago;
 //   - when the API server answers with an error, also with one that would have been over a second later. Only when no
 //     answer comes, the recorder tries again. Belay puts a sink of its own below it, that tries again in both cases and
-//     counts what it gives up: ../../events.go.
+//     counts what it gives up: ../../internal/telemetry/events.go.
 //
 // k8s.io/client-go/tools/events is the package for new code. The older tools/record is still in wide use: it counts at
 // once, and keeps back what looks like spam. Events of both stay as long as the API server is told to keep them, by

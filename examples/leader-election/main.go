@@ -9,7 +9,7 @@
 // machine, a long swap) goes on with what it was doing when it is continued, before it finds out that its Lease is gone.
 // A request may arrive long after it was sent. And a leader counts from when the answer to its renewal came, which may be
 // late. If two at a time do harm, writes need a fence: see how Belay lets none leave that it cannot be sure of, in
-// ../../leader.go. Where all writes are conditional on what was read, by resourceVersion, two at a time only cost work.
+// ../../internal/leader/leader.go. Where all writes are conditional on what was read, by resourceVersion, two at a time only cost work.
 package main
 
 import (

@@ -112,7 +112,7 @@ func anchors(text string) (all []string) {
 // What the page rests on exists, and what exists is on the page.
 func TestThePageNamesItsProofs(t *testing.T) {
 	t.Parallel()
-	elsewhere := regexp.MustCompile("\\[`\\w+`\\]\\(\\.\\./\\w+_test\\.go\\)") // proofs of Belay's own
+	elsewhere := regexp.MustCompile("\\[`\\w+`\\]\\(\\.\\./(?:internal/\\w+/)?\\w+_test\\.go\\)") // proofs of Belay's own
 	onPage := named.FindAllString(elsewhere.ReplaceAllString(readFile(t, page), ""), -1)
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package leader
 
 import (
 	"net/http"

@@ -1,4 +1,5 @@
-package main
+// Package leader lets one process at a time write: client-go's election, with a fence around it.
+package leader
 
 import (
 	"context"
@@ -26,9 +27,10 @@ import (
 // the renewal was sent, which is before anybody else can have seen it.
 
 const (
-	leaseName = "belay"
-	// After leaseDuration without a renewal the next may lead. Who does not manage to renew for renewDeadline gives up.
-	leaseDuration, renewDeadline = 15 * time.Second, 10 * time.Second
+	// LeaseName is the name of the Lease.
+	LeaseName = "belay"
+	// After leaseDuration without a renewal the next may lead. A leader that cannot renew for RenewDeadline steps down.
+	leaseDuration, RenewDeadline = 15 * time.Second, 10 * time.Second
 	// retryPeriod is between two renewals, and, up to 2.2 times as long, between two tries of those who wait.
 	retryPeriod = time.Second
 	// fenceMargin is how long before the end of the lease the last write may leave, for the way that it has to go and for
@@ -37,25 +39,26 @@ const (
 )
 
 var (
-	errFenced = errors.New("not sent: this process cannot be sure of its Lease any more")
+	// ErrFenced is the error of a write that did not leave.
+	ErrFenced = errors.New("not sent: this process cannot be sure of its Lease any more")
 	errLost   = errors.New("the Lease is lost: another process may lead now; start again")
 )
 
-// newLease returns the Lease of this process, whose identity no other has.
-func newLease(kube kubernetes.Interface, namespace string) (resourcelock.Interface, error) {
+// NewLease returns the Lease of this process, whose identity no other has.
+func NewLease(kube kubernetes.Interface, namespace string) (resourcelock.Interface, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("find out a name for the election: %w", err)
 	}
 	return &resourcelock.LeaseLock{
-		LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: leaseName},
+		LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: LeaseName},
 		Client:     kube.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())},
 	}, nil
 }
 
-// podNamespace is the namespace of the pod that this process runs in, empty if it runs in none.
-func podNamespace() string {
+// PodNamespace is the namespace of the pod that this process runs in, empty if it runs in none.
+func PodNamespace() string {
 	data, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 	if err != nil {
 		return ""
@@ -63,15 +66,15 @@ func podNamespace() string {
 	return strings.TrimSpace(string(data))
 }
 
-// lead does work while this process holds the lease, and gives it back when work has ended. Its watchdog fails if the
+// Lead does work while this process holds the lease, and gives it back when work has ended. Its watchdog fails if the
 // lease should have been lost and was not.
-func lead(ctx context.Context, lease resourcelock.Interface, fence *fence, watchdog *leaderelection.HealthzAdaptor, work func(context.Context) error) error {
+func Lead(ctx context.Context, lease resourcelock.Interface, fence *Fence, watchdog *leaderelection.HealthzAdaptor, work func(context.Context) error) error {
 	leading, over := make(chan struct{}), make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Name:            leaseName,
+		Name:            LeaseName,
 		Lock:            fencedLease{lease, fence},
 		LeaseDuration:   leaseDuration,
-		RenewDeadline:   renewDeadline,
+		RenewDeadline:   RenewDeadline,
 		RetryPeriod:     retryPeriod,
 		ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
@@ -113,7 +116,7 @@ func lead(ctx context.Context, lease resourcelock.Interface, fence *fence, watch
 // is closed.
 type fencedLease struct {
 	resourcelock.Interface
-	fence *fence
+	fence *Fence
 }
 
 func (l fencedLease) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
@@ -146,37 +149,37 @@ func (l fencedLease) Update(ctx context.Context, record resourcelock.LeaderElect
 	return err
 }
 
-// fence lets writes out while the lease is surely held.
-type fence struct {
+// Fence lets writes out while the lease is surely held.
+type Fence struct {
 	mu     sync.Mutex
 	until  time.Time
 	closed bool
 }
 
 // renewed opens the fence for as long as a renewal that was sent then is good for.
-func (f *fence) renewed(sent time.Time) {
+func (f *Fence) renewed(sent time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.until = sent.Add(leaseDuration - fenceMargin)
 }
 
 // lost closes the fence until the next renewal. It is called when somebody else holds the Lease before its time is over,
-// because it was deleted or changed by hand: client-go's election goes on until renewDeadline.
-func (f *fence) lost() {
+// because it was deleted or changed by hand: client-go's election goes on until RenewDeadline.
+func (f *Fence) lost() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.until = time.Time{}
 }
 
 // close closes the fence for good.
-func (f *fence) close() {
+func (f *Fence) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
 }
 
 // mayGiveBack reports whether no write can leave any more, and nobody else is known to hold the Lease.
-func (f *fence) mayGiveBack() bool {
+func (f *Fence) mayGiveBack() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.closed && !f.until.IsZero()
@@ -184,19 +187,19 @@ func (f *fence) mayGiveBack() bool {
 
 // opening returns until when a write may leave, and whether one may leave now. Time counts by the wall clock, too: the
 // other one stands still while a machine sleeps.
-func (f *fence) opening() (time.Time, bool) {
+func (f *Fence) opening() (time.Time, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
 	return f.until, !f.closed && now.Before(f.until) && now.Round(0).Before(f.until.Round(0))
 }
 
-// around returns a transport that lets every read through, and writes while the fence is open.
-func (f *fence) around(next http.RoundTripper) http.RoundTripper { return &fenced{next, f} }
+// Around returns a transport that lets every read through, and writes while the fence is open.
+func (f *Fence) Around(next http.RoundTripper) http.RoundTripper { return &fenced{next, f} }
 
 type fenced struct {
 	next  http.RoundTripper
-	fence *fence
+	fence *Fence
 }
 
 func (t *fenced) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -208,10 +211,10 @@ func (t *fenced) RoundTrip(request *http.Request) (*http.Response, error) {
 		if request.Body != nil {
 			_ = request.Body.Close()
 		}
-		return nil, errFenced
+		return nil, ErrFenced
 	}
 	// A connection may have to be made first, and a transport tries again by itself: not after that time.
-	ctx, cancel := context.WithDeadlineCause(request.Context(), until, errFenced)
+	ctx, cancel := context.WithDeadlineCause(request.Context(), until, ErrFenced)
 	response, err := t.next.RoundTrip(request.WithContext(ctx))
 	if err != nil {
 		cancel()

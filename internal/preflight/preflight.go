@@ -1,4 +1,5 @@
-package main
+// Package preflight finds out, before the work begins, whether it can be done, and says what to do if not.
+package preflight
 
 import (
 	"context"
@@ -11,6 +12,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/leader"
+	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -21,16 +24,28 @@ const (
 	installTimeout = 10 * time.Second
 )
 
-// right is what Belay must be allowed to do to a resource.
-type right struct {
+// Config is what of the flags decides which permissions are needed.
+type Config struct {
+	// Namespace is the only one to work in, empty for all.
+	Namespace string
+	// LeaseNamespace is where the Lease is, empty without leader election.
+	LeaseNamespace string
+	// Reviews says that whoever reads the metrics is reviewed.
+	Reviews bool
+	// Wait says that somebody asks for the health: then there is no error but the end of the context.
+	Wait bool
+}
+
+// permission is what Belay must be allowed to do to a resource.
+type permission struct {
 	group, resource, verbs string
 	// namespace is where, all if it is empty, and name to which object, any if it is empty.
 	namespace, name string
 }
 
-// needed are the rights that Belay cannot work without.
-func needed(o options) []right {
-	rights := []right{
+// required returns the permissions that Belay cannot work without.
+func required(c Config) []permission {
+	permissions := []permission{
 		{group: v1alpha1.GroupName, resource: "guardeddeployments", verbs: "get list watch"},
 		{group: v1alpha1.GroupName, resource: "guardeddeployments/status", verbs: "update"},
 		// For blockOwnerDeletion, where the admission plugin OwnerReferencesPermissionEnforcement asks for it.
@@ -41,39 +56,39 @@ func needed(o options) []right {
 		{group: "", resource: "pods", verbs: "list"},
 		{group: "events.k8s.io", resource: "events", verbs: "create patch"},
 	}
-	for i := range rights {
-		rights[i].namespace = o.namespace
+	for i := range permissions {
+		permissions[i].namespace = c.Namespace
 	}
-	if o.leaderElect {
-		rights = append(rights,
-			right{group: "coordination.k8s.io", resource: "leases", verbs: "create", namespace: o.leaseNamespace},
-			right{group: "coordination.k8s.io", resource: "leases", verbs: "get update", namespace: o.leaseNamespace, name: leaseName})
+	if c.LeaseNamespace != "" {
+		permissions = append(permissions,
+			permission{group: "coordination.k8s.io", resource: "leases", verbs: "create", namespace: c.LeaseNamespace},
+			permission{group: "coordination.k8s.io", resource: "leases", verbs: "get update", namespace: c.LeaseNamespace, name: leader.LeaseName})
 	}
-	if o.asksWhoScrapes() {
-		rights = append(rights,
-			right{group: "authentication.k8s.io", resource: "tokenreviews", verbs: "create"},
-			right{group: "authorization.k8s.io", resource: "subjectaccessreviews", verbs: "create"})
+	if c.Reviews {
+		permissions = append(permissions,
+			permission{group: "authentication.k8s.io", resource: "tokenreviews", verbs: "create"},
+			permission{group: "authorization.k8s.io", resource: "subjectaccessreviews", verbs: "create"})
 	}
-	return rights
+	return permissions
 }
 
-// preflight returns nil as soon as the controller can work. Until then health says why not. If health is not served, an
-// error ends the waiting, at once if there is no API server, and after a while if something is not installed on it.
-func preflight(ctx context.Context, server string, kube kubernetes.Interface, o options, health *health) error {
+// Run returns nil as soon as the controller can work. Until then health says why not. Unless config says to wait, an error ends
+// the waiting, at once if there is no API server, and after a while if something is not installed on it.
+func Run(ctx context.Context, server string, kube kubernetes.Interface, config Config, health *serve.Health) error {
 	said, begun := "", time.Now()
 	for {
 		err, patience := reach(ctx, server, kube), time.Duration(0)
 		if err == nil {
-			err, patience = installed(ctx, kube, o), installTimeout
+			err, patience = installed(ctx, kube, config), installTimeout
 		}
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if o.healthAddress == "" && time.Since(begun) >= patience {
+		if !config.Wait && time.Since(begun) >= patience {
 			return err
 		}
-		health.set(nil, func() error { return err })
-		if o.healthAddress != "" && err.Error() != said {
+		health.Set(nil, func() error { return err })
+		if config.Wait && err.Error() != said {
 			klog.FromContext(ctx).Error(err, "Cannot work yet, looking again")
 			said = err.Error()
 		}
@@ -97,14 +112,14 @@ func reach(ctx context.Context, server string, kube kubernetes.Interface) error 
 
 // installed returns an error that says what of the installation is missing. The rights are many requests, each of which
 // has a timeout of its own: all of them together take as long as they take.
-func installed(ctx context.Context, kube kubernetes.Interface, o options) error {
+func installed(ctx context.Context, kube kubernetes.Interface, config Config) error {
 	asking, cancel := context.WithTimeout(ctx, installTimeout)
 	defer cancel()
 	_, err := kube.Discovery().RESTClient().Get().AbsPath("/apis", v1alpha1.GroupVersion.String()).DoRaw(asking)
 	if err != nil {
 		return fmt.Errorf("the API server has no %s: %w; install it with \"kubectl apply -f artifacts/crd.yaml\"", v1alpha1.GroupVersion, err)
 	}
-	missing, err := missingRights(ctx, kube, needed(o))
+	missing, err := missingPermissions(ctx, kube, required(config))
 	if err != nil {
 		return fmt.Errorf("ask for our rights: %w", err)
 	}
@@ -114,22 +129,22 @@ func installed(ctx context.Context, kube kubernetes.Interface, o options) error 
 	return nil
 }
 
-// missingRights returns those that the API server would not grant, each as verb and resource.
-func missingRights(ctx context.Context, kube kubernetes.Interface, rights []right) (missing []string, err error) {
-	for _, right := range rights {
-		resource, subresource, _ := strings.Cut(right.resource, "/")
-		for verb := range strings.FieldsSeq(right.verbs) {
+// missingPermissions returns those that the API server would not grant, each as verb and resource.
+func missingPermissions(ctx context.Context, kube kubernetes.Interface, permissions []permission) (missing []string, err error) {
+	for _, p := range permissions {
+		resource, subresource, _ := strings.Cut(p.resource, "/")
+		for verb := range strings.FieldsSeq(p.verbs) {
 			review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Namespace: right.namespace, Name: right.name, Verb: verb,
-					Group: right.group, Resource: resource, Subresource: subresource,
+					Namespace: p.namespace, Name: p.name, Verb: verb,
+					Group: p.group, Resource: resource, Subresource: subresource,
 				}},
 			}, metav1.CreateOptions{})
 			if err != nil {
 				return nil, err
 			}
 			if !review.Status.Allowed {
-				missing = append(missing, fmt.Sprintf("%s %s", verb, right.resource))
+				missing = append(missing, fmt.Sprintf("%s %s", verb, p.resource))
 			}
 		}
 	}

@@ -1,10 +1,12 @@
-package main
+package fairqueue
 
 import (
 	"fmt"
 	"testing"
 
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/belay-dev/belay/internal/expect"
 )
 
 func TestNamespacesTakeTurns(t *testing.T) {
@@ -12,7 +14,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 	push := func(keys ...string) {
 		for _, key := range keys {
 			name, err := cache.ParseObjectName(key)
-			must(err)
+			expect.NoError(t, err)
 			q.Push(name)
 		}
 	}
@@ -28,9 +30,9 @@ func TestNamespacesTakeTurns(t *testing.T) {
 	pop(3)
 	push("a/4", "c/2")
 	pop(4)
-	wantSame(t, "order", []string{"a/1", "b/1", "a/2", "c/1", "b/2", "a/3", "c/2", "a/4"}, order)
-	wantSame(t, "left", 0, q.Len())
-	wantSame(t, "namespaces that are remembered", 0, len(q.waiting)+len(q.turns))
+	expect.Same(t, "order", []string{"a/1", "b/1", "a/2", "c/1", "b/2", "a/3", "c/2", "a/4"}, order)
+	expect.Same(t, "left", 0, q.Len())
+	expect.Same(t, "namespaces that are remembered", 0, len(q.waiting)+len(q.turns))
 }
 
 // However much waits in other namespaces, one key of each goes first, at most.
@@ -49,5 +51,5 @@ func TestAKeyWaitsForOneOfEachOtherNamespace(t *testing.T) {
 	for q.Pop() != bystander {
 		waited++
 	}
-	wantSame(t, "keys that went first", namespaces, waited)
+	expect.Same(t, "keys that went first", namespaces, waited)
 }

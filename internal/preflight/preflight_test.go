@@ -1,4 +1,4 @@
-package main
+package preflight
 
 import (
 	"context"
@@ -19,6 +19,9 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/kubeclient"
+	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -83,37 +86,22 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 func clientOf(t *testing.T, config *rest.Config) kubernetes.Interface {
 	t.Helper()
 	config.QPS = -1
-	kube, _, err := clients(config, requestTimeout, nil)
+	kube, _, err := kubeclient.New(config, kubeclient.RequestTimeout, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return kube
 }
 
-func wantError(t *testing.T, err error, parts ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one that says %q", parts)
-	}
-	for _, part := range parts {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q, want it to say %q", err, part)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("error %q, want one line", err)
-	}
-}
-
 func TestPreflightPassesOverTheWire(t *testing.T) {
 	s := &server{}
 	web := httptest.NewServer(s)
 	defer web.Close()
-	if err := preflight(t.Context(), web.URL, clientOf(t, &rest.Config{Host: web.URL}), options{}, &health{}); err != nil {
+	if err := Run(t.Context(), web.URL, clientOf(t, &rest.Config{Host: web.URL}), Config{}, &serve.Health{}); err != nil {
 		t.Error(err)
 	}
 	rights := 0
-	for _, right := range needed(options{}) {
+	for _, right := range required(Config{}) {
 		rights += len(strings.Fields(right.verbs))
 	}
 	if len(s.asked) != rights {
@@ -128,8 +116,8 @@ func TestPreflightSaysThatTheServerCannotBeReached(t *testing.T) {
 	}
 	address := "http://" + listener.Addr().String()
 	listener.Close() // nobody listens there any more
-	err = preflight(t.Context(), address, clientOf(t, &rest.Config{Host: address}), options{}, &health{})
-	wantError(t, err, address, "cannot be used", "check the kubeconfig")
+	err = Run(t.Context(), address, clientOf(t, &rest.Config{Host: address}), Config{}, &serve.Health{})
+	expect.Error(t, err, address, "cannot be used", "check the kubeconfig")
 }
 
 func TestPreflightWaitsForTheServerFor10Seconds(t *testing.T) {
@@ -139,8 +127,8 @@ func TestPreflightWaitsForTheServerFor10Seconds(t *testing.T) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		})
-		err := preflight(t.Context(), "https://silent", clientOf(t, &rest.Config{Host: "https://silent", Transport: silent}), options{}, &health{})
-		wantError(t, err, "https://silent", "cannot be used")
+		err := Run(t.Context(), "https://silent", clientOf(t, &rest.Config{Host: "https://silent", Transport: silent}), Config{}, &serve.Health{})
+		expect.Error(t, err, "https://silent", "cannot be used")
 		if took := time.Since(began); took != reachTimeout {
 			t.Errorf("gave up after %s, want %s", took, reachTimeout)
 		}
@@ -154,8 +142,8 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestPreflightSaysHowToInstallTheCRD(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), options{}, &health{})
-		wantError(t, err, v1alpha1.GroupVersion.String(), "kubectl apply -f artifacts/crd.yaml")
+		err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), Config{}, &serve.Health{})
+		expect.Error(t, err, v1alpha1.GroupVersion.String(), "kubectl apply -f artifacts/crd.yaml")
 		if took := time.Since(began); took != installTimeout {
 			t.Errorf("gave up after %s, want %s", took, installTimeout)
 		}
@@ -166,7 +154,7 @@ func TestPreflightWaitsForACRDThatIsInstalledAtTheSameMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{installed: time.Now().Add(2500 * time.Millisecond)}
 		began := time.Now()
-		if err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), options{}, &health{}); err != nil {
+		if err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{}, &serve.Health{}); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took != 3*time.Second {
@@ -179,8 +167,8 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{denied: map[string]bool{
 			"update guardeddeployments/status": true, "delete controllerrevisions": true, "list pods": true}}
-		err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), options{}, &health{})
-		wantError(t, err, "missing rights", "update guardeddeployments/status", "delete controllerrevisions", "list pods")
+		err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{}, &serve.Health{})
+		expect.Error(t, err, "missing rights", "update guardeddeployments/status", "delete controllerrevisions", "list pods")
 		if strings.Contains(err.Error(), "create deployments") {
 			t.Errorf("error %q names a right that is there", err)
 		}
@@ -189,7 +177,7 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 
 func TestPreflightAsksForTheRightsInItsNamespaceOnly(t *testing.T) {
 	s := &server{}
-	err := preflight(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), options{namespace: "shop"}, &health{})
+	err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{Namespace: "shop"}, &serve.Health{})
 	if err != nil {
 		t.Error(err)
 	}
@@ -205,8 +193,8 @@ func TestPreflightEndsWhenItIsInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/2, cancel)
 		began := time.Now()
-		err := preflight(ctx, "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), options{}, &health{})
-		wantError(t, err)
+		err := Run(ctx, "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), Config{}, &serve.Health{})
+		expect.Error(t, err)
 		if took := time.Since(began); took != time.Second/2 {
 			t.Errorf("ended after %s, want 500ms", took)
 		}

@@ -1,4 +1,4 @@
-package main
+package leader
 
 import (
 	"bytes"
@@ -17,12 +17,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/client-go/rest/fake"
+
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
+
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/kubeclient"
 )
+
+// drainTimeout is how long the work of a process goes on after its end, as a controller's does.
+const drainTimeout = 2 * time.Second
 
 // leaseServer is an API server with one Lease, and it counts every other write.
 type leaseServer struct {
@@ -130,19 +139,19 @@ func (c *contender) RoundTrip(r *http.Request) (*http.Response, error) {
 func (c *contender) start(t *testing.T) {
 	t.Helper()
 	config := &rest.Config{Host: "https://server", Transport: c, QPS: -1}
-	fence := &fence{}
-	asking, _, err := clients(config, requestTimeout, nil)
-	must(err)
-	kube, _, err := clients(config, requestTimeout, fence.around)
-	must(err)
-	lease, err := newLease(asking, "belay-system")
-	must(err)
+	fence := &Fence{}
+	asking, _, err := kubeclient.New(config, kubeclient.RequestTimeout, nil)
+	expect.NoError(t, err)
+	kube, _, err := kubeclient.New(config, kubeclient.RequestTimeout, fence.Around)
+	expect.NoError(t, err)
+	lease, err := NewLease(asking, "belay-system")
+	expect.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop, c.result = stop, make(chan error, 1)
 	work := func(ctx context.Context) error {
 		until, done := time.Time{}, ctx.Done()
 		for until.IsZero() || time.Now().Before(until) {
-			if err := kube.CoreV1().RESTClient().Post().AbsPath("/write").Do(context.Background()).Error(); errors.Is(err, errFenced) {
+			if err := kube.CoreV1().RESTClient().Post().AbsPath("/write").Do(context.Background()).Error(); errors.Is(err, ErrFenced) {
 				c.mu.Lock()
 				c.refused++
 				c.mu.Unlock()
@@ -158,8 +167,8 @@ func (c *contender) start(t *testing.T) {
 		}
 		return nil
 	}
-	watchdog := leaderelection.NewLeaderHealthzAdaptor(renewDeadline)
-	go func() { c.result <- lead(ctx, lease, fence, watchdog, work) }()
+	watchdog := leaderelection.NewLeaderHealthzAdaptor(RenewDeadline)
+	go func() { c.result <- Lead(ctx, lease, fence, watchdog, work) }()
 	t.Cleanup(stop)
 }
 
@@ -383,20 +392,20 @@ func (c *closing) Close() error { c.closed = true; return nil }
 
 func TestTheFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, sent := &fence{}, 0
+		f, sent := &Fence{}, 0
 		hang := false
-		transport := f.around(roundTrip(func(r *http.Request) (*http.Response, error) {
+		transport := f.Around(fake.CreateHTTPClient(func(r *http.Request) (*http.Response, error) {
 			sent++
 			if hang {
 				<-r.Context().Done()
 				return nil, context.Cause(r.Context())
 			}
 			return respond(http.StatusOK, metav1.Status{}), nil
-		}))
+		}).Transport)
 		try := func(method string) error {
 			body := &closing{Reader: strings.NewReader("{}")}
 			request, err := http.NewRequestWithContext(t.Context(), method, "https://server/", body)
-			must(err)
+			expect.NoError(t, err)
 			before := sent
 			response, err := transport.RoundTrip(request)
 			if err != nil {
@@ -411,7 +420,7 @@ func TestTheFence(t *testing.T) {
 			t.Helper()
 			for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
 				before := sent
-				if err := try(method); open && err != nil || !open && (!errors.Is(err, errFenced) || sent != before) {
+				if err := try(method); open && err != nil || !open && (!errors.Is(err, ErrFenced) || sent != before) {
 					t.Errorf("%s: %s: %v, %d requests left", when, method, err, sent-before)
 				}
 			}
@@ -431,7 +440,7 @@ func TestTheFence(t *testing.T) {
 
 		hang = true
 		began := time.Now()
-		if err := try("PUT"); !errors.Is(err, errFenced) || time.Since(began) != leaseDuration-fenceMargin {
+		if err := try("PUT"); !errors.Is(err, ErrFenced) || time.Since(began) != leaseDuration-fenceMargin {
 			t.Errorf("a write that hangs ended with %v after %s, want it to end with the time that the fence is open", err, time.Since(began))
 		}
 		hang = false
@@ -446,7 +455,7 @@ func TestTheFence(t *testing.T) {
 func TestIdentitiesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
-		lease, err := newLease(clientOf(t, &rest.Config{Host: "https://server"}), "belay-system")
+		lease, err := NewLease(kubernetes.NewForConfigOrDie(&rest.Config{Host: "https://server"}), "belay-system")
 		if err != nil {
 			t.Fatal(err)
 		}

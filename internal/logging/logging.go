@@ -1,4 +1,5 @@
-package main
+// Package logging sets up klog: text or JSON, each record on one line whatever is in it.
+package logging
 
 import (
 	"bytes"
@@ -6,20 +7,22 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
+	"k8s.io/klog/v2"
 )
 
-// loggingFlags adds the flags for logging, without those that are alpha.
-func loggingFlags() *logsapi.LoggingConfiguration {
+// Flags adds the flags for logging, without those that are alpha.
+func Flags() *logsapi.LoggingConfiguration {
 	config, all := logsapi.NewLoggingConfiguration(), flag.NewFlagSet("", flag.ContinueOnError)
 	logsapi.AddGoFlags(config, all)
 	for name, usage := range map[string]string{
 		"logging-format": "text or json",
-		"v":              "how much is logged: 2 adds the connections to the metrics, 4 the waits for news, 6 and more every request",
+		"v":              "how much is logged: 2 adds the connections to the metrics, 4 the syncs that wait for a cache, 6 and more every request",
 		"vmodule":        "pattern=N,...: another -v for these source files; with text only",
 	} {
 		flag.Var(all.Lookup(name).Value, name, usage)
@@ -27,8 +30,8 @@ func loggingFlags() *logsapi.LoggingConfiguration {
 	return config
 }
 
-// startLogging makes klog write as the flags say, to standard error. It can be called once.
-func startLogging(config *logsapi.LoggingConfiguration) error {
+// Start makes klog write as the flags say, to standard error. It can be called once.
+func Start(config *logsapi.LoggingConfiguration) error {
 	streams := &logsapi.LoggingOptions{ErrorStream: os.Stderr, InfoStream: os.Stderr}
 	if config.Format == logsapi.DefaultLogFormat {
 		streams.ErrorStream, streams.InfoStream = oneLine{os.Stderr}, oneLine{os.Stderr}
@@ -36,8 +39,10 @@ func startLogging(config *logsapi.LoggingConfiguration) error {
 	return logsapi.ValidateAndApplyWithOptions(config, streams, nil)
 }
 
-// oneLine keeps each record on one line: as text, klog breaks the line where a value does, and what breaks it may come
-// from anybody.
+// OneLine returns a writer to out that keeps each record on one line: as text, klog breaks the line where a value does, and that
+// value may come from anybody.
+func OneLine(out io.Writer) io.Writer { return oneLine{out} }
+
 type oneLine struct{ out io.Writer }
 
 // Write writes one record, with its control characters, what else breaks lines, and what is no UTF-8 escaped.
@@ -62,4 +67,12 @@ func (w oneLine) Write(record []byte) (int, error) {
 		return 0, err
 	}
 	return len(record), nil
+}
+
+// Writer is where an http.Server writes its errors to: each becomes a record of Logger.
+type Writer struct{ Logger klog.Logger }
+
+func (w Writer) Write(line []byte) (int, error) {
+	w.Logger.Info("Serving", "error", strings.TrimSpace(string(line)))
+	return len(line), nil
 }

@@ -1,4 +1,5 @@
-package main
+// Package serve answers over HTTP: health, and metrics to whom the API server allows them.
+package serve
 
 import (
 	"context"
@@ -19,19 +20,22 @@ import (
 	"k8s.io/client-go/util/cert"
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
+
+	"github.com/belay-dev/belay/internal/logging"
 )
 
 const (
-	// scrapes is how many requests to the metrics are answered at the same time: each asks the API server who it is.
+	// scrapes is how many requests to the metrics are answered at the same time: for each, the API server is asked who sent it.
 	scrapes = 4
 	// askTimeout bounds the wait for a turn and the questions to the API server: it leaves time for the answer.
 	askTimeout = 10 * time.Second
-	// serveTimeout bounds an answer; a profile takes longer.
-	serveTimeout, profileTimeout = 15 * time.Second, 2 * time.Minute
+	// Timeout bounds an answer; a profile takes longer.
+	Timeout, ProfileTimeout = 15 * time.Second, 2 * time.Minute
 )
 
-// serve answers requests to address until ctx is done, each within timeout. It has begun to when it returns.
-func serve(ctx context.Context, address string, encryption *tls.Config, timeout time.Duration, handler http.Handler) error {
+// Serve answers requests to address until ctx is done, each within timeout. It listens already when it returns. Without
+// encryption it speaks plain HTTP.
+func Serve(ctx context.Context, address string, encryption *tls.Config, timeout time.Duration, handler http.Handler) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("serve on %s: %w; give another address", address, err)
@@ -43,13 +47,13 @@ func serve(ctx context.Context, address string, encryption *tls.Config, timeout 
 	server := &http.Server{
 		Handler:           handler,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          log.New(klogWriter{logger.V(2)}, "", 0), // Handshakes fail whenever somebody knocks.
+		ErrorLog:          log.New(logging.Writer{Logger: logger.V(2)}, "", 0), // Handshakes fail whenever somebody knocks.
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      timeout,
 		MaxHeaderBytes:    64 << 10,
 	}
-	server.SetKeepAlivesEnabled(false) // Who has got an answer keeps no memory: anybody may connect.
+	server.SetKeepAlivesEnabled(false) // Idle connections would hold memory, and anyone can open one.
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -59,16 +63,8 @@ func serve(ctx context.Context, address string, encryption *tls.Config, timeout 
 	return nil
 }
 
-// klogWriter is where an http.Server writes its errors to.
-type klogWriter struct{ logger klog.Logger }
-
-func (w klogWriter) Write(line []byte) (int, error) {
-	w.logger.Info("Serving", "error", strings.TrimSpace(string(line)))
-	return len(line), nil
-}
-
-// isLoopback reports whether only processes of the same machine, or of the same pod, reach the address.
-func isLoopback(address string) (bool, error) {
+// IsLoopback reports whether only processes of the same machine, or of the same pod, reach the address.
+func IsLoopback(address string) (bool, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false, err
@@ -77,9 +73,9 @@ func isLoopback(address string) (bool, error) {
 	return host == "localhost" || ip != nil && ip.IsLoopback(), nil
 }
 
-// encryption returns the certificate to serve with: that of the files, read again for each connection because they are
+// Encryption returns the certificate to serve with: that of the files, read again for each connection because they are
 // renewed, or one of its own.
-func encryption(certFile, keyFile string) (*tls.Config, error) {
+func Encryption(certFile, keyFile string) (*tls.Config, error) {
 	if certFile != "" {
 		read := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(certFile, keyFile)
@@ -101,10 +97,10 @@ func encryption(certFile, keyFile string) (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}}, nil
 }
 
-// metricsHandler answers /metrics with what is registered, and profiles if they are asked for.
-func metricsHandler(registered metrics.Gatherer, profiling bool) http.Handler {
+// Metrics answers /metrics with what is registered, and profiles if they are asked for.
+func Metrics(registered metrics.Gatherer, profiling bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics.HandlerFor(registered, metrics.HandlerOpts{MaxRequestsInFlight: scrapes, Timeout: serveTimeout}))
+	mux.Handle("GET /metrics", metrics.HandlerFor(registered, metrics.HandlerOpts{MaxRequestsInFlight: scrapes, Timeout: Timeout}))
 	if profiling {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -113,10 +109,10 @@ func metricsHandler(registered metrics.Gatherer, profiling bool) http.Handler {
 	return mux
 }
 
-// authorized lets through whom the API server lets get the path: it says who a token is and what that user may do.
-// Whoever it does not know gets 401, whoever may not 403. So many are asked about at a time, and the others wait for their
-// turn: who knocks with any token keeps nobody out.
-func authorized(kube kubernetes.Interface, next http.Handler) http.Handler {
+// Authorized hands to next the requests whose bearer token the API server accepts for the path (TokenReview and
+// SubjectAccessReview). Unknown tokens get 401, users without the right 403. A few reviews run at the same time, and the others
+// queue, so that requests with bad tokens cannot lock out good ones.
+func Authorized(kube kubernetes.Interface, next http.Handler) http.Handler {
 	turns := make(chan struct{}, scrapes)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")

@@ -1,4 +1,4 @@
-package main
+package slim
 
 import (
 	"fmt"
@@ -154,7 +154,7 @@ func BenchmarkShare(b *testing.B) {
 	limits := corev1.ResourceList{"cpu": resource.MustParse("500m"), "memory": resource.MustParse("256Mi")}
 	b.ReportAllocs()
 	for b.Loop() {
-		alike(s, labels)
-		alike(s, limits)
+		intern(s, labels)
+		intern(s, limits)
 	}
 }

@@ -1,4 +1,5 @@
-package main
+// Package telemetry is what a controller tells of itself: metrics, and Events that are tried again.
+package telemetry
 
 import (
 	"time"
@@ -16,41 +17,42 @@ import (
 // Outcomes of a release.
 const outcomeGood, outcomeFailed = "good", "failed"
 
-// controllerMetrics are what Belay itself counts. Until they are registered they count nothing.
-type controllerMetrics struct {
+// Metrics are what Belay itself counts. Until they are registered they count nothing.
+type Metrics struct {
 	releases        *metrics.CounterVec
 	releaseDuration *metrics.HistogramVec
 	rollbacks       *metrics.Counter
-	syncErrors      *metrics.Counter
-	staleSyncs      *metrics.Counter
-	standstills     *metrics.Gauge
-	eventsDropped   *metrics.Counter
+	SyncErrors      *metrics.Counter
+	StaleSyncs      *metrics.Counter
+	Standstills     *metrics.Gauge
+	EventsDropped   *metrics.Counter
 }
 
-func newControllerMetrics() *controllerMetrics {
+// NewMetrics returns metrics that are not registered yet.
+func NewMetrics() *Metrics {
 	counter := func(name, help string) *metrics.Counter {
 		return metrics.NewCounter(&metrics.CounterOpts{Name: name, Help: help, StabilityLevel: metrics.ALPHA})
 	}
-	return &controllerMetrics{
+	return &Metrics{
 		releases: metrics.NewCounterVec(&metrics.CounterOpts{Name: "belay_releases_total", StabilityLevel: metrics.ALPHA,
 			Help: "Releases that were judged, by outcome (good, failed) and the reason of the failure."}, []string{"outcome", "reason"}),
 		releaseDuration: metrics.NewHistogramVec(&metrics.HistogramOpts{Name: "belay_release_duration_seconds", StabilityLevel: metrics.ALPHA,
 			Help:    "Time from the beginning of a rollout to its verdict, by outcome: of failed ones, the time to detection. Times that nobody watched do not count.",
 			Buckets: []float64{1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600}}, []string{"outcome"}),
 		rollbacks:  counter("belay_rollbacks_total", "Times that a Deployment was put back on its last good revision."),
-		syncErrors: counter("belay_sync_errors_total", "Syncs that failed and are tried again. Conflicts and stale caches do not count."),
-		staleSyncs: counter("belay_stale_syncs_total", "Syncs that were put off because a cache was older than the API server."),
-		standstills: metrics.NewGauge(&metrics.GaugeOpts{Name: "belay_standstill_objects", StabilityLevel: metrics.ALPHA,
+		SyncErrors: counter("belay_sync_errors_total", "Syncs that failed and are tried again. Conflicts and stale caches do not count."),
+		StaleSyncs: counter("belay_stale_syncs_total", "Syncs that were put off because a cache was older than the API server."),
+		Standstills: metrics.NewGauge(&metrics.GaugeOpts{Name: "belay_standstill_objects", StabilityLevel: metrics.ALPHA,
 			Help: "Objects of which no sync has come to its end for a minute: it is put off, or fails, again and again."}),
-		eventsDropped: counter("belay_events_dropped_total", "Events that the API server did not take, not after trying again either."),
+		EventsDropped: counter("belay_events_dropped_total", "Events that the API server did not take, not after trying again either."),
 	}
 }
 
-// register registers the metrics, and with them how many of the lister's objects are in which state.
-func (m *controllerMetrics) register(registry metrics.KubeRegistry, version string, guarded belaylisters.GuardedDeploymentLister) {
+// Register registers the metrics, and with them how many of the lister's objects are in which state.
+func (m *Metrics) Register(registry metrics.KubeRegistry, version string, guarded belaylisters.GuardedDeploymentLister) {
 	build := metrics.NewGaugeVec(&metrics.GaugeOpts{Name: "belay_build_info", StabilityLevel: metrics.ALPHA,
 		Help: "1, with the version of Belay."}, []string{"version"})
-	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks, m.syncErrors, m.staleSyncs, m.standstills, m.eventsDropped, build)
+	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks, m.SyncErrors, m.StaleSyncs, m.Standstills, m.EventsDropped, build)
 	registry.CustomMustRegister(&states{guarded: guarded})
 	build.WithLabelValues(version).Set(1)
 	m.releases.WithLabelValues(outcomeGood, "")
@@ -63,8 +65,8 @@ func (m *controllerMetrics) register(registry metrics.KubeRegistry, version stri
 	}
 }
 
-// count counts what was decided and has been written.
-func (m *controllerMetrics) count(d rollout.Decision) {
+// Count counts what was decided and has been written.
+func (m *Metrics) Count(d rollout.Decision) {
 	if d.RollBack {
 		m.rollbacks.Inc()
 	}

@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"bytes"
@@ -16,8 +16,11 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"github.com/belay-dev/belay/internal/expect"
 )
 
 // reviewer is an API server that knows one user. It is a transport without a network.
@@ -79,8 +82,9 @@ func (v *reviewer) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // behind returns a handler that says "secret" to whom the reviewer lets get it.
 func behind(t *testing.T, v *reviewer) http.Handler {
-	kube := clientOf(t, &rest.Config{Host: "https://server", Transport: v})
-	return authorized(kube, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") }))
+	kube, err := kubernetes.NewForConfig(&rest.Config{Host: "https://server", Transport: v, QPS: -1})
+	expect.NoError(t, err)
+	return Authorized(kube, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") }))
 }
 
 func TestMetricsAreForWhomTheAPIServerLetsGetThem(t *testing.T) {
@@ -98,7 +102,7 @@ func TestMetricsAreForWhomTheAPIServerLetsGetThem(t *testing.T) {
 		"no answer what it may": {&reviewer{token: "t", may: true, fails: "subjectaccessreviews"}, "t", 500, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			code, body := answerOf(behind(t, c.reviewer), "/metrics", c.token)
+			code, body := expect.AnswerOf(behind(t, c.reviewer), "/metrics", c.token)
 			if code != c.want || (body == "secret") != (c.want == 200) {
 				t.Errorf("%d %q, want %d", code, body, c.want)
 			}
@@ -125,8 +129,8 @@ func TestOnlyABearerTokenIsOne(t *testing.T) {
 func TestTheAPIServerHearsAllThatItSaidOfTheUser(t *testing.T) {
 	v := &reviewer{token: "t", may: true, user: authenticationv1.UserInfo{Username: "scraper", UID: "7", Groups: []string{"a", "b"},
 		Extra: map[string]authenticationv1.ExtraValue{"scopes": {"x", "y"}}}}
-	wantAnswer(t, behind(t, v), "/debug/pprof/heap", "t", 200, "secret")
-	wantSame(t, "review", authorizationv1.SubjectAccessReviewSpec{User: "scraper", UID: "7", Groups: []string{"a", "b"},
+	expect.Answer(t, behind(t, v), "/debug/pprof/heap", "t", 200, "secret")
+	expect.Same(t, "review", authorizationv1.SubjectAccessReviewSpec{User: "scraper", UID: "7", Groups: []string{"a", "b"},
 		Extra:                 map[string]authorizationv1.ExtraValue{"scopes": {"x", "y"}},
 		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/debug/pprof/heap", Verb: "get"}}, v.review)
 }
@@ -139,14 +143,14 @@ func TestWhoKnocksOftenKeepsNobodyOut(t *testing.T) {
 		for range 50 {
 			go func() {
 				for time.Now().Before(end) {
-					answerOf(handler, "/metrics", "bad")
+					expect.AnswerOf(handler, "/metrics", "bad")
 					time.Sleep(time.Millisecond)
 				}
 			}()
 		}
 		for range 10 {
 			time.Sleep(time.Second)
-			wantAnswer(t, handler, "/metrics", "good", 200, "secret")
+			expect.Answer(t, handler, "/metrics", "good", 200, "secret")
 		}
 		time.Sleep(time.Until(end) + time.Second)
 		v.mu.Lock()
@@ -161,8 +165,8 @@ func TestAnAPIServerThatHangsIsNotWaitedForUntilNobodyHears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := behind(t, &reviewer{takes: time.Hour})
 		began := time.Now()
-		wantAnswer(t, handler, "/metrics", "t", 500, "cannot be asked")
-		if took := time.Since(began); took >= serveTimeout {
+		expect.Answer(t, handler, "/metrics", "t", 500, "cannot be asked")
+		if took := time.Since(began); took >= Timeout {
 			t.Errorf("answered after %s, when the server had given the answer up", took)
 		}
 	})

@@ -1,4 +1,4 @@
-package main
+package telemetry
 
 import (
 	"context"
@@ -14,6 +14,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/component-base/metrics"
+
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/leader"
+	"github.com/belay-dev/belay/internal/serve"
 )
 
 // busyServer are answers after which an Event is sent again, refusedEvents those after which it is not.
@@ -28,10 +32,10 @@ var (
 		"no answer in time": fmt.Errorf("post: %w", context.DeadlineExceeded),
 	}
 	refusedEvents = map[string]error{
-		"forbidden": forbidden("not here"),
+		"forbidden": apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("not here")),
 		"invalid":   apierrors.NewInvalid(schema.GroupKind{Kind: "Event"}, "e", nil),
 		"too large": apierrors.NewRequestEntityTooLargeError("too large"),
-		"fenced":    fmt.Errorf("post: %w", errFenced),
+		"fenced":    fmt.Errorf("post: %w", leader.ErrFenced),
 	}
 )
 
@@ -63,18 +67,18 @@ func post(t *testing.T, err error, failures int, check func(t *testing.T, box *p
 	for _, patch := range []bool{false, true} {
 		t.Run(fmt.Sprintf("patch=%t", patch), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				counted := newControllerMetrics()
+				counted := NewMetrics()
 				registry := metrics.NewKubeRegistry()
-				registry.MustRegister(counted.eventsDropped)
+				registry.MustRegister(counted.EventsDropped)
 				box := &postbox{err: err, failures: failures}
-				sink := &eventSink{box, counted.eventsDropped}
+				sink := &EventSink{box, counted.EventsDropped}
 				var answer error
 				if patch {
 					_, answer = sink.Patch(t.Context(), &eventsv1.Event{}, nil)
 				} else {
 					_, answer = sink.Create(t.Context(), &eventsv1.Event{})
 				}
-				_, scrape := answerOf(metricsHandler(registry, false), "/metrics", "")
+				_, scrape := expect.AnswerOf(serve.Metrics(registry, false), "/metrics", "")
 				check(t, box, strings.HasSuffix(scrape, "belay_events_dropped_total 1"), answer)
 			})
 		})
@@ -123,7 +127,7 @@ func TestAnEventIsGivenUpAfterTwoMinutes(t *testing.T) {
 func TestHowLongAnEventIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, box := time.Now(), &postbox{err: busyServer["unavailable"], failures: 1000}
-		_, _ = (&eventSink{box, newControllerMetrics().eventsDropped}).Create(t.Context(), &eventsv1.Event{})
+		_, _ = (&EventSink{box, NewMetrics().EventsDropped}).Create(t.Context(), &eventsv1.Event{})
 		if took := time.Since(began); took < 2*time.Minute || took > 3*time.Minute {
 			t.Errorf("given up after %s, want two to three minutes", took)
 		}
@@ -142,52 +146,4 @@ func TestASeriesOfEventsGoesOn(t *testing.T) {
 			})
 		})
 	}
-}
-
-// The recorder has retries of its own: the two must not multiply.
-func TestTheRecorderDoesNotTryAgainByItself(t *testing.T) {
-	for name, c := range map[string]struct {
-		err   error
-		tries int
-	}{"connection lost": {busyServer["connection lost"], 8}, "unavailable": {busyServer["unavailable"], 8}, "forbidden": {refusedEvents["forbidden"], 1}} {
-		t.Run(name, func(t *testing.T) {
-			inCountedWorld(t, func(w *world, p *counted) {
-				w.intercept(func(r request, carryOut func() error) error {
-					if r.resource == "events" {
-						return c.err
-					}
-					return carryOut()
-				})
-				w.upAndRunning("web")
-				w.pass(time.Hour)
-				if tries := len(w.requested("create", "events")); tries != c.tries {
-					t.Errorf("the Event was sent %d times, want %d", tries, c.tries)
-				}
-				p.want("belay_events_dropped_total 1")
-			})
-		})
-	}
-}
-
-func TestAnEventArrivesAfterAnOutage(t *testing.T) {
-	inCountedWorld(t, func(w *world, p *counted) {
-		over := time.Now().Add(100 * time.Second)
-		arrived := 0
-		w.intercept(func(r request, carryOut func() error) error {
-			if r.resource != "events" {
-				return carryOut()
-			}
-			if time.Now().Before(over) {
-				return busyServer["connection lost"]
-			}
-			arrived++
-			return carryOut()
-		})
-		w.upAndRunning("web")
-		w.pass(10 * time.Minute)
-		if arrived != 1 {
-			t.Errorf("%d Events arrived, want one", arrived)
-		}
-		p.want("belay_events_dropped_total 0")
-	})
 }

@@ -1,4 +1,5 @@
-package main
+// Package slim makes objects small before they are cached.
+package slim
 
 import (
 	"hash/maphash"
@@ -10,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/lru"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -26,11 +28,15 @@ const (
 	entryWeight = 144
 )
 
-// slimmer makes objects small before they are cached.
+// slimmer knows the maps that cached objects share.
 type slimmer struct {
 	shared *lru.Cache // maps, by their hash
 	seed   maphash.Seed
 }
+
+// NewTransform returns a function for the transform of one or several informers, whose objects then share equal maps. It drops
+// the managed fields and the large annotations of other tools.
+func NewTransform() cache.TransformFunc { return newSlimmer().slim }
 
 func newSlimmer() *slimmer { return &slimmer{lru.New(sharedMaps), maphash.MakeSeed()} }
 
@@ -62,10 +68,10 @@ func (s *slimmer) slim(object any) (any, error) {
 		object.Status.Conditions = slices.Clone(object.Status.Conditions)
 		s.slimSpec(&object.Spec.DeploymentSpec)
 	case *appsv1.Deployment:
-		object.Labels = alike(s, object.Labels)
+		object.Labels = intern(s, object.Labels)
 		s.slimSpec(&object.Spec)
 	case *appsv1.ControllerRevision: // of which there are most
-		object.Labels, object.Annotations = alike(s, object.Labels), alike(s, object.Annotations)
+		object.Labels, object.Annotations = intern(s, object.Labels), intern(s, object.Annotations)
 	}
 	return object, nil
 }
@@ -73,23 +79,23 @@ func (s *slimmer) slim(object any) (any, error) {
 // slimSpec takes the spare room from the large slices of a spec, and lets it have its maps in common with others.
 func (s *slimmer) slimSpec(spec *appsv1.DeploymentSpec) {
 	if spec.Selector != nil {
-		spec.Selector.MatchLabels = alike(s, spec.Selector.MatchLabels)
+		spec.Selector.MatchLabels = intern(s, spec.Selector.MatchLabels)
 	}
 	template := &spec.Template
-	template.Labels, template.Annotations = alike(s, template.Labels), alike(s, template.Annotations)
+	template.Labels, template.Annotations = intern(s, template.Labels), intern(s, template.Annotations)
 	pod := &template.Spec
 	pod.InitContainers, pod.Containers, pod.Volumes = slices.Clone(pod.InitContainers), slices.Clone(pod.Containers), slices.Clone(pod.Volumes)
 	for i := range pod.Containers {
 		resources := &pod.Containers[i].Resources
-		resources.Requests, resources.Limits = alike(s, resources.Requests), alike(s, resources.Limits)
+		resources.Requests, resources.Limits = intern(s, resources.Requests), intern(s, resources.Limits)
 	}
 }
 
-// alike returns a map that is equal to m and that other objects have, too, if there is one. A map of one entry takes as much
+// intern returns a map that is equal to m and that other objects have, too, if there is one. A map of one entry takes as much
 // memory as one of eight, and a GuardedDeployment has most of its maps in common with its Deployment.
 //
 // A large map is rarely the same as another, and what is kept to be shared outlives the objects: it is left alone.
-func alike[K ~string, V comparable](s *slimmer, m map[K]V) map[K]V {
+func intern[K ~string, V comparable](s *slimmer, m map[K]V) map[K]V {
 	if len(m) == 0 || weight(m) > largestShared {
 		return m
 	}

@@ -1,4 +1,4 @@
-package main
+package preflight
 
 import (
 	"fmt"
@@ -50,24 +50,24 @@ func listed(rules []rbacv1.PolicyRule) (list []string) {
 // Whoever has the roles is not told that a right is missing, and they have nothing that is not needed. With one namespace
 // and metrics on loopback, the first two are enough.
 func TestTheRolesHaveWhatIsNeeded(t *testing.T) {
-	roles := rolesOf(t, "artifacts/controller/rbac.yaml")
+	roles := rolesOf(t, "../../artifacts/controller/rbac.yaml")
 	for _, deployed := range []struct {
-		name    string
-		options options
-		roles   []string
+		name   string
+		config Config
+		roles  []string
 	}{
-		{"in the cluster", options{leaderElect: true, leaseNamespace: "belay-system", metricsAddress: ":8443"},
+		{"in the cluster", Config{LeaseNamespace: "belay-system", Reviews: true},
 			[]string{"belay", "belay-leader-election", "belay-metrics-auth"}},
-		{"in a namespace", options{namespace: "team-a", leaderElect: true, leaseNamespace: "team-a", metricsAddress: "127.0.0.1:8080"},
+		{"in a namespace", Config{Namespace: "team-a", LeaseNamespace: "team-a"},
 			[]string{"belay", "belay-leader-election"}},
-		{"outside of the cluster", options{}, []string{"belay"}},
+		{"outside of the cluster", Config{}, []string{"belay"}},
 	} {
 		var granted []rbacv1.PolicyRule
 		for _, role := range deployed.roles {
 			granted = append(granted, roles[role]...)
 		}
 		var asked []rbacv1.PolicyRule
-		for _, right := range needed(deployed.options) {
+		for _, right := range required(deployed.config) {
 			asked = append(asked, rbacv1.PolicyRule{APIGroups: []string{right.group}, Resources: []string{right.resource},
 				ResourceNames: strings.Fields(right.name), Verbs: strings.Fields(right.verbs)})
 		}
@@ -79,7 +79,7 @@ func TestTheRolesHaveWhatIsNeeded(t *testing.T) {
 
 // What a stolen token of Belay's must not be good for.
 func TestTheRolesHaveNothingDangerous(t *testing.T) {
-	roles := rolesOf(t, "artifacts/controller/rbac.yaml")
+	roles := rolesOf(t, "../../artifacts/controller/rbac.yaml")
 	for _, name := range []string{"belay", "belay-leader-election", "belay-metrics-auth", "belay-metrics-reader", "belay-adopt"} {
 		if len(roles[name]) == 0 {
 			t.Errorf("there is no role %s with rules", name)
@@ -108,7 +108,7 @@ func TestTheRolesHaveNothingDangerous(t *testing.T) {
 
 // Only the roles that are meant to be are bound: belay-adopt and belay-metrics-reader are for others to bind.
 func TestTheRolesThatAreBound(t *testing.T) {
-	data, err := os.ReadFile("artifacts/controller/rbac.yaml")
+	data, err := os.ReadFile("../../artifacts/controller/rbac.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,17 +1,20 @@
-package main
+// Package fairqueue is a workqueue of keys in which namespaces take turns.
+package fairqueue
 
 import (
+	"time"
+
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 )
 
-// newQueue returns a queue of keys. Failures of one key are retried later and later, and keep no other key waiting.
-func newQueue() workqueue.TypedRateLimitingInterface[cache.ObjectName] {
-	const name = "guardeddeployments" // in its metrics
+// New returns a queue of keys, with this name in its metrics. Failures of one key are retried after first, doubling up to most,
+// and keep no other key waiting.
+func New(name string, first, most time.Duration) workqueue.TypedRateLimitingInterface[cache.ObjectName] {
 	fair := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[cache.ObjectName]{
 		Name: name, Queue: &fairQueue{waiting: map[string][]cache.ObjectName{}}})
 	return workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](retryFirst, retryMost),
+		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](first, most),
 		workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: name, DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(
 			workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Name: name, Queue: fair})},
 	)

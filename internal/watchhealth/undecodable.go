@@ -1,4 +1,4 @@
-package main
+package watchhealth
 
 import (
 	"context"
@@ -22,41 +22,32 @@ const (
 	namesOnly = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
-// searched is where to search for objects that cannot be decoded.
-type searched struct {
-	client    rest.Interface
-	resource  string
-	namespace string
-	selector  string
-	list      func() objectList // a new one, to decode to
-}
-
 // objectList is a list of objects, as far as it is read here.
 type objectList interface {
 	runtime.Object
 	GetContinue() string
 }
 
-// undecodable returns the objects that cannot be decoded, each with the reason: the first of them, if there are many. It
+// Undecodable returns the objects that cannot be decoded, each with the reason: the first of them, if there are many. It
 // reads all, a page at a time, with the client that the caches use, and those of a page that cannot be decoded one by one.
-func (s searched) undecodable(ctx context.Context) (found []string, err error) {
-	page := metav1.ListOptions{LabelSelector: s.selector, Limit: searchPage}
+func Undecodable(ctx context.Context, s Source) (found []string, err error) {
+	page := metav1.ListOptions{LabelSelector: s.Selector, Limit: searchPage}
 	for {
-		list, err := s.read(ctx, s.namespace, page)
+		list, err := s.read(ctx, s.Namespace, page)
 		switch {
 		case err == nil:
 			page.Continue = list.GetContinue()
 		case unreadable(err):
 			names, err := s.names(ctx, page)
 			if err != nil {
-				return found, fmt.Errorf("list the names of %s: %w", s.resource, err)
+				return found, fmt.Errorf("list the names of %s: %w", s.Resource, err)
 			}
 			if found = append(found, s.oneByOne(ctx, names.Items)...); len(found) >= mostUndecodable {
 				return found[:mostUndecodable], nil
 			}
 			page.Continue = names.Continue
 		default:
-			return found, fmt.Errorf("list %s: %w", s.resource, err)
+			return found, fmt.Errorf("list %s: %w", s.Resource, err)
 		}
 		if page.Continue == "" {
 			return found, nil
@@ -65,7 +56,7 @@ func (s searched) undecodable(ctx context.Context) (found []string, err error) {
 }
 
 // oneByOne returns those of the objects that cannot be decoded, each with the reason.
-func (s searched) oneByOne(ctx context.Context, objects []metav1.PartialObjectMetadata) (found []string) {
+func (s Source) oneByOne(ctx context.Context, objects []metav1.PartialObjectMetadata) (found []string) {
 	for _, object := range objects {
 		one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, object.Name).String()}
 		if _, err := s.read(ctx, object.Namespace, one); unreadable(err) {
@@ -76,8 +67,8 @@ func (s searched) oneByOne(ctx context.Context, objects []metav1.PartialObjectMe
 }
 
 // names returns the metadata of the objects of a page.
-func (s searched) names(ctx context.Context, page metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
-	data, err := s.get(s.namespace, page).SetHeader("Accept", namesOnly).DoRaw(ctx)
+func (s Source) names(ctx context.Context, page metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
+	data, err := s.get(s.Namespace, page).SetHeader("Accept", namesOnly).DoRaw(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -87,14 +78,14 @@ func (s searched) names(ctx context.Context, page metav1.ListOptions) (*metav1.P
 }
 
 // read decodes what a list returns.
-func (s searched) read(ctx context.Context, namespace string, options metav1.ListOptions) (objectList, error) {
+func (s Source) read(ctx context.Context, namespace string, options metav1.ListOptions) (objectList, error) {
 	list := s.list()
 	return list, s.get(namespace, options).Do(ctx).Into(list)
 }
 
-func (s searched) get(namespace string, options metav1.ListOptions) *rest.Request {
-	return s.client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(s.resource).
-		VersionedParams(&options, metav1.ParameterCodec).Timeout(requestTimeout)
+func (s Source) get(namespace string, options metav1.ListOptions) *rest.Request {
+	return s.Client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(s.Resource).
+		VersionedParams(&options, metav1.ParameterCodec).Timeout(searchTimeout)
 }
 
 var metadataScheme = func() *runtime.Scheme {

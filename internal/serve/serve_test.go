@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"context"
@@ -16,25 +16,9 @@ import (
 
 	"k8s.io/client-go/util/cert"
 	"k8s.io/component-base/metrics"
+
+	"github.com/belay-dev/belay/internal/expect"
 )
-
-// answerOf returns what a handler answers to GET path.
-func answerOf(handler http.Handler, path, token string) (code int, body string) {
-	r := httptest.NewRequest(http.MethodGet, path, nil)
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	recorder := httptest.NewRecorder()
-	handler.ServeHTTP(recorder, r)
-	return recorder.Code, strings.TrimSpace(recorder.Body.String())
-}
-
-func wantAnswer(t *testing.T, handler http.Handler, path, token string, want int, says string) {
-	t.Helper()
-	if code, body := answerOf(handler, path, token); code != want || !strings.Contains(body, says) {
-		t.Errorf("%s: %d %q, want %d and %q in it", path, code, body, want, says)
-	}
-}
 
 // freeAddress returns an address of this machine on which nobody listens.
 func freeAddress(t *testing.T) string {
@@ -54,7 +38,7 @@ func serving(t *testing.T, encryption *tls.Config) (address string, end context.
 	t.Cleanup(end)
 	address = freeAddress(t)
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
-	if err := serve(ctx, address, encryption, serveTimeout, hello); err != nil {
+	if err := Serve(ctx, address, encryption, Timeout, hello); err != nil {
 		t.Fatal(err)
 	}
 	return address, end
@@ -76,7 +60,7 @@ func shown(address string) (string, error) {
 }
 
 func TestACertificateIsMadeIfNoneIsGiven(t *testing.T) {
-	config, err := encryption("", "")
+	config, err := Encryption("", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +91,7 @@ func TestARenewedCertificateIsShownWithoutARestart(t *testing.T) {
 		}
 	}
 	write("first")
-	config, err := encryption(certFile, keyFile)
+	config, err := Encryption(certFile, keyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,8 +112,8 @@ func TestARenewedCertificateIsShownWithoutARestart(t *testing.T) {
 }
 
 func TestACertificateThatCannotBeReadIsSaidAtStart(t *testing.T) {
-	_, err := encryption("/no/such/cert", "/no/such/key")
-	wantError(t, err, "read the certificate", "/no/such/cert")
+	_, err := Encryption("/no/such/cert", "/no/such/key")
+	expect.Error(t, err, "read the certificate", "/no/such/cert")
 }
 
 func TestServingEndsWithItsContext(t *testing.T) {
@@ -150,22 +134,16 @@ func TestServingEndsWithItsContext(t *testing.T) {
 func TestAnAddressThatCannotBeServedOnIsOneClearLine(t *testing.T) {
 	taken, _ := serving(t, nil)
 	for _, address := range []string{taken, "127.0.0.1:99999"} {
-		err := serve(t.Context(), address, nil, serveTimeout, http.NotFoundHandler())
-		wantError(t, err, "serve on "+address, "give another address")
-	}
-	for _, address := range []string{"8080", "::1:8080:", "localhost"} {
-		for flag, o := range map[string]options{"--health-address": {workers: 1, healthAddress: address}, "--metrics-address": {workers: 1, metricsAddress: address}} {
-			args(t)
-			wantError(t, o.check(), flag, address, "host:port")
-		}
+		err := Serve(t.Context(), address, nil, Timeout, http.NotFoundHandler())
+		expect.Error(t, err, "serve on "+address, "give another address")
 	}
 }
 
 func TestOnlyALoopbackAddressIsServedWithoutAsking(t *testing.T) {
 	for address, asks := range map[string]bool{"": false, "127.0.0.1:8080": false, "localhost:8080": false, "[::1]:8080": false, "127.8.8.8:1": false,
 		":8443": true, "0.0.0.0:8443": true, "[::]:8443": true, "10.0.0.7:8443": true, "example.com:8443": true} {
-		if o := (options{metricsAddress: address}); o.asksWhoScrapes() != asks {
-			t.Errorf("%q: asks who scrapes: %t, want %t", address, !asks, asks)
+		if loopback, err := IsLoopback(address); (err == nil && !loopback) != asks {
+			t.Errorf("%q: others reach it: %t, want %t", address, !asks, asks)
 		}
 	}
 }
@@ -173,17 +151,17 @@ func TestOnlyALoopbackAddressIsServedWithoutAsking(t *testing.T) {
 func TestProfilesAreServedOnlyIfAskedFor(t *testing.T) {
 	registry := metrics.NewKubeRegistry()
 	for path, want := range map[string]int{"/debug/pprof/": 200, "/debug/pprof/goroutine": 200, "/debug/pprof/heap": 200, "/metrics": 200, "/": 404} {
-		wantAnswer(t, metricsHandler(registry, true), path, "", want, "")
+		expect.Answer(t, Metrics(registry, true), path, "", want, "")
 		if path != "/metrics" {
 			want = 404
 		}
-		wantAnswer(t, metricsHandler(registry, false), path, "", want, "")
+		expect.Answer(t, Metrics(registry, false), path, "", want, "")
 	}
 }
 
 func TestMetricsCanOnlyBeGotten(t *testing.T) {
 	recorder := httptest.NewRecorder()
-	metricsHandler(metrics.NewKubeRegistry(), false).ServeHTTP(recorder, httptest.NewRequest(http.MethodPost, "/metrics", nil))
+	Metrics(metrics.NewKubeRegistry(), false).ServeHTTP(recorder, httptest.NewRequest(http.MethodPost, "/metrics", nil))
 	if recorder.Code != http.StatusMethodNotAllowed {
 		t.Errorf("%d, want 405", recorder.Code)
 	}
@@ -191,13 +169,13 @@ func TestMetricsCanOnlyBeGotten(t *testing.T) {
 
 func TestWhoHasGotAnAnswerHoldsNoConnection(t *testing.T) {
 	address := freeAddress(t)
-	must(serve(t.Context(), address, nil, serveTimeout, &health{}))
+	expect.NoError(t, Serve(t.Context(), address, nil, Timeout, &Health{}))
 	connection, err := net.Dial("tcp", address)
-	must(err)
+	expect.NoError(t, err)
 	defer connection.Close()
-	must(connection.SetDeadline(time.Now().Add(5 * time.Second)))
+	expect.NoError(t, connection.SetDeadline(time.Now().Add(5*time.Second)))
 	_, err = io.WriteString(connection, "GET /livez HTTP/1.1\r\nHost: belay\r\n\r\n")
-	must(err)
+	expect.NoError(t, err)
 	answer, err := io.ReadAll(connection)
 	if err != nil || !strings.Contains(string(answer), "200 OK") {
 		t.Errorf("read %q, then %v: want an answer, and the end of the connection", answer, err)

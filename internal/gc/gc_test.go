@@ -1,4 +1,4 @@
-package main
+package gc
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/belay-dev/belay/internal/expect"
 )
 
 // collections returns how many garbage collections were asked for.
@@ -19,7 +21,7 @@ func TestMemoryIsGivenBackOnceAfterEachBusyTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go giveBack(ctx)
+		go ReturnMemory(ctx)
 		var garbage []byte
 		allocate := func(total int) {
 			for range total >> 20 {
@@ -35,10 +37,10 @@ func TestMemoryIsGivenBackOnceAfterEachBusyTime(t *testing.T) {
 			}
 			return collections() - before
 		}
-		wantSame(t, "after the start", uint64(1), pass(1, 0))
-		wantSame(t, "at rest", uint64(0), pass(100, busyBytes/4))
-		wantSame(t, "while it is busy", uint64(0), pass(5, 2*busyBytes))
-		wantSame(t, "after that", uint64(1), pass(5, 0))
+		expect.Same(t, "after the start", uint64(1), pass(1, 0))
+		expect.Same(t, "at rest", uint64(0), pass(100, busyBytes/4))
+		expect.Same(t, "while it is busy", uint64(0), pass(5, 2*busyBytes))
+		expect.Same(t, "after that", uint64(1), pass(5, 0))
 		_ = garbage
 	})
 }

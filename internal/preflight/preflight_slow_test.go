@@ -1,4 +1,4 @@
-package main
+package preflight
 
 import (
 	"net/http"
@@ -7,6 +7,10 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/kubeclient"
+	"github.com/belay-dev/belay/internal/serve"
 )
 
 func TestPreflightPassesWhereEachAnswerTakesItsTime(t *testing.T) {
@@ -27,10 +31,10 @@ func TestPreflightPassesWhereEachAnswerTakesItsTime(t *testing.T) {
 					}
 					return s.RoundTrip(r)
 				})
-				kube, _, err := clients(&c.config, requestTimeout, nil)
-				must(err)
-				o := options{leaderElect: true, leaseNamespace: "belay-system", metricsAddress: ":8443"}
-				if err := preflight(t.Context(), "https://server", kube, o, &health{}); err != nil {
+				kube, _, err := kubeclient.New(&c.config, kubeclient.RequestTimeout, nil)
+				expect.NoError(t, err)
+				o := Config{LeaseNamespace: "belay-system", Reviews: true}
+				if err := Run(t.Context(), "https://server", kube, o, &serve.Health{}); err != nil {
 					t.Error(err)
 				}
 				t.Logf("%d asked", len(s.asked))

@@ -1,4 +1,4 @@
-package main
+package telemetry
 
 import (
 	"context"
@@ -11,28 +11,30 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/component-base/metrics"
+
+	"github.com/belay-dev/belay/internal/leader"
 )
 
-// patience is how an Event is tried again: for about two minutes.
-var patience = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps: 8} // A Cap would end it when reached.
+// retries is how an Event is tried again: for about two minutes.
+var retries = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps: 8} // A Cap would end it when reached.
 
-// eventSink sends Events. client-go's recorder gives one up at the first error that the API server answers, even if it
+// EventSink sends Events. client-go's recorder gives one up at the first error that the API server answers, even if it
 // answers that it is busy; here all but refusals are tried again, and what is given up is counted.
-type eventSink struct {
+type EventSink struct {
 	events.EventSink
-	dropped *metrics.Counter
+	Dropped *metrics.Counter
 }
 
-func (s *eventSink) Create(ctx context.Context, event *eventsv1.Event) (*eventsv1.Event, error) {
+func (s *EventSink) Create(ctx context.Context, event *eventsv1.Event) (*eventsv1.Event, error) {
 	return s.send(func() (*eventsv1.Event, error) { return s.EventSink.Create(ctx, event) })
 }
 
-func (s *eventSink) Patch(ctx context.Context, event *eventsv1.Event, data []byte) (*eventsv1.Event, error) {
+func (s *EventSink) Patch(ctx context.Context, event *eventsv1.Event, data []byte) (*eventsv1.Event, error) {
 	return s.send(func() (*eventsv1.Event, error) { return s.EventSink.Patch(ctx, event, data) })
 }
 
-func (s *eventSink) send(try func() (*eventsv1.Event, error)) (sent *eventsv1.Event, err error) {
-	err = retry.OnError(patience, transient, func() error {
+func (s *EventSink) send(try func() (*eventsv1.Event, error)) (sent *eventsv1.Event, err error) {
+	err = retry.OnError(retries, transient, func() error {
 		sent, err = try()
 		return err
 	})
@@ -43,13 +45,13 @@ func (s *eventSink) send(try func() (*eventsv1.Event, error)) (sent *eventsv1.Ev
 	default:
 		err = apierrors.NewInternalError(err) // the recorder would try again by itself
 	}
-	s.dropped.Inc()
+	s.Dropped.Inc()
 	return nil, err
 }
 
 // transient reports whether an error may be over when it is tried again: no answer came, or one that says so.
 func transient(err error) bool {
-	if errors.Is(err, errFenced) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, leader.ErrFenced) || errors.Is(err, context.Canceled) {
 		return false
 	}
 	var status *apierrors.StatusError

@@ -1,4 +1,8 @@
-package main
+// Package watchhealth tells how well informers see: whether each follows the API server, and which object keeps one from it.
+//
+// One object that cannot be decoded is enough to keep an informer from seeing anything, for as long as it is there: its
+// reflector tries again and again, and tells nobody but the log.
+package watchhealth
 
 import (
 	"context"
@@ -6,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
@@ -24,15 +30,32 @@ import (
 const (
 	// blindAfter is how long a resource may go unseen before that is told. A restart of the API server takes less.
 	blindAfter = 30 * time.Second
-	// lookAtSights is how often it is looked whether there is something to tell. That costs no request.
-	lookAtSights = 5 * time.Second
+	// listTimeout bounds a list, in seconds: ten thousand objects take a while.
+	listTimeout = int64(60)
+	// tellEvery is how often the resources are checked for something to tell. That costs no request.
+	tellEvery = 5 * time.Second
 	// searchEvery is the time between two searches for objects that cannot be decoded; it is searchSoon if something else is
 	// wrong than at the last one. searchTimeout bounds one.
 	searchEvery, searchSoon, searchTimeout = 5 * time.Minute, 30 * time.Second, time.Minute
 )
 
+// Source is what an informer is filled from, and where to search for objects that cannot be decoded.
+type Source struct {
+	// Resource is its plural name, as in a URL.
+	Resource string
+	// Namespace is the only one of the objects, empty for all.
+	Namespace string
+	// Selector selects the objects by their labels, empty for all.
+	Selector string
+	// Client reads the group and version of the resource.
+	Client rest.Interface
+
+	list func() objectList // a new one, to decode to
+}
+
 // sight is how well one resource is seen: whether its cache follows the API server. It has no clock.
 type sight struct {
+	source   Source
 	since    time.Time // of the first request that has brought nothing, since one last did; zero if the last one did
 	err      error     // what the last one brought, nil if there was no answer yet
 	told     bool      // that it is blind
@@ -97,53 +120,60 @@ func unreadable(err error) bool {
 		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// sights are all resources that are watched. One object that cannot be decoded is enough to keep an informer from seeing
-// anything, for as long as it is there: its reflector tries again and again, and tells nobody but the log.
-type sights struct {
+// Watches are all resources that are watched.
+type Watches struct {
 	mu     sync.Mutex
 	of     map[string]*sight
 	errors *metrics.CounterVec
-	// search returns the objects of a resource that cannot be decoded, each with the reason.
-	search func(ctx context.Context, resource string) ([]string, error)
+	search Search
 }
 
-func newSights(search func(ctx context.Context, resource string) ([]string, error)) *sights {
-	return &sights{of: map[string]*sight{}, search: search, errors: metrics.NewCounterVec(&metrics.CounterOpts{
+// Search returns the objects of a resource that cannot be decoded, each with the reason.
+type Search func(context.Context, Source) ([]string, error)
+
+// New returns Watches without any resource: each Informer adds one. search is Undecodable, but in tests.
+func New(search Search) *Watches {
+	return &Watches{of: map[string]*sight{}, search: search, errors: metrics.NewCounterVec(&metrics.CounterOpts{
 		Name: "belay_watch_errors_total", StabilityLevel: metrics.ALPHA,
 		Help: "Lists and watches of the caches that failed and are tried again, by resource."}, []string{"resource"})}
 }
 
 // listWatcher is a typed client, as far as an informer needs it.
-type listWatcher[L runtime.Object] interface {
+type listWatcher[L objectList] interface {
 	List(context.Context, metav1.ListOptions) (L, error)
 	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
 }
 
-// informer returns an informer whose requests are noted in s. The clientset is the one that client is of.
+// Informer returns an informer of objects, each like object, whose requests are noted in w. The clientset is the one that
+// client is of.
 //
 // A reflector's watch error handler is no help here: it does not hear of refused connections, of streams that break or bring
 // nothing, or that all is well again.
-func informer[L runtime.Object](s *sights, resource string, object runtime.Object, clientset any, client listWatcher[L],
-	tweak func(*metav1.ListOptions)) cache.SharedIndexInformer {
-	s.of[resource] = &sight{}
+func Informer[L objectList](w *Watches, source Source, object runtime.Object, clientset any, client listWatcher[L]) cache.SharedIndexInformer {
+	resource := source.Resource
+	source.list = func() objectList { return reflect.New(reflect.TypeFor[L]().Elem()).Interface().(objectList) }
+	w.of[resource] = &sight{source: source}
 	requests := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			tweak(&options)
-			s.asked(resource)
+			options.LabelSelector = source.Selector
+			if options.TimeoutSeconds == nil { // A watch comes with one.
+				options.TimeoutSeconds = new(listTimeout)
+			}
+			w.asked(resource)
 			list, err := client.List(ctx, options)
 			if err != nil { // Otherwise the watch that follows tells: without it, nothing more is seen.
-				s.answered(resource, err)
+				w.answered(resource, err)
 			}
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			tweak(&options)
-			s.asked(resource)
+			options.LabelSelector = source.Selector
+			w.asked(resource)
 			events, err := client.Watch(ctx, options)
 			if err == nil && options.SendInitialEvents != nil && *options.SendInitialEvents {
-				return watchedTo(events, func() { s.answered(resource, nil) }), nil
+				return watchedTo(events, func() { w.answered(resource, nil) }), nil
 			}
-			s.answered(resource, err)
+			w.answered(resource, err)
 			return events, err
 		},
 	}
@@ -151,35 +181,35 @@ func informer[L runtime.Object](s *sights, resource string, object runtime.Objec
 		cache.SharedIndexInformerOptions{Indexers: cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}})
 }
 
-func (s *sights) asked(resource string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.of[resource].asked(time.Now())
+func (w *Watches) asked(resource string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.of[resource].asked(time.Now())
 }
 
-func (s *sights) answered(resource string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.of[resource].answered(err); err != nil {
-		s.errors.WithLabelValues(resource).Inc()
+func (w *Watches) answered(resource string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of[resource].answered(err); err != nil {
+		w.errors.WithLabelValues(resource).Inc()
 	}
 }
 
 // Ready returns an error that says what is not seen, and why.
-func (s *sights) Ready() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, resource := range slices.Sorted(maps.Keys(s.of)) {
-		if err := s.of[resource].blind(resource, time.Now()); err != nil {
+func (w *Watches) Ready() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, resource := range slices.Sorted(maps.Keys(w.of)) {
+		if err := w.of[resource].blind(resource, time.Now()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// run tells of what is not seen, and of what is seen again, once each, until ctx is done.
-func (s *sights) run(ctx context.Context) {
-	ticker := time.NewTicker(lookAtSights)
+// Run tells of what is not seen, and of what is seen again, once each, until ctx is done.
+func (w *Watches) Run(ctx context.Context) {
+	ticker := time.NewTicker(tellEvery)
 	defer ticker.Stop()
 	for {
 		select {
@@ -187,19 +217,19 @@ func (s *sights) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		for _, resource := range slices.Sorted(maps.Keys(s.of)) {
-			if s.tell(ctx, resource) {
-				s.find(ctx, resource)
+		for _, resource := range slices.Sorted(maps.Keys(w.of)) {
+			if w.tell(ctx, resource) {
+				w.find(ctx, resource)
 			}
 		}
 	}
 }
 
 // tell logs what is new of a resource. It reports whether it is time to search for what cannot be decoded.
-func (s *sights) tell(ctx context.Context, resource string) (search bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	logger, at, now := klog.FromContext(ctx), s.of[resource], time.Now()
+func (w *Watches) tell(ctx context.Context, resource string) (search bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	logger, at, now := klog.FromContext(ctx), w.of[resource], time.Now()
 	blind := at.blind(resource, now)
 	switch {
 	case blind != nil && !at.told:
@@ -216,16 +246,19 @@ func (s *sights) tell(ctx context.Context, resource string) (search bool) {
 }
 
 // find searches for the objects that cannot be decoded, and logs those that the last search has not found.
-func (s *sights) find(ctx context.Context, resource string) {
+func (w *Watches) find(ctx context.Context, resource string) {
 	searching, cancel := context.WithTimeout(ctx, searchTimeout)
 	defer cancel()
-	found, err := s.search(searching, resource)
-	s.mu.Lock()
-	before := s.of[resource].found
+	w.mu.Lock()
+	source := w.of[resource].source
+	w.mu.Unlock()
+	found, err := w.search(searching, source)
+	w.mu.Lock()
+	before := w.of[resource].found
 	if err == nil || len(found) > 0 {
-		s.of[resource].found = found
+		w.of[resource].found = found
 	}
-	s.mu.Unlock()
+	w.mu.Unlock()
 	for _, object := range found {
 		if slices.Contains(before, object) {
 			continue
@@ -237,19 +270,19 @@ func (s *sights) find(ctx context.Context, resource string) {
 	}
 }
 
-// register registers what alerts need.
-func (s *sights) register(registry metrics.KubeRegistry) {
-	registry.MustRegister(s.errors)
-	registry.CustomMustRegister(&unseen{sights: s})
-	for resource := range s.of {
-		s.errors.WithLabelValues(resource)
+// Register registers what alerts need.
+func (w *Watches) Register(registry metrics.KubeRegistry) {
+	registry.MustRegister(w.errors)
+	registry.CustomMustRegister(&unseen{watches: w})
+	for resource := range w.of {
+		w.errors.WithLabelValues(resource)
 	}
 }
 
 // unseen is the metric that says for how long resources have not been seen.
 type unseen struct {
 	metrics.BaseStableCollector
-	sights *sights
+	watches *Watches
 }
 
 var unseenDesc = metrics.NewDesc("belay_unseen_seconds", "For how long nothing has been seen of a resource; 0 while its cache follows the API server.",
@@ -258,9 +291,9 @@ var unseenDesc = metrics.NewDesc("belay_unseen_seconds", "For how long nothing h
 func (u *unseen) DescribeWithStability(descs chan<- *metrics.Desc) { descs <- unseenDesc }
 
 func (u *unseen) CollectWithStability(found chan<- metrics.Metric) {
-	u.sights.mu.Lock()
-	defer u.sights.mu.Unlock()
-	for resource, at := range u.sights.of {
+	u.watches.mu.Lock()
+	defer u.watches.mu.Unlock()
+	for resource, at := range u.watches.of {
 		found <- metrics.NewLazyConstMetric(unseenDesc, metrics.GaugeValue, at.unseen(time.Now()).Seconds(), resource)
 	}
 }

@@ -1,4 +1,5 @@
-package main
+// Package gc keeps the memory of a process that is mostly caches small.
+package gc
 
 import (
 	"context"
@@ -8,17 +9,17 @@ import (
 )
 
 const (
-	// gcPercent is how much garbage, in percent of what is in use, may pile up. Most of what is in use is caches, which stay:
+	// Percent is how much garbage, in percent of what is in use, may pile up. Most of what is in use is caches, which stay:
 	// Go's 100 would double them.
-	gcPercent = 40
+	Percent = 40
 
 	// A time in which this much is allocated, in bytes, is a busy one. At rest it is less than a tenth of it.
 	busyTime, busyBytes = 5 * time.Second, 16 << 20
 )
 
-// giveBack returns what a busy time leaves behind to the system when that time is over, until ctx is done. Go by itself
-// would keep it for the next one: after the start, as much as half of what the caches take.
-func giveBack(ctx context.Context) {
+// ReturnMemory returns the memory that a busy time leaves unused to the system when that time is over, until ctx is done. Go
+// by itself would keep it for the next one: after the start, as much as half of what the caches take.
+func ReturnMemory(ctx context.Context) {
 	ticker := time.NewTicker(busyTime)
 	defer ticker.Stop()
 	before, busy := allocated(), true
