@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,104 +11,64 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	appsinformers "k8s.io/client-go/informers/apps/v1"
-	"k8s.io/client-go/kubernetes"
-	appslisters "k8s.io/client-go/listers/apps/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/fairqueue"
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/standstill"
 	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions/belay/v1alpha1"
-	belaylisters "github.com/belay-dev/belay/pkg/generated/listers/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 const (
-	// byController indexes what is owned by its controller.
-	byController = "controller"
-
-	// maxSteps bounds the decisions of one sync: a revision recorded, judged, the Deployment written, and what became of it.
-	maxSteps = 5
-	// syncTimeout bounds one sync, with all its requests.
-	syncTimeout = 30 * time.Second
 	// stuckAfter is how long a sync may go on: far longer than its timeout, so that it will never end.
 	stuckAfter = 2 * time.Minute
 	// drainTimeout is what is left for a sync to end in when the process is to end: another one waits for its turn.
 	drainTimeout = 2 * time.Second
 	// Failures of one key are retried after retryFirst, doubling up to retryMost.
 	retryFirst, retryMost = 5 * time.Millisecond, 30 * time.Second
-
-	// lookEvery is the time between two live reads for one object; more objects on the move stretch it, by lookStretch
-	// each, so that all together read no more than 1/lookStretch objects a second. A hint may bring one read forward.
-	lookEvery, lookStretch = 3 * time.Second, 20 * time.Millisecond
 )
 
-// Controller keeps the Deployment of every GuardedDeployment on the revision it should run.
-//
-// An event makes a key; sync observes what the key names, lets rollout.Decide decide, and carries the decision out.
+// Reconciler brings the objects of keys to what is asked for. A key is with one worker at a time.
+type Reconciler interface {
+	// Sync brings the object of one key as far as it goes without waiting. It returns when to sync again although nothing
+	// happened, 0 for never; an error says that trying again may help.
+	Sync(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
+	// ReportStandstill tells in the object's status that no sync has come to its end for a while, and why.
+	ReportStandstill(ctx context.Context, key cache.ObjectName, why string) error
+}
+
+// Controller is the frame: an event makes a key, and workers hand the keys to a Reconciler, again and again after errors. What
+// becomes of an object is none of its business.
 type Controller struct {
-	kube     kubernetes.Interface
-	belay    versioned.Interface
-	recorder events.EventRecorder
+	reconciler Reconciler
+	queue      workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	synced     []cache.DoneChecker
+	standstill *standstill.Tracker
+	metrics    *telemetry.Metrics
 
-	guarded     belaylisters.GuardedDeploymentLister
-	deployments appslisters.DeploymentLister
-	controlled  cache.TypedIndexer[*appsv1.Deployment]
-	revisions   cache.TypedIndexer[*appsv1.ControllerRevision]
-	// The stores behind them, for freshness.
-	guardedStore, deploymentStore, revisionStore cache.Store
-	synced                                       []cache.DoneChecker
-
-	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
-	fresh *freshness.Tracker
-
-	metrics *telemetry.Metrics
-
-	mu       sync.Mutex
-	memories map[cache.ObjectName]rollout.Memory
-	moving   int                            // how many of them are on the move
-	working  map[cache.ObjectName]time.Time // what the workers are at, and since when
-	still    map[cache.ObjectName]*standstill
+	mu      sync.Mutex
+	working map[cache.ObjectName]time.Time // what the workers are at, and since when
 }
 
 // NewController returns a controller that hears of every change in the informers. They have to be started after it.
-func NewController(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder, metrics *telemetry.Metrics,
+func NewController(reconciler Reconciler, metrics *telemetry.Metrics,
 	guarded belayinformers.TypedGuardedDeploymentInformer,
 	deployments appsinformers.TypedDeploymentInformer,
 	revisions appsinformers.TypedControllerRevisionInformer,
 ) (*Controller, error) {
 	c := &Controller{
-		kube:            kube,
-		belay:           belay,
-		recorder:        recorder,
-		guarded:         guarded.Lister(),
-		deployments:     deployments.Lister(),
-		controlled:      deployments.TypedInformer().GetTypedIndexer(),
-		revisions:       revisions.TypedInformer().GetTypedIndexer(),
-		guardedStore:    guarded.Informer().GetStore(),
-		deploymentStore: deployments.Informer().GetStore(),
-		revisionStore:   revisions.Informer().GetStore(),
-		queue:           fairqueue.New("guardeddeployments", retryFirst, retryMost),
-		fresh:           freshness.New(),
-		metrics:         metrics,
-		memories:        map[cache.ObjectName]rollout.Memory{},
-		working:         map[cache.ObjectName]time.Time{},
-		still:           map[cache.ObjectName]*standstill{},
+		reconciler: reconciler,
+		queue:      fairqueue.New("guardeddeployments", retryFirst, retryMost),
+		standstill: standstill.New(metrics.Standstills, reconciler.ReportStandstill),
+		metrics:    metrics,
+		working:    map[cache.ObjectName]time.Time{},
 	}
-	err := errors.Join(
-		deployments.TypedInformer().AddTypedIndexers(appsinformers.DeploymentIndexers{byController: controllerOf[*appsv1.Deployment]}),
-		revisions.TypedInformer().AddTypedIndexers(appsinformers.ControllerRevisionIndexers{byController: controllerOf[*appsv1.ControllerRevision]}),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("index by controller: %w", err)
-	}
+	var err error
 	heard := func(registration cache.ResourceEventHandlerRegistration, failed error) {
 		err = errors.Join(err, failed)
 		if failed == nil {
@@ -137,17 +96,6 @@ func NewController(kube kubernetes.Interface, belay versioned.Interface, recorde
 	}))
 	return c, err
 }
-
-// controllerOf returns, for an index, the object's controller, if it has one.
-func controllerOf[T metav1.Object](object T) ([]string, error) {
-	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
-		return []string{ownerKey(object.GetNamespace(), owner.UID)}, nil
-	}
-	return nil, nil
-}
-
-// ownerKey identifies an owner by its uid, in its namespace: elsewhere anybody may claim to be owned by it.
-func ownerKey(namespace string, uid types.UID) string { return namespace + "/" + string(uid) }
 
 // enqueueOwner adds the key of the GuardedDeployment that controls object, if one does.
 func (c *Controller) enqueueOwner(object metav1.Object) {
@@ -193,12 +141,8 @@ func (c *Controller) next(ctx context.Context) bool {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
 	ctx = klog.NewContext(ctx, logger)
 
-	recheck, err := c.sync(ctx, key)
-	if err == nil || errors.As(err, new(*unprunedError)) {
-		c.movesOn(ctx, key)
-	} else {
-		c.standsStill(ctx, key, err)
-	}
+	recheck, err := c.reconciler.Sync(ctx, key)
+	c.standstill.After(ctx, key, err)
 	var stale *freshness.StaleError
 	switch {
 	case err == nil:
@@ -217,117 +161,6 @@ func (c *Controller) next(ctx context.Context) bool {
 		c.queue.AddRateLimited(key)
 	}
 	return true
-}
-
-// sync brings one GuardedDeployment as far as it goes without waiting. It returns when to look again although nothing
-// happened, 0 for never; an error says that trying again may help.
-func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
-	defer cancel()
-	if err := c.fresh.Check(key); err != nil {
-		return 0, err
-	}
-	observed, err := c.observe(key)
-	if apierrors.IsNotFound(err) {
-		c.forget(key)
-		return c.letGo(ctx, key)
-	}
-	if err != nil {
-		return 0, err
-	}
-	for range maxSteps {
-		decision, err := c.decide(ctx, key, &observed)
-		if err != nil {
-			return 0, err
-		}
-		if again, err := c.carryOut(ctx, key, &observed, decision); err != nil || !again {
-			return decision.Recheck, err
-		}
-	}
-	return 0, &freshness.StaleError{Reason: "too many steps in one sync, beginning again"}
-}
-
-// decide lets rollout.Decide decide, and reads, live, what it asks for. It asks for nothing twice.
-func (c *Controller) decide(ctx context.Context, key cache.ObjectName, o *rollout.Observed) (rollout.Decision, error) {
-	for {
-		var err error
-		o.Now = time.Now()
-		decision := rollout.Decide(*o)
-		switch {
-		case decision.NeedDeployment:
-			o.Deployment, err = c.readDeployment(ctx, key)
-			o.DeploymentLive = true
-		case decision.NeedRevisions:
-			o.Revisions, err = c.readRevisions(ctx, o.Guarded)
-			o.RevisionsLive = true
-		case decision.NeedEvidence:
-			o.Evidence, err = c.readEvidence(ctx, o.Deployment)
-		default:
-			return decision, nil
-		}
-		if err != nil {
-			return rollout.Decision{}, err
-		}
-	}
-}
-
-// observe gathers what the caches and this process know about key.
-func (c *Controller) observe(key cache.ObjectName) (rollout.Observed, error) {
-	guarded, err := c.guarded.GuardedDeployments(key.Namespace).Get(key.Name)
-	if err != nil {
-		return rollout.Observed{}, err
-	}
-	deployment, err := c.deployments.Deployments(key.Namespace).Get(key.Name)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return rollout.Observed{}, err
-	}
-	controlled, err := c.controlled.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
-	if err != nil {
-		return rollout.Observed{}, err
-	}
-	var strays []string
-	for _, d := range controlled {
-		if cache.MetaObjectToName(d) != key {
-			strays = append(strays, d.Name)
-		}
-	}
-	slices.Sort(strays)
-	revisions, err := c.revisions.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
-	if err != nil {
-		return rollout.Observed{}, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return rollout.Observed{
-		Guarded:    guarded,
-		Deployment: deployment,
-		Strays:     strays,
-		Revisions:  revisions,
-		Memory:     c.memories[key],
-		LookEvery:  max(lookEvery, time.Duration(c.moving)*lookStretch),
-	}, nil
-}
-
-// remember keeps what has to be known at the next sync of key.
-func (c *Controller) remember(key cache.ObjectName, memory rollout.Memory) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.memories[key].Move.UnderWay() {
-		c.moving--
-	}
-	if memory.Move.UnderWay() {
-		c.moving++
-	}
-	c.memories[key] = memory
-}
-
-// forget drops everything about an object that is gone.
-func (c *Controller) forget(key cache.ObjectName) {
-	c.remember(key, rollout.Memory{})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.memories, key)
-	c.fresh.Forget(key)
 }
 
 // Ready returns an error that names the caches that have not synced yet.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/gc"
+	"github.com/belay-dev/belay/internal/guard"
 	"github.com/belay-dev/belay/internal/kubeclient"
 	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/internal/logging"
@@ -32,6 +34,7 @@ import (
 	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/internal/watchhealth"
+	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
 )
 
@@ -129,7 +132,7 @@ func (o *options) check() error {
 
 // client returns how to reach the API server with these flags.
 func (o *options) client() kubeclient.Options {
-	return kubeclient.Options{Kubeconfig: o.kubeconfig, Master: o.master, QPS: float32(o.qps), Burst: o.burst, Agent: fieldManager, Version: versionString()}
+	return kubeclient.Options{Kubeconfig: o.kubeconfig, Master: o.master, QPS: float32(o.qps), Burst: o.burst, Agent: guard.FieldManager, Version: versionString()}
 }
 
 // preflight returns what has to be there for these flags.
@@ -178,23 +181,30 @@ func run(ctx context.Context, o options) error {
 	if err := preflight.Run(ctx, config.Host, kube, o.preflight(), health); err != nil {
 		return err
 	}
-	fence := &leader.Fence{}
-	controller, watches, stop, err := start(background, config, o, fence)
+	var fence *leader.Fence
+	if o.leaderElect {
+		fence = &leader.Fence{}
+	}
+	all, err := newClients(config, fence)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	process, err := start(background, all, o.namespace, watchhealth.Undecodable)
+	if err != nil {
+		return err
+	}
+	defer process.stop()
 	defer end()
 	watchdog := leaderelection.NewLeaderHealthzAdaptor(leader.RenewDeadline)
-	health.Set(func() error { return errors.Join(watchdog.Check(nil), controller.Alive()) },
-		func() error { return errors.Join(controller.Ready(), watches.Ready()) })
+	health.Set(func() error { return errors.Join(watchdog.Check(nil), process.Alive()) },
+		func() error { return errors.Join(process.Ready(), process.watches.Ready()) })
 	if o.metricsAddress != "" {
-		if err := serveMetrics(background, o, kube, controller, watches); err != nil {
+		if err := serveMetrics(background, o, kube, process.counted); err != nil {
 			return err
 		}
 	}
 	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
-	work := func(ctx context.Context) error { return controller.Run(ctx, o.workers) }
+	work := func(ctx context.Context) error { return process.Run(ctx, o.workers) }
 	if !o.leaderElect {
 		return work(ctx)
 	}
@@ -209,58 +219,76 @@ func run(ctx context.Context, o options) error {
 	return leader.Lead(ctx, lease, fence, watchdog, work)
 }
 
-// start starts everything but the workers. What it returns with the controller, and how well that sees, stops it, when the
-// workers have ended and background is over.
-func start(background context.Context, config *rest.Config, o options, fence *leader.Fence) (*Controller, *watchhealth.Watches, func(), error) {
-	wrap := fence.Around
-	if !o.leaderElect {
-		wrap = nil
+// clients are the clients of a process: with kube and belay the workers read and write, the others fill the caches.
+type clients struct {
+	kube, kubeWatches   kubernetes.Interface
+	belay, belayWatches versioned.Interface
+}
+
+// newClients returns clients whose writes pass the fence, unless it is nil.
+func newClients(config *rest.Config, fence *leader.Fence) (c clients, err error) {
+	var wrap func(http.RoundTripper) http.RoundTripper
+	if fence != nil {
+		wrap = fence.Around
 	}
-	kube, belay, err := kubeclient.New(config, kubeclient.RequestTimeout, wrap)
-	if err != nil {
-		return nil, nil, nil, err
+	if c.kube, c.belay, err = kubeclient.New(config, kubeclient.RequestTimeout, wrap); err != nil {
+		return c, err
 	}
-	kubeWatches, belayWatches, err := kubeclient.New(config, 0, nil)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	watches := watchhealth.New(watchhealth.Undecodable)
-	owned, guarded := kubeclient.Informers(watches, kubeWatches, belayWatches, o.namespace)
+	c.kubeWatches, c.belayWatches, err = kubeclient.New(config, 0, nil)
+	return c, err
+}
+
+// process is a running process: all of it but the workers, which Controller.Run starts.
+type process struct {
+	*Controller
+	watches *watchhealth.Watches
+	counted metrics.KubeRegistry // what it counts itself
+	stop    func()               // ends the rest, when the workers have ended and background is over
+}
+
+// start starts a process. search finds the objects that cannot be decoded.
+func start(background context.Context, c clients, namespace string, search watchhealth.Search) (*process, error) {
+	watches := watchhealth.New(search)
+	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, namespace)
+	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
 	scheme := k8sruntime.NewScheme()
 	if err := belayscheme.AddToScheme(scheme); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	metrics := telemetry.NewMetrics()
-	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: kube.EventsV1()}, Dropped: metrics.EventsDropped})
-	controller, err := NewController(kube, belay, broadcaster.NewRecorder(scheme, fieldManager), metrics,
-		guarded.Belay().V1alpha1().GuardedDeployments(),
-		owned.Apps().V1().Deployments(),
-		owned.Apps().V1().ControllerRevisions())
+	of, frame := guard.NewMetrics(), telemetry.NewMetrics()
+	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: frame.EventsDropped})
+	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), of, objects, deployments, revisions)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
+	controller, err := NewController(reconciler, frame, objects, deployments, revisions)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{Controller: controller, watches: watches, counted: metrics.NewKubeRegistry()}
+	frame.Register(p.counted, versionString())
+	of.Register(p.counted, objects.Lister())
+	watches.Register(p.counted)
 	if err := broadcaster.StartRecordingToSinkWithContext(background); err != nil {
-		return nil, nil, nil, fmt.Errorf("record events: %w", err)
+		return nil, fmt.Errorf("record events: %w", err)
 	}
 	owned.StartWithContext(background)
 	guarded.StartWithContext(background)
 	go watches.Run(background)
-	return controller, watches, func() {
+	p.stop = func() {
 		stopped := make(chan struct{})
 		go func() { owned.Shutdown(); guarded.Shutdown(); broadcaster.Shutdown(); close(stopped) }()
 		select {
 		case <-stopped:
 		case <-time.After(stopTimeout):
 		}
-	}, nil
+	}
+	return p, nil
 }
 
 // serveMetrics serves what is counted until ctx is done.
-func serveMetrics(ctx context.Context, o options, kube kubernetes.Interface, controller *Controller, watches *watchhealth.Watches) error {
-	own := metrics.NewKubeRegistry()
-	controller.metrics.Register(own, versionString(), controller.guarded)
-	watches.Register(own)
-	all := prometheus.Gatherers{legacyregistry.DefaultGatherer, own}
+func serveMetrics(ctx context.Context, o options, kube kubernetes.Interface, counted prometheus.Gatherer) error {
+	all := prometheus.Gatherers{legacyregistry.DefaultGatherer, counted}
 	handler, timeout := serve.Metrics(all, o.profiling), serve.Timeout
 	if o.profiling {
 		timeout = serve.ProfileTimeout

@@ -200,3 +200,18 @@ func TestAnAddressIsChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryFlagIsExplained(t *testing.T) {
+	args(t)
+	parseFlags()
+	operations, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := string(operations)
+	flag.VisitAll(func(f *flag.Flag) {
+		if !strings.Contains(docs, "`--"+f.Name+"`") && !strings.Contains(docs, "`-"+f.Name+"`") {
+			t.Errorf("--%s is not documented", f.Name)
+		}
+	})
+}

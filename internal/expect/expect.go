@@ -4,10 +4,12 @@ package expect
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/component-base/metrics"
 )
 
 // Same reports what is not the same, and where.
@@ -59,4 +61,33 @@ func AnswerOf(handler http.Handler, path, token string) (code int, body string) 
 	recorder := httptest.NewRecorder()
 	handler.ServeHTTP(recorder, r)
 	return recorder.Code, strings.TrimSpace(recorder.Body.String())
+}
+
+// Counted reports each of the lines that a scrape does not show. A line that ends in " 0" is one that may be left out.
+func Counted(t *testing.T, registered metrics.Gatherer, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		name, _, _ := strings.Cut(strings.Fields(line)[0], "{")
+		want := []string{line}
+		if strings.HasSuffix(line, " 0") {
+			want = nil
+		}
+		Same(t, name, want, Scraped(t, registered, name))
+	}
+}
+
+// Scraped returns the lines that a scrape shows of metrics with these names, without those that are 0.
+func Scraped(t *testing.T, registered metrics.Gatherer, names ...string) (lines []string) {
+	t.Helper()
+	code, text := AnswerOf(metrics.HandlerFor(registered, metrics.HandlerOpts{}), "/metrics", "")
+	if code != http.StatusOK {
+		t.Fatal(code, text)
+	}
+	for line := range strings.Lines(text) {
+		name, _, _ := strings.Cut(strings.Fields(line)[0], "{")
+		if slices.Contains(names, name) && !strings.HasSuffix(strings.TrimSpace(line), " 0") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
 }

@@ -2,30 +2,16 @@
 package telemetry
 
 import (
-	"time"
-
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/component-base/metrics"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // requests, the queue, the election
-
-	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
-	belaylisters "github.com/belay-dev/belay/pkg/generated/listers/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// Outcomes of a release.
-const outcomeGood, outcomeFailed = "good", "failed"
-
-// Metrics are what Belay itself counts. Until they are registered they count nothing.
+// Metrics count what a controller does, whatever that is. Until they are registered they count nothing.
 type Metrics struct {
-	releases        *metrics.CounterVec
-	releaseDuration *metrics.HistogramVec
-	rollbacks       *metrics.Counter
-	SyncErrors      *metrics.Counter
-	StaleSyncs      *metrics.Counter
-	Standstills     *metrics.Gauge
-	EventsDropped   *metrics.Counter
+	SyncErrors    *metrics.Counter
+	StaleSyncs    *metrics.Counter
+	Standstills   *metrics.Gauge
+	EventsDropped *metrics.Counter
 }
 
 // NewMetrics returns metrics that are not registered yet.
@@ -34,12 +20,6 @@ func NewMetrics() *Metrics {
 		return metrics.NewCounter(&metrics.CounterOpts{Name: name, Help: help, StabilityLevel: metrics.ALPHA})
 	}
 	return &Metrics{
-		releases: metrics.NewCounterVec(&metrics.CounterOpts{Name: "belay_releases_total", StabilityLevel: metrics.ALPHA,
-			Help: "Releases that were judged, by outcome (good, failed) and the reason of the failure."}, []string{"outcome", "reason"}),
-		releaseDuration: metrics.NewHistogramVec(&metrics.HistogramOpts{Name: "belay_release_duration_seconds", StabilityLevel: metrics.ALPHA,
-			Help:    "Time from the beginning of a rollout to its verdict, by outcome: of failed ones, the time to detection. Times that nobody watched do not count.",
-			Buckets: []float64{1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600}}, []string{"outcome"}),
-		rollbacks:  counter("belay_rollbacks_total", "Times that a Deployment was put back on its last good revision."),
 		SyncErrors: counter("belay_sync_errors_total", "Syncs that failed and are tried again. Conflicts and stale caches do not count."),
 		StaleSyncs: counter("belay_stale_syncs_total", "Syncs that were put off because a cache was older than the API server."),
 		Standstills: metrics.NewGauge(&metrics.GaugeOpts{Name: "belay_standstill_objects", StabilityLevel: metrics.ALPHA,
@@ -48,65 +28,10 @@ func NewMetrics() *Metrics {
 	}
 }
 
-// Register registers the metrics, and with them how many of the lister's objects are in which state.
-func (m *Metrics) Register(registry metrics.KubeRegistry, version string, guarded belaylisters.GuardedDeploymentLister) {
+// Register registers the metrics, and one that says which version runs.
+func (m *Metrics) Register(registry metrics.KubeRegistry, version string) {
 	build := metrics.NewGaugeVec(&metrics.GaugeOpts{Name: "belay_build_info", StabilityLevel: metrics.ALPHA,
 		Help: "1, with the version of Belay."}, []string{"version"})
-	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks, m.SyncErrors, m.StaleSyncs, m.Standstills, m.EventsDropped, build)
-	registry.CustomMustRegister(&states{guarded: guarded})
+	registry.MustRegister(m.SyncErrors, m.StaleSyncs, m.Standstills, m.EventsDropped, build)
 	build.WithLabelValues(version).Set(1)
-	m.releases.WithLabelValues(outcomeGood, "")
-	for _, reason := range []string{v1alpha1.FailureCrashLoop, v1alpha1.FailureImagePull, v1alpha1.FailureContainerConfig,
-		v1alpha1.FailureDeadlineExceeded, v1alpha1.FailureQuotaExceeded, v1alpha1.FailurePodsForbidden, v1alpha1.FailureUnhealthyInSoak} {
-		m.releases.WithLabelValues(outcomeFailed, reason) // A rate needs a zero to begin at.
-	}
-	for _, outcome := range []string{outcomeGood, outcomeFailed} {
-		m.releaseDuration.WithLabelValues(outcome)
-	}
-}
-
-// Count counts what was decided and has been written.
-func (m *Metrics) Count(d rollout.Decision) {
-	if d.RollBack {
-		m.rollbacks.Inc()
-	}
-	if d.Verdict == nil {
-		return
-	}
-	outcome := outcomeGood
-	if d.Verdict.Failure != "" {
-		outcome = outcomeFailed
-	}
-	m.releases.WithLabelValues(outcome, d.Verdict.Failure).Inc()
-	m.releaseDuration.WithLabelValues(outcome).Observe(d.Verdict.After.Round(time.Millisecond).Seconds())
-}
-
-// states counts objects by their condition Ready when it is asked.
-type states struct {
-	metrics.BaseStableCollector
-	guarded belaylisters.GuardedDeploymentLister
-}
-
-var statesDesc = metrics.NewDesc("belay_guardeddeployments", "GuardedDeployments by their condition Ready and its reason.",
-	[]string{"ready", "reason"}, nil, metrics.ALPHA, "")
-
-func (s *states) DescribeWithStability(descs chan<- *metrics.Desc) { descs <- statesDesc }
-
-func (s *states) CollectWithStability(found chan<- metrics.Metric) {
-	objects, err := s.guarded.List(labels.Everything())
-	if err != nil {
-		return // never: it is a cache
-	}
-	type state struct{ ready, reason string }
-	counts := map[state]int{}
-	for _, g := range objects {
-		is := state{"Unknown", ""}
-		if ready := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
-			is = state{string(ready.Status), ready.Reason}
-		}
-		counts[is]++
-	}
-	for is, count := range counts {
-		found <- metrics.NewLazyConstMetric(statesDesc, metrics.GaugeValue, float64(count), is.ready, is.reason)
-	}
 }

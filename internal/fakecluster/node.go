@@ -1,4 +1,4 @@
-package main
+package fakecluster
 
 import (
 	"context"
@@ -14,12 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// node stands for the Deployment controller, the scheduler and the kubelet of a cluster. It surges by 100 %: all new
+// Node stands for the Deployment controller, the scheduler and the kubelet of a cluster. It surges by 100 %: all new
 // pods are created at once, and the old ones go when all the new ones are ready.
 //
 // It works at half seconds, so that what it does never coincides with what Belay does at full ones.
-type node struct {
-	cluster *cluster
+type Node struct {
+	Cluster *Cluster
 
 	mu   sync.Mutex
 	fare map[string]func(age time.Duration) corev1.PodStatus // by image; the others run
@@ -27,8 +27,8 @@ type node struct {
 	done map[types.UID]string // the resourceVersions of the Deployments for which nothing is left to do
 }
 
-func startNode(ctx context.Context, c *cluster) *node {
-	n := &node{cluster: c, fare: map[string]func(age time.Duration) corev1.PodStatus{}, done: map[types.UID]string{}}
+func StartNode(ctx context.Context, c *Cluster) *Node {
+	n := &Node{Cluster: c, fare: map[string]func(age time.Duration) corev1.PodStatus{}, done: map[types.UID]string{}}
 	go func() {
 		for next := 500 * time.Millisecond; ; next = time.Second {
 			select {
@@ -42,30 +42,30 @@ func startNode(ctx context.Context, c *cluster) *node {
 	return n
 }
 
-// set says how the pods of an image fare from now on.
-func (n *node) set(image string, fare func(age time.Duration) corev1.PodStatus) {
+// Set says how the pods of an image fare from now on.
+func (n *Node) Set(image string, fare func(age time.Duration) corev1.PodStatus) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.fare[image] = fare
 	clear(n.done)
 }
 
-// switchOff stops everything: Deployments are not acted on, and pods stay as they are.
-func (n *node) switchOff(off bool) {
+// SwitchOff stops everything: Deployments are not acted on, and pods stay as they are.
+func (n *Node) SwitchOff(off bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.off = off
 }
 
-func (n *node) work() {
+func (n *Node) work() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.off {
 		return
 	}
-	n.cluster.mu.Lock()
-	defer n.cluster.mu.Unlock()
-	for _, d := range n.cluster.matching("deployments", "", nil) {
+	n.Cluster.mu.Lock()
+	defer n.Cluster.mu.Unlock()
+	for _, d := range n.Cluster.matching("deployments", "", nil) {
 		d := d.(*appsv1.Deployment)
 		if d.DeletionTimestamp == nil && !d.Spec.Paused && n.done[d.UID] != d.ResourceVersion {
 			n.bringOn(copied(d))
@@ -74,11 +74,11 @@ func (n *node) work() {
 }
 
 // bringOn brings a Deployment one second further.
-func (n *node) bringOn(d *appsv1.Deployment) {
-	c := n.cluster
+func (n *Node) bringOn(d *appsv1.Deployment) {
+	c := n.Cluster
 	wanted := *d.Spec.Replicas
 	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + templateHash(d), Namespace: d.Namespace}}
-	if found, err := c.get(resourceOf(current), current.Namespace, current.Name); err == nil {
+	if found, err := c.get(ResourceOf(current), current.Namespace, current.Name); err == nil {
 		current = found.(*appsv1.ReplicaSet)
 	} else {
 		current.Labels = d.Spec.Template.Labels
@@ -86,7 +86,7 @@ func (n *node) bringOn(d *appsv1.Deployment) {
 		current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: templateHash(d)}}
 		current.Spec.Template = *d.Spec.Template.DeepCopy()
 		metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, templateHash(d))
-		created, err := c.create(resourceOf(current), current)
+		created, err := c.create(ResourceOf(current), current)
 		must(err)
 		current = created.(*appsv1.ReplicaSet)
 	}
@@ -119,7 +119,7 @@ func (n *node) bringOn(d *appsv1.Deployment) {
 		{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: progress},
 	}
 	d.Status = status
-	updated, err := c.update(resourceOf(d), d, true)
+	updated, err := c.update(ResourceOf(d), d, true)
 	must(err)
 	if progress == "NewReplicaSetAvailable" {
 		n.done[d.UID] = updated.GetResourceVersion()
@@ -127,8 +127,8 @@ func (n *node) bringOn(d *appsv1.Deployment) {
 }
 
 // scale gives a ReplicaSet its number of pods, and lets them age.
-func (n *node) scale(set *appsv1.ReplicaSet, replicas int32) {
-	c := n.cluster
+func (n *Node) scale(set *appsv1.ReplicaSet, replicas int32) {
+	c := n.Cluster
 	status := appsv1.ReplicaSetStatus{ObservedGeneration: set.Generation}
 	for i := int32(0); i < max(replicas, set.Status.Replicas); i++ {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
@@ -136,25 +136,25 @@ func (n *node) scale(set *appsv1.ReplicaSet, replicas int32) {
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))},
 		}, Spec: set.Spec.Template.Spec}
 		pod.Spec.NodeName = "node"
-		found, err := c.get(resourceOf(pod), pod.Namespace, pod.Name)
+		found, err := c.get(ResourceOf(pod), pod.Namespace, pod.Name)
 		switch {
 		case i >= replicas && err == nil:
-			must(c.delete(resourceOf(pod), pod.Namespace, pod.Name, nil))
+			must(c.delete(ResourceOf(pod), pod.Namespace, pod.Name, nil))
 			continue
 		case i >= replicas:
 			continue
 		case err != nil:
-			found, err = c.create(resourceOf(pod), pod)
+			found, err = c.create(ResourceOf(pod), pod)
 			must(err)
 		}
 		pod = found.(*corev1.Pod)
 		fare := n.fare[pod.Spec.Containers[0].Image]
 		if fare == nil {
-			fare = running
+			fare = Running
 		}
 		if now := fare(time.Since(pod.CreationTimestamp.Time)); !equality.Semantic.DeepEqual(now, pod.Status) {
 			pod.Status = now
-			_, err = c.update(resourceOf(pod), pod, true)
+			_, err = c.update(ResourceOf(pod), pod, true)
 			must(err)
 		}
 		status.Replicas++
@@ -167,46 +167,46 @@ func (n *node) scale(set *appsv1.ReplicaSet, replicas int32) {
 		return
 	}
 	set.Spec.Replicas = &replicas
-	updated, err := c.update(resourceOf(set), set, false)
+	updated, err := c.update(ResourceOf(set), set, false)
 	must(err)
 	*set = *updated.(*appsv1.ReplicaSet)
 	status.ObservedGeneration = set.Generation
 	set.Status = status
-	updated, err = c.update(resourceOf(set), set, true)
+	updated, err = c.update(ResourceOf(set), set, true)
 	must(err)
 	*set = *updated.(*appsv1.ReplicaSet)
 }
 
-// running is a pod that is ready a second after it was created.
-func running(age time.Duration) corev1.PodStatus {
+// Running is a pod that is ready a second after it was created.
+func Running(age time.Duration) corev1.PodStatus {
 	if age < time.Second {
-		return podStatus(corev1.ContainerStatus{State: waiting("ContainerCreating", "")})
+		return PodStatus(corev1.ContainerStatus{State: Waiting("ContainerCreating", "")})
 	}
-	return podStatus(corev1.ContainerStatus{Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+	return PodStatus(corev1.ContainerStatus{Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
 }
 
-// crashing is a pod whose container ends at once. It is started again after 0, 10, 30, 70, 150 and 310 seconds, and
+// Crashing is a pod whose container ends at once. It is started again after 0, 10, 30, 70, 150 and 310 seconds, and
 // then every 300.
-func crashing(age time.Duration) corev1.PodStatus {
+func Crashing(age time.Duration) corev1.PodStatus {
 	restarts := int32(0)
 	for at, pause := time.Duration(0), 10*time.Second; at <= age; at, pause = at+pause, min(2*pause, 5*time.Minute) {
 		restarts++
 	}
-	return podStatus(corev1.ContainerStatus{RestartCount: restarts, State: waiting("CrashLoopBackOff", ""),
+	return PodStatus(corev1.ContainerStatus{RestartCount: restarts, State: Waiting("CrashLoopBackOff", ""),
 		LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			ExitCode: 1, Reason: "Error", Message: "no DATABASE_URL"}}})
 }
 
-// neverReady is a pod that runs, and is not ready.
-func neverReady(time.Duration) corev1.PodStatus {
-	return podStatus(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+// NeverReady is a pod that runs, and is not ready.
+func NeverReady(time.Duration) corev1.PodStatus {
+	return PodStatus(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
 }
 
-func waiting(reason, message string) corev1.ContainerState {
+func Waiting(reason, message string) corev1.ContainerState {
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
-func podStatus(container corev1.ContainerStatus) corev1.PodStatus {
+func PodStatus(container corev1.ContainerStatus) corev1.PodStatus {
 	container.Name = "app"
 	return corev1.PodStatus{
 		Phase:             corev1.PodRunning,

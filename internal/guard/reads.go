@@ -1,4 +1,4 @@
-package main
+package guard
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 
 // readEvidence reads, live, what the judge goes by. The chain of uids, Deployment to ReplicaSet to pod, keeps out what
 // merely has the same labels.
-func (c *Controller) readEvidence(ctx context.Context, d *appsv1.Deployment) (*rollout.Evidence, error) {
+func (g *Guard) readEvidence(ctx context.Context, d *appsv1.Deployment) (*rollout.Evidence, error) {
 	evidence := &rollout.Evidence{}
-	sets, err := c.kube.AppsV1().ReplicaSets(d.Namespace).List(ctx, selecting(d.Spec.Selector))
+	sets, err := g.kube.AppsV1().ReplicaSets(d.Namespace).List(ctx, selecting(d.Spec.Selector))
 	if err != nil {
 		return nil, fmt.Errorf("list the ReplicaSets: %w", err)
 	}
@@ -30,7 +30,7 @@ func (c *Controller) readEvidence(ctx context.Context, d *appsv1.Deployment) (*r
 	if current == nil {
 		return evidence, nil
 	}
-	pods, err := c.kube.CoreV1().Pods(d.Namespace).List(ctx, selecting(current.Spec.Selector))
+	pods, err := g.kube.CoreV1().Pods(d.Namespace).List(ctx, selecting(current.Spec.Selector))
 	if err != nil {
 		return nil, fmt.Errorf("list the pods: %w", err)
 	}
@@ -43,8 +43,8 @@ func (c *Controller) readEvidence(ctx context.Context, d *appsv1.Deployment) (*r
 }
 
 // readDeployment reads, live, the Deployment of that name, whoever owns it; nil if there is none.
-func (c *Controller) readDeployment(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
-	live, err := c.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+func (g *Guard) readDeployment(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
+	live, err := g.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -56,23 +56,23 @@ func (c *Controller) readDeployment(ctx context.Context, key cache.ObjectName) (
 
 // readLeftBehind reads, live, the Deployment that a GuardedDeployment which is gone has left behind, and returns it as it is
 // to be from now on; nil if there is none. A GuardedDeployment that is there after all brings the key back by itself.
-func (c *Controller) readLeftBehind(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
-	cached, err := c.deployments.Deployments(key.Namespace).Get(key.Name)
+func (g *Guard) readLeftBehind(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
+	cached, err := g.deployments.Deployments(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) || (err == nil && !rollout.LeftBehind(cached)) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	live, err := c.readDeployment(ctx, key)
+	live, err := g.readDeployment(ctx, key)
 	if live == nil || err != nil {
 		return nil, err
 	}
-	released := rollout.Release(live, fieldManager)
+	released := rollout.Release(live, FieldManager)
 	if released == nil {
 		return nil, nil
 	}
-	_, err = c.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	_, err = g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return released, nil
@@ -84,8 +84,8 @@ func (c *Controller) readLeftBehind(ctx context.Context, key cache.ObjectName) (
 }
 
 // readRevisions reads, live, the revisions of guarded, also those that have lost their label.
-func (c *Controller) readRevisions(ctx context.Context, guarded *v1alpha1.GuardedDeployment) ([]*appsv1.ControllerRevision, error) {
-	list, err := c.kube.AppsV1().ControllerRevisions(guarded.Namespace).List(ctx, metav1.ListOptions{})
+func (g *Guard) readRevisions(ctx context.Context, guarded *v1alpha1.GuardedDeployment) ([]*appsv1.ControllerRevision, error) {
+	list, err := g.kube.AppsV1().ControllerRevisions(guarded.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list the ControllerRevisions: %w", err)
 	}

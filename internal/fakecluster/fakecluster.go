@@ -1,4 +1,6 @@
-package main
+// Package fakecluster is a cluster in memory, for tests: an API server behind the fake clientsets, and what stands for the
+// controllers and the kubelet.
+package fakecluster
 
 import (
 	"cmp"
@@ -28,8 +30,8 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// cluster is a small API server in memory, behind the fake clientsets. They alone would accept what a server refuses;
-// cluster adds what Belay relies on, and fakecluster_contract_test.go proves it:
+// Cluster is a small API server in memory, behind the fake clientsets. They alone would accept what a server refuses;
+// cluster adds what Belay relies on, and contract_test.go proves it:
 //
 //   - uid, creationTimestamp and one resourceVersion that every write of any object increases; a write that changes
 //     nothing leaves it
@@ -41,18 +43,18 @@ import (
 //
 // It does not validate, default (but for a Deployment's replicas) or patch, and there is no garbage collector but
 // collectGarbage.
-type cluster struct {
+type Cluster struct {
 	mu      sync.Mutex
-	began   time.Time
+	Began   time.Time
 	version int64
-	objects map[string]map[types.NamespacedName]object // by resource
+	objects map[string]map[types.NamespacedName]Object // by resource
 	changes []change
 	expired int64 // watches cannot resume at this version or before
 	watches []*clusterWatch
 	held    map[string]bool // resources whose changes no watch sees
 }
 
-type object interface {
+type Object interface {
 	metav1.Object
 	runtime.Object
 }
@@ -61,18 +63,18 @@ type object interface {
 type change struct {
 	resource      string
 	version       int64
-	before, after object
+	before, after Object
 }
 
-// request is what a client asked for.
-type request struct {
-	verb, resource, namespace, name string // resource: with its subresource, as in deployments/status
-	object                          object // what was sent, nil for reads
-	at                              time.Duration
+// Request is what a client asked for.
+type Request struct {
+	Verb, Resource, Namespace, Name string // resource: with its subresource, as in deployments/status
+	Object                          Object // what was sent, nil for reads
+	At                              time.Duration
 }
 
-func (r request) writes() bool {
-	return r.verb == "create" || r.verb == "update" || r.verb == "patch" || r.verb == "delete"
+func (r Request) Writes() bool {
+	return r.Verb == "create" || r.Verb == "update" || r.Verb == "patch" || r.Verb == "delete"
 }
 
 var clusterScheme = runtime.NewScheme()
@@ -82,13 +84,13 @@ func init() {
 	utilruntime.Must(v1alpha1.Install(clusterScheme))
 }
 
-func newCluster() *cluster {
-	return &cluster{began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]object{}, held: map[string]bool{}}
+func New() *Cluster {
+	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]bool{}}
 }
 
-// serve makes the fake client talk to the cluster. intercept, which stands between the two, decides whether a request
+// Serve makes the fake client talk to the cluster. intercept, which stands between the two, decides whether a request
 // is carried out and what the client hears of it. It must not use the client.
-func (c *cluster) serve(client *clienttesting.Fake, intercept func(r request, carryOut func() error) error) {
+func (c *Cluster) Serve(client *clienttesting.Fake, intercept func(r Request, carryOut func() error) error) {
 	client.ReactionChain, client.WatchReactionChain = nil, nil
 	client.AddReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		var answer runtime.Object
@@ -106,7 +108,7 @@ func (c *cluster) serve(client *clienttesting.Fake, intercept func(r request, ca
 	client.AddWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
 		w := action.(clienttesting.WatchActionImpl)
 		var opened watch.Interface
-		err := intercept(request{verb: "watch", resource: w.Resource.Resource}, func() (err error) {
+		err := intercept(Request{Verb: "watch", Resource: w.Resource.Resource}, func() (err error) {
 			opened, err = c.watch(w.Resource.Resource, w.Namespace, w.WatchRestrictions.Labels, w.ListOptions.ResourceVersion)
 			return err
 		})
@@ -114,26 +116,26 @@ func (c *cluster) serve(client *clienttesting.Fake, intercept func(r request, ca
 	})
 }
 
-func (c *cluster) requestOf(action clienttesting.Action) request {
-	r := request{verb: action.GetVerb(), resource: action.GetResource().Resource, namespace: action.GetNamespace(), at: time.Since(c.began)}
+func (c *Cluster) requestOf(action clienttesting.Action) Request {
+	r := Request{Verb: action.GetVerb(), Resource: action.GetResource().Resource, Namespace: action.GetNamespace(), At: time.Since(c.Began)}
 	if action.GetSubresource() != "" {
-		r.resource += "/" + action.GetSubresource()
+		r.Resource += "/" + action.GetSubresource()
 	}
 	switch action := action.(type) {
 	case clienttesting.CreateActionImpl:
-		r.object = action.Object.(object)
+		r.Object = action.Object.(Object)
 	case clienttesting.UpdateActionImpl:
-		r.object = action.Object.(object)
+		r.Object = action.Object.(Object)
 	case interface{ GetName() string }:
-		r.name = action.GetName()
+		r.Name = action.GetName()
 	}
-	if r.object != nil {
-		r.name = r.object.GetName()
+	if r.Object != nil {
+		r.Name = r.Object.GetName()
 	}
 	return r
 }
 
-func (c *cluster) carryOut(action clienttesting.Action) (runtime.Object, error) {
+func (c *Cluster) carryOut(action clienttesting.Action) (runtime.Object, error) {
 	resource, namespace := action.GetResource(), action.GetNamespace()
 	switch action := action.(type) {
 	case clienttesting.GetActionImpl:
@@ -141,23 +143,23 @@ func (c *cluster) carryOut(action clienttesting.Action) (runtime.Object, error) 
 	case clienttesting.ListActionImpl:
 		return c.list(resource.Resource, action.Kind, namespace, action.ListRestrictions.Labels)
 	case clienttesting.CreateActionImpl:
-		return c.create(resource, action.Object.(object))
+		return c.create(resource, action.Object.(Object))
 	case clienttesting.UpdateActionImpl:
-		return c.update(resource, action.Object.(object), action.Subresource == "status")
+		return c.update(resource, action.Object.(Object), action.Subresource == "status")
 	case clienttesting.DeleteActionImpl:
 		return nil, c.delete(resource, namespace, action.Name, action.DeleteOptions.Preconditions)
 	}
 	return nil, apierrors.NewMethodNotSupported(resource.GroupResource(), action.GetVerb())
 }
 
-func (c *cluster) get(resource schema.GroupVersionResource, namespace, name string) (object, error) {
+func (c *Cluster) get(resource schema.GroupVersionResource, namespace, name string) (Object, error) {
 	if found := c.objects[resource.Resource][types.NamespacedName{Namespace: namespace, Name: name}]; found != nil {
 		return copied(found), nil
 	}
 	return nil, apierrors.NewNotFound(resource.GroupResource(), name)
 }
 
-func (c *cluster) list(resource string, kind schema.GroupVersionKind, namespace string, selector labels.Selector) (runtime.Object, error) {
+func (c *Cluster) list(resource string, kind schema.GroupVersionKind, namespace string, selector labels.Selector) (runtime.Object, error) {
 	kind.Kind += "List"
 	list, err := clusterScheme.New(kind)
 	if err != nil {
@@ -172,25 +174,25 @@ func (c *cluster) list(resource string, kind schema.GroupVersionKind, namespace 
 }
 
 // matching returns the objects that match, themselves, sorted by name.
-func (c *cluster) matching(resource, namespace string, selector labels.Selector) []object {
-	var found []object
+func (c *Cluster) matching(resource, namespace string, selector labels.Selector) []Object {
+	var found []Object
 	for _, o := range c.objects[resource] {
 		if matches(o, namespace, selector) {
 			found = append(found, o)
 		}
 	}
-	slices.SortFunc(found, func(a, b object) int {
+	slices.SortFunc(found, func(a, b Object) int {
 		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
 	})
 	return found
 }
 
-func matches(o object, namespace string, selector labels.Selector) bool {
+func matches(o Object, namespace string, selector labels.Selector) bool {
 	return o != nil && (namespace == "" || o.GetNamespace() == namespace) &&
 		(selector == nil || selector.Matches(labels.Set(o.GetLabels())))
 }
 
-func (c *cluster) create(resource schema.GroupVersionResource, sent object) (object, error) {
+func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Object, error) {
 	if _, err := c.get(resource, sent.GetNamespace(), sent.GetName()); err == nil {
 		return nil, apierrors.NewAlreadyExists(resource.GroupResource(), sent.GetName())
 	}
@@ -203,7 +205,7 @@ func (c *cluster) create(resource schema.GroupVersionResource, sent object) (obj
 	return c.store(resource.Resource, nil, created), nil
 }
 
-func (c *cluster) update(resource schema.GroupVersionResource, sent object, status bool) (object, error) {
+func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, status bool) (Object, error) {
 	live, err := c.get(resource, sent.GetNamespace(), sent.GetName())
 	if err != nil {
 		return nil, err
@@ -249,7 +251,7 @@ func (c *cluster) update(resource schema.GroupVersionResource, sent object, stat
 	return c.store(resource.Resource, live, updated), nil
 }
 
-func (c *cluster) delete(resource schema.GroupVersionResource, namespace, name string, only *metav1.Preconditions) error {
+func (c *Cluster) delete(resource schema.GroupVersionResource, namespace, name string, only *metav1.Preconditions) error {
 	live, err := c.get(resource, namespace, name)
 	if err != nil {
 		return err
@@ -270,10 +272,10 @@ func (c *cluster) delete(resource schema.GroupVersionResource, namespace, name s
 }
 
 // store replaces before by after, either of which may be nil, and tells the watches. It returns a copy.
-func (c *cluster) store(resource string, before, after object) object {
+func (c *Cluster) store(resource string, before, after Object) Object {
 	c.version++
 	if c.objects[resource] == nil {
-		c.objects[resource] = map[types.NamespacedName]object{}
+		c.objects[resource] = map[types.NamespacedName]Object{}
 	}
 	if after == nil {
 		delete(c.objects[resource], types.NamespacedName{Namespace: before.GetNamespace(), Name: before.GetName()})
@@ -292,7 +294,7 @@ func (c *cluster) store(resource string, before, after object) object {
 }
 
 // desired returns what a change of which moves the generation.
-func desired(o object) any {
+func desired(o Object) any {
 	switch o := o.(type) {
 	case *v1alpha1.GuardedDeployment:
 		return o.Spec
@@ -305,7 +307,7 @@ func desired(o object) any {
 }
 
 // setStatus gives to the status of from, which is of the same type.
-func setStatus(to, from object) {
+func setStatus(to, from Object) {
 	switch to := to.(type) {
 	case *v1alpha1.GuardedDeployment:
 		to.Status = *from.(*v1alpha1.GuardedDeployment).Status.DeepCopy()
@@ -318,12 +320,12 @@ func setStatus(to, from object) {
 	}
 }
 
-func setDefaults(o object) {
+func setDefaults(o Object) {
 	if d, ok := o.(*appsv1.Deployment); ok && d.Spec.Replicas == nil {
 		d.Spec.Replicas = new(int32(1))
 	}
 }
 
-func copied[T object](o T) T { return o.DeepCopyObject().(T) }
+func copied[T Object](o T) T { return o.DeepCopyObject().(T) }
 
-func emptyLike(o object) object { return reflect.New(reflect.TypeOf(o).Elem()).Interface().(object) }
+func emptyLike(o Object) Object { return reflect.New(reflect.TypeOf(o).Elem()).Interface().(Object) }

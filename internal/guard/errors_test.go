@@ -1,4 +1,4 @@
-package main
+package guard
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,12 +22,12 @@ import (
 
 // everyWrite is every kind of write that the story of tellStory needs. Each comes more than once.
 var everyWrite = map[string]func(r request) bool{
-	"record a revision":     func(r request) bool { return r.verb == "create" && r.resource == "controllerrevisions" },
-	"mark a revision":       func(r request) bool { return r.verb == "update" && r.resource == "controllerrevisions" },
-	"create the Deployment": func(r request) bool { return r.verb == "create" && r.resource == "deployments" },
-	"update the Deployment": func(r request) bool { return r.verb == "update" && r.resource == "deployments" },
-	"write the status":      func(r request) bool { return r.resource == "guardeddeployments/status" },
-	"prune a revision":      func(r request) bool { return r.verb == "delete" },
+	"record a revision":     func(r request) bool { return r.Verb == "create" && r.Resource == "controllerrevisions" },
+	"mark a revision":       func(r request) bool { return r.Verb == "update" && r.Resource == "controllerrevisions" },
+	"create the Deployment": func(r request) bool { return r.Verb == "create" && r.Resource == "deployments" },
+	"update the Deployment": func(r request) bool { return r.Verb == "update" && r.Resource == "deployments" },
+	"write the status":      func(r request) bool { return r.Resource == "guardeddeployments/status" },
+	"prune a revision":      func(r request) bool { return r.Verb == "delete" },
 }
 
 // passing are errors after which trying again helps, as client-go returns them.
@@ -46,19 +48,6 @@ func forbidden(why string) error {
 	return apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "things"}, "web", errors.New(why))
 }
 
-// tellStory lives through a good release, one that fails, and a third, which is good. No old revision is kept.
-func tellStory(w *world) {
-	g := webshop("web", "web:1")
-	g.Spec.RevisionHistoryLimit = new(int32(0))
-	add(w, g)
-	w.pass(20 * time.Minute)
-	w.node.set("web:2", crashing)
-	release(w, "web", "web:2")
-	w.pass(40 * time.Minute)
-	release(w, "web", "web:3")
-	w.pass(20 * time.Minute)
-}
-
 // ending is what is left at the end of a story.
 type ending struct {
 	Status    string
@@ -68,20 +57,18 @@ type ending struct {
 }
 
 func endingOf(w *world) ending {
-	e := ending{Status: w.status("web")}
-	if g, ok := read[*v1alpha1.GuardedDeployment](w, "web"); ok {
+	e := ending{Status: w.Status("web")}
+	if g, ok := fake.Read[*v1alpha1.GuardedDeployment](w, "web"); ok {
 		e.Failure = g.Status.Failure
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	generation := int64(0)
-	for _, change := range w.changes {
-		if d, ok := change.after.(*appsv1.Deployment); ok && d.Generation != generation {
+	for _, o := range w.History("deployments") {
+		if d := o.(*appsv1.Deployment); d.Generation != generation {
 			generation = d.Generation
 			e.Ran = append(e.Ran, d.Spec.Template.Spec.Containers[0].Image)
 		}
 	}
-	for _, o := range w.matching("controllerrevisions", namespace, nil) {
+	for _, o := range w.Objects("controllerrevisions") {
 		r := o.(*appsv1.ControllerRevision)
 		e.Revisions = append(e.Revisions, fmt.Sprintf("%d %s", r.Revision, r.Annotations[v1alpha1.VerdictAnnotation]))
 	}
@@ -90,12 +77,12 @@ func endingOf(w *world) ending {
 
 // wantTheEnding fails the test unless tellStory ended as it has to, whatever happens on the way. The revision that failed is pruned.
 func wantTheEnding(w *world) {
-	w.t.Helper()
+	w.T.Helper()
 	e := endingOf(w)
 	if len(e.Revisions) == 2 && e.Revisions[0] > e.Revisions[1] { // they are sorted by their names, which are hashes
 		e.Revisions[0], e.Revisions[1] = e.Revisions[1], e.Revisions[0]
 	}
-	expect.Same(w.t, "the ending", ending{
+	expect.Same(w.T, "the ending", ending{
 		Status:    "Ready=True RolledOut",
 		Ran:       []string{"web:1", "web:2", "web:1", "web:3"},
 		Revisions: []string{"1 good", "3 good"},
@@ -108,14 +95,14 @@ func TestAnErrorThatPassesChangesNothingInTheEnd(t *testing.T) {
 			t.Run(what+"/"+why, func(t *testing.T) {
 				inWorld(t, func(w *world) {
 					failures := 0
-					w.intercept(func(r request, carryOut func() error) error {
+					w.Intercept(func(r request, carryOut func() error) error {
 						if is(r) && failures < 3 {
 							failures++
 							return err
 						}
 						return carryOut()
 					})
-					tellStory(w)
+					fake.TellStory(w)
 					wantTheEnding(w)
 					if failures == 0 {
 						t.Error("the write that was to fail never came")
@@ -130,13 +117,13 @@ func TestAnAnswerThatIsLostIsNoReasonToWriteTwice(t *testing.T) {
 	for what, is := range everyWrite {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.intercept(func(r request, carryOut func() error) error {
+				w.Intercept(func(r request, carryOut func() error) error {
 					if err := carryOut(); err != nil || !is(r) {
 						return err
 					}
 					return errors.New("http2: client connection lost")
 				})
-				tellStory(w)
+				fake.TellStory(w)
 				wantTheEnding(w)
 			})
 		})
@@ -148,15 +135,15 @@ func TestAConflictIsRetriedQuietly(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				failed := false
-				w.intercept(func(r request, carryOut func() error) error {
+				w.Intercept(func(r request, carryOut func() error) error {
 					if is(r) && !failed {
 						failed = true
 						return passing["conflict"]
 					}
 					return carryOut()
 				})
-				tellStory(w)
-				if strings.Contains(w.logged(), "Sync failed") {
+				fake.TellStory(w)
+				if strings.Contains(w.Logged(), "Sync failed") {
 					t.Error("the conflict was logged as a failure")
 				}
 			})
@@ -207,33 +194,33 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 				inWorld(t, func(w *world) {
 					running := write == "update the Deployment"
 					if running {
-						w.upAndRunning("web")
+						w.UpAndRunning("web")
 					}
-					w.intercept(func(r request, carryOut func() error) error {
+					w.Intercept(func(r request, carryOut func() error) error {
 						if everyWrite[write](r) {
 							return refusal.err
 						}
 						return carryOut()
 					})
 					if running {
-						release(w, "web", "web:2")
+						fake.Release(w, "web", "web:2")
 					} else {
-						add(w, webshop("web", "web:2"))
+						fake.Add(w, fake.Webshop("web", "web:2"))
 					}
-					w.pass(time.Second)
-					wantStatus(w, "web", "Ready=False "+refusal.reason)
+					w.Pass(time.Second)
+					fake.WantStatus(w, "web", "Ready=False "+refusal.reason)
 
-					w.pass(10 * time.Minute)
-					wantStatus(w, "web", "Ready=False "+refusal.reason)
-					if tries := len(w.asked(everyWrite[write])); tries > 5 {
+					w.Pass(10 * time.Minute)
+					fake.WantStatus(w, "web", "Ready=False "+refusal.reason)
+					if tries := len(w.Asked(everyWrite[write])); tries > 5 {
 						t.Errorf("%d tries in 10 minutes, want one every 5 minutes", tries)
 					}
 					wantOnce(w, "Warning "+refusal.reason)
 
-					w.intercept(nil)
-					release(w, "web", "web:3")
-					w.pass(40 * time.Second)
-					wantStatus(w, "web", "Ready=True RolledOut")
+					w.Intercept(nil)
+					fake.Release(w, "web", "web:3")
+					w.Pass(40 * time.Second)
+					fake.WantStatus(w, "web", "Ready=True RolledOut")
 				})
 			})
 		}
@@ -242,19 +229,19 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 
 func TestARefusalThatIsLiftedIsNoticedAfterFiveMinutes(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.intercept(func(r request, carryOut func() error) error {
+		w.Intercept(func(r request, carryOut func() error) error {
 			if everyWrite["create the Deployment"](r) {
 				return deniedByPolicy()
 			}
 			return carryOut()
 		})
-		add(w, webshop("web", "web:1"))
-		w.pass(time.Minute)
-		w.intercept(nil)
-		w.pass(3*time.Minute + 59*time.Second)
-		wantStatus(w, "web", "Ready=False Denied")
-		w.pass(40 * time.Second)
-		wantStatus(w, "web", "Ready=True RolledOut")
+		fake.Add(w, fake.Webshop("web", "web:1"))
+		w.Pass(time.Minute)
+		w.Intercept(nil)
+		w.Pass(3*time.Minute + 59*time.Second)
+		fake.WantStatus(w, "web", "Ready=False Denied")
+		w.Pass(40 * time.Second)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
 	})
 }
 
@@ -264,29 +251,29 @@ func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
 		for why, refusal := range refusals {
 			t.Run(write+"/"+why, func(t *testing.T) {
 				inWorld(t, func(w *world) {
-					w.intercept(func(r request, carryOut func() error) error {
+					w.Intercept(func(r request, carryOut func() error) error {
 						if everyWrite[write](r) {
 							return refusal.err
 						}
 						return carryOut()
 					})
-					g := webshop("web", "web:1")
+					g := fake.Webshop("web", "web:1")
 					g.Spec.RevisionHistoryLimit = new(int32(0))
-					add(w, g)
-					w.pass(time.Minute)
-					w.node.set("web:2", crashing)
-					release(w, "web", "web:2")
-					w.pass(4 * time.Minute)
-					release(w, "web", "web:3")
-					w.pass(time.Minute)
-					w.forgetRequests()
-					w.pass(10 * time.Minute)
-					if tries := len(w.asked(everyWrite[write])); tries > 22 {
+					fake.Add(w, g)
+					w.Pass(time.Minute)
+					w.Node.Set("web:2", fake.Crashing)
+					fake.Release(w, "web", "web:2")
+					w.Pass(4 * time.Minute)
+					fake.Release(w, "web", "web:3")
+					w.Pass(time.Minute)
+					w.ForgetRequests()
+					w.Pass(10 * time.Minute)
+					if tries := len(w.Asked(everyWrite[write])); tries > 22 {
 						t.Errorf("%d tries in 10 minutes, want one every 30 seconds", tries)
 					}
-					w.intercept(nil)
-					w.pass(10 * time.Minute)
-					wantStatus(w, "web", "Ready=True RolledOut")
+					w.Intercept(nil)
+					w.Pass(10 * time.Minute)
+					fake.WantStatus(w, "web", "Ready=True RolledOut")
 				})
 			})
 		}
@@ -295,27 +282,27 @@ func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
 
 func TestTheStatusIsWrittenAlthoughPruningFails(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.intercept(func(r request, carryOut func() error) error {
+		w.Intercept(func(r request, carryOut func() error) error {
 			if everyWrite["prune a revision"](r) {
 				return forbidden("policy")
 			}
 			return carryOut()
 		})
-		tellStory(w)
-		wantStatus(w, "web", "Ready=True RolledOut")
+		fake.TellStory(w)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
 	})
 }
 
 // wantOnce fails the test unless exactly one Event of this type and reason was sent.
 func wantOnce(w *world, event string) {
-	w.t.Helper()
+	w.T.Helper()
 	n := 0
-	for _, sent := range w.eventsSent() {
+	for _, sent := range w.EventsSent() {
 		if sent == event {
 			n++
 		}
 	}
 	if n != 1 {
-		w.t.Errorf("%d Events %q, want 1; all: %v", n, event, w.eventsSent())
+		w.T.Errorf("%d Events %q, want 1; all: %v", n, event, w.EventsSent())
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package guard
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/standstill"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
@@ -25,8 +26,8 @@ import (
 // Every write of Belay is in this file, in the order in which they happen. Each is conditional, on a resourceVersion or
 // on a name that must be free, so that repeating it is safe and a stale one fails.
 
-// fieldManager is under whose name the API server records what Belay writes.
-const fieldManager = "belay"
+// FieldManager is under whose name the API server records what Belay writes.
+const FieldManager = "belay"
 
 // refusedRetry is when to try a write again that the API server refused although nothing has changed since.
 const refusedRetry = 5 * time.Minute
@@ -34,10 +35,10 @@ const refusedRetry = 5 * time.Minute
 // carryOut does what was decided. At most one of the first three writes is there: the verdict is stored before the
 // Deployment moves. It reports whether to decide again at once, on o with what it learned: a revision as the API server
 // answered it, or a refusal.
-func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (again bool, err error) {
+func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (again bool, err error) {
 	learned := func(memory rollout.Memory) (bool, error) {
 		o.Memory = memory
-		c.remember(key, memory)
+		g.remember(key, memory)
 		return true, nil
 	}
 	var stored *appsv1.ControllerRevision
@@ -45,12 +46,12 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 	write := d.Write() // as it was decided: a revision may get another name
 	switch {
 	case d.Record != nil:
-		stored, err = c.recordRevision(ctx, key, o, d.Record)
+		stored, err = g.recordRevision(ctx, key, o, d.Record)
 	case d.Mark != nil:
-		c.remember(key, d.Memory) // What was judged was judged, whether or not it can be stored.
-		stored, err = c.markRevision(ctx, key, d.Mark)
+		g.remember(key, d.Memory) // What was judged was judged, whether or not it can be stored.
+		stored, err = g.markRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
-		before, put, err = c.putDeployment(ctx, key, o, d.Deployment)
+		before, put, err = g.putDeployment(ctx, key, o, d.Deployment)
 	}
 	if refusal := refusalOf(err, write, o.Guarded.Generation); refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
@@ -61,7 +62,7 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 	if err != nil {
 		return false, err
 	}
-	c.metrics.Count(d)
+	g.metrics.count(d)
 	if stored != nil {
 		o.Stored(stored)
 		return learned(d.Memory)
@@ -74,39 +75,34 @@ func (c *Controller) carryOut(ctx context.Context, key cache.ObjectName, o *roll
 			d.Memory.Move = o.Memory.Move
 			return learned(d.Memory)
 		}
-		d.Memory.Rival = rollout.RivalOf(before, d.Correction, fieldManager)
+		d.Memory.Rival = rollout.RivalOf(before, d.Correction, FieldManager)
 		d.Events = append(d.Events, rollout.PutBack(key.Name, d.Correction, d.Memory.Rival))
 	}
-	c.remember(key, d.Memory)
-	unpruned := c.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
-	if err := c.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
+	g.remember(key, d.Memory)
+	unpruned := g.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
+	if err := g.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
 		return false, err
 	}
-	c.recordEvents(o.Guarded, put, d.Events)
+	g.recordEvents(o.Guarded, put, d.Events)
 	if unpruned != nil {
-		return false, &unprunedError{unpruned}
+		return false, &standstill.MinorError{Err: unpruned}
 	}
 	return false, nil
 }
 
-// unprunedError says that all has been done but the pruning, which is tried again: the object does not stand still.
-type unprunedError struct{ error }
-
-func (e *unprunedError) Unwrap() error { return e.error }
-
 // recordRevision creates or updates the revision that the spec asks for, and returns what the API server answered.
-func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o *rollout.Observed, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
-	if err := c.stillAsked(ctx, o); err != nil {
+func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rollout.Observed, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
+	if err := g.stillAsked(ctx, o); err != nil {
 		return nil, err
 	}
 	if revision.ResourceVersion != "" {
-		return c.markRevision(ctx, key, revision)
+		return g.markRevision(ctx, key, revision)
 	}
-	client := c.kube.AppsV1().ControllerRevisions(key.Namespace)
+	client := g.kube.AppsV1().ControllerRevisions(key.Namespace)
 	for {
-		created, err := client.Create(ctx, revision, metav1.CreateOptions{FieldManager: fieldManager})
+		created, err := client.Create(ctx, revision, metav1.CreateOptions{FieldManager: FieldManager})
 		if err == nil {
-			c.fresh.Wrote(key, c.revisionStore, created.ResourceVersion)
+			g.fresh.Wrote(key, g.revisionStore, created.ResourceVersion)
 			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
 			return created, intact(revision, created)
 		}
@@ -121,7 +117,7 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o
 			if existing.Labels[v1alpha1.GuardedLabel] == "true" {
 				return nil, freshness.Stale("the cache of ControllerRevisions")
 			}
-			return c.markRevision(ctx, key, rollout.WithLabel(existing)) // Without, the cache will never have it.
+			return g.markRevision(ctx, key, rollout.WithLabel(existing)) // Without, the cache will never have it.
 		}
 		if revision.Name = rollout.OtherName(o.Guarded, revision); revision.Name == "" {
 			return nil, fmt.Errorf("every name for the revision is taken, the last by ControllerRevision %s; delete it", existing.Name)
@@ -130,12 +126,12 @@ func (c *Controller) recordRevision(ctx context.Context, key cache.ObjectName, o
 }
 
 // markRevision updates a revision, its number, its attempt or its verdict, and returns what the API server answered.
-func (c *Controller) markRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
-	updated, err := c.kube.AppsV1().ControllerRevisions(revision.Namespace).Update(ctx, revision, metav1.UpdateOptions{FieldManager: fieldManager})
+func (g *Guard) markRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
+	updated, err := g.kube.AppsV1().ControllerRevisions(revision.Namespace).Update(ctx, revision, metav1.UpdateOptions{FieldManager: FieldManager})
 	if err != nil {
 		return nil, fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
 	}
-	c.fresh.Wrote(key, c.revisionStore, updated.ResourceVersion)
+	g.fresh.Wrote(key, g.revisionStore, updated.ResourceVersion)
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
 		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", updated.Annotations[v1alpha1.FailureAnnotation],
 		"attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
@@ -160,15 +156,15 @@ func intact(written, answer *appsv1.ControllerRevision) error {
 // putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, at the
 // same time, and nothing is written if any of it has changed. It returns the Deployment from before the write, nil if
 // there was none, and after it.
-func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) (before, after *appsv1.Deployment, err error) {
+func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) (before, after *appsv1.Deployment, err error) {
 	var questions errgroup.Group
-	questions.Go(func() error { return c.stillAsked(ctx, o) })
-	questions.Go(func() error { return c.stillRecorded(ctx, key, o, wanted) })
+	questions.Go(func() error { return g.stillAsked(ctx, o) })
+	questions.Go(func() error { return g.stillRecorded(ctx, key, o, wanted) })
 	questions.Go(func() (err error) {
 		if o.Deployment == nil {
 			return nil
 		}
-		if before, err = c.readDeployment(ctx, key); err == nil && !stillThere(before, o.Deployment) {
+		if before, err = g.readDeployment(ctx, key); err == nil && !stillThere(before, o.Deployment) {
 			err = freshness.Stale("the cache of Deployments")
 		}
 		return err
@@ -176,11 +172,11 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 	if err := questions.Wait(); err != nil {
 		return nil, nil, err
 	}
-	client := c.kube.AppsV1().Deployments(key.Namespace)
+	client := g.kube.AppsV1().Deployments(key.Namespace)
 	if before != nil {
-		after, err = client.Update(ctx, rollout.Overlay(before, wanted), metav1.UpdateOptions{FieldManager: fieldManager})
+		after, err = client.Update(ctx, rollout.Overlay(before, wanted), metav1.UpdateOptions{FieldManager: FieldManager})
 	} else {
-		after, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
+		after, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: FieldManager})
 	}
 	if apierrors.IsAlreadyExists(err) {
 		return nil, nil, freshness.Stale("the cache of Deployments")
@@ -188,7 +184,7 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 	if err != nil {
 		return nil, nil, fmt.Errorf("write Deployment: %w", err)
 	}
-	c.fresh.Wrote(key, c.deploymentStore, after.ResourceVersion)
+	g.fresh.Wrote(key, g.deploymentStore, after.ResourceVersion)
 	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", wanted.Annotations[v1alpha1.RevisionAnnotation],
 		"generation", after.Generation)
 	return before, after, nil
@@ -196,12 +192,12 @@ func (c *Controller) putDeployment(ctx context.Context, key cache.ObjectName, o 
 
 // letGo takes from a Deployment that its GuardedDeployment has left behind what Belay had put there. It returns when to try
 // again, 0 for when there is news.
-func (c *Controller) letGo(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
-	released, err := c.readLeftBehind(ctx, key)
+func (g *Guard) letGo(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	released, err := g.readLeftBehind(ctx, key)
 	if released == nil || err != nil {
 		return 0, err
 	}
-	_, err = c.kube.AppsV1().Deployments(key.Namespace).Update(ctx, released, metav1.UpdateOptions{FieldManager: fieldManager})
+	_, err = g.kube.AppsV1().Deployments(key.Namespace).Update(ctx, released, metav1.UpdateOptions{FieldManager: FieldManager})
 	switch {
 	case err == nil:
 		klog.FromContext(ctx).Info("Let go of the Deployment, whose GuardedDeployment is gone")
@@ -217,12 +213,12 @@ func (c *Controller) letGo(ctx context.Context, key cache.ObjectName) (time.Dura
 }
 
 // stillAsked makes sure, live and once in a sync, that the spec asks for the same as when it was decided.
-func (c *Controller) stillAsked(ctx context.Context, o *rollout.Observed) error {
+func (g *Guard) stillAsked(ctx context.Context, o *rollout.Observed) error {
 	if o.GuardedLive {
 		return nil
 	}
 	guarded := o.Guarded
-	live, err := c.belay.BelayV1alpha1().GuardedDeployments(guarded.Namespace).Get(ctx, guarded.Name, metav1.GetOptions{})
+	live, err := g.belay.BelayV1alpha1().GuardedDeployments(guarded.Namespace).Get(ctx, guarded.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return freshness.Stale("the cache of GuardedDeployments")
 	}
@@ -240,13 +236,13 @@ func (c *Controller) stillAsked(ctx context.Context, o *rollout.Observed) error 
 
 // stillRecorded makes sure that the revision to run is as it was when it was decided: live, or by the answer to the write
 // of this very sync.
-func (c *Controller) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) error {
+func (g *Guard) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) error {
 	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
 	i := slices.IndexFunc(o.Revisions, func(r *appsv1.ControllerRevision) bool { return r.Name == name })
-	if !rollout.StatesTemplate(wanted) || (i >= 0 && c.fresh.Unseen(key, c.revisionStore) == o.Revisions[i].ResourceVersion) {
+	if !rollout.StatesTemplate(wanted) || (i >= 0 && g.fresh.Unseen(key, g.revisionStore) == o.Revisions[i].ResourceVersion) {
 		return nil // Without a template, whatever runs goes on running.
 	}
-	live, err := c.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
+	live, err := g.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
 	}
@@ -272,9 +268,9 @@ func unchanged(before, after *appsv1.Deployment) bool {
 }
 
 // pruneRevisions deletes revisions that nothing refers to any more. A policy's no is left at that.
-func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
+func (g *Guard) pruneRevisions(ctx context.Context, revisions []*appsv1.ControllerRevision) error {
 	for _, r := range revisions {
-		err := c.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
+		err := g.kube.AppsV1().ControllerRevisions(r.Namespace).Delete(ctx, r.Name, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
 		switch {
 		case err == nil, apierrors.IsNotFound(err):
@@ -288,41 +284,41 @@ func (c *Controller) pruneRevisions(ctx context.Context, revisions []*appsv1.Con
 }
 
 // updateStatus writes the status, if there is one to write.
-func (c *Controller) updateStatus(ctx context.Context, key cache.ObjectName, guarded *v1alpha1.GuardedDeployment, status *v1alpha1.GuardedDeploymentStatus) error {
+func (g *Guard) updateStatus(ctx context.Context, key cache.ObjectName, guarded *v1alpha1.GuardedDeployment, status *v1alpha1.GuardedDeploymentStatus) error {
 	if status == nil {
 		return nil
 	}
 	updated := guarded.DeepCopy()
 	updated.Status = *status
-	updated, err := c.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).UpdateStatus(ctx, updated, metav1.UpdateOptions{FieldManager: fieldManager})
+	updated, err := g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).UpdateStatus(ctx, updated, metav1.UpdateOptions{FieldManager: FieldManager})
 	if err != nil {
 		return fmt.Errorf("update the status: %w", err)
 	}
-	c.fresh.Wrote(key, c.guardedStore, updated.ResourceVersion)
+	g.fresh.Wrote(key, g.guardedStore, updated.ResourceVersion)
 	return nil
 }
 
-// reportStandstill writes into the status, as it is live, that syncs do not come to their end. Nothing is decided from it.
-func (c *Controller) reportStandstill(ctx context.Context, key cache.ObjectName, message string) error {
-	live, err := c.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+// ReportStandstill writes into the status, as it is live, that syncs do not come to their end. Nothing is decided from it.
+func (g *Guard) ReportStandstill(ctx context.Context, key cache.ObjectName, message string) error {
+	live, err := g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("get GuardedDeployment: %w", err)
 	}
-	return c.updateStatus(ctx, key, live, rollout.StandingStill(live, message, time.Now()))
+	return g.updateStatus(ctx, key, live, rollout.StandingStill(live, message, time.Now()))
 }
 
 // recordEvents tells of what was done. An Event may be lost: the conditions are the truth.
 //
 // They are related to the Deployment that was written, if one was: corrections of different values would be counted as one
 // and the same Event otherwise.
-func (c *Controller) recordEvents(guarded *v1alpha1.GuardedDeployment, written *appsv1.Deployment, events []rollout.Event) {
+func (g *Guard) recordEvents(guarded *v1alpha1.GuardedDeployment, written *appsv1.Deployment, events []rollout.Event) {
 	var related runtime.Object
 	if written != nil {
 		related = &corev1.ObjectReference{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment",
 			Namespace: written.Namespace, Name: written.Name, UID: written.UID, ResourceVersion: written.ResourceVersion}
 	}
 	for _, e := range events {
-		c.recorder.Eventf(guarded, related, e.Type, e.Reason, e.Action, "%s", e.Message)
+		g.recorder.Eventf(guarded, related, e.Type, e.Reason, e.Action, "%s", e.Message)
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package fakecluster
 
 import (
 	"slices"
@@ -11,7 +11,7 @@ import (
 
 // clusterWatch is one open watch: where it stands in the changes, and what it sees of them.
 type clusterWatch struct {
-	cluster   *cluster
+	Cluster   *Cluster
 	resource  string
 	namespace string
 	selector  labels.Selector
@@ -19,7 +19,7 @@ type clusterWatch struct {
 	events    chan watch.Event
 }
 
-func (c *cluster) watch(resource, namespace string, selector labels.Selector, after string) (watch.Interface, error) {
+func (c *Cluster) watch(resource, namespace string, selector labels.Selector, after string) (watch.Interface, error) {
 	version, err := strconv.ParseInt(after, 10, 64)
 	if err != nil {
 		return nil, apierrors.NewBadRequest("this cluster only watches from a version on")
@@ -29,7 +29,7 @@ func (c *cluster) watch(resource, namespace string, selector labels.Selector, af
 	if version < c.expired {
 		return nil, apierrors.NewResourceExpired("too old resource version")
 	}
-	w := &clusterWatch{cluster: c, resource: resource, namespace: namespace, selector: selector, events: make(chan watch.Event, 10_000)}
+	w := &clusterWatch{Cluster: c, resource: resource, namespace: namespace, selector: selector, events: make(chan watch.Event, 10_000)}
 	for w.next < len(c.changes) && c.changes[w.next].version <= version {
 		w.next++
 	}
@@ -40,8 +40,8 @@ func (c *cluster) watch(resource, namespace string, selector labels.Selector, af
 
 // deliver sends what has changed since the last time, unless it is held back.
 func (w *clusterWatch) deliver() {
-	for ; !w.cluster.held[w.resource] && w.next < len(w.cluster.changes); w.next++ {
-		change := w.cluster.changes[w.next]
+	for ; !w.Cluster.held[w.resource] && w.next < len(w.Cluster.changes); w.next++ {
+		change := w.Cluster.changes[w.next]
 		if change.resource != w.resource {
 			continue
 		}
@@ -63,22 +63,22 @@ func (w *clusterWatch) ResultChan() <-chan watch.Event { return w.events }
 
 // Stop ends the watch, once.
 func (w *clusterWatch) Stop() {
-	w.cluster.mu.Lock()
-	defer w.cluster.mu.Unlock()
-	if i := slices.Index(w.cluster.watches, w); i >= 0 {
-		w.cluster.watches = slices.Delete(w.cluster.watches, i, i+1)
+	w.Cluster.mu.Lock()
+	defer w.Cluster.mu.Unlock()
+	if i := slices.Index(w.Cluster.watches, w); i >= 0 {
+		w.Cluster.watches = slices.Delete(w.Cluster.watches, i, i+1)
 		close(w.events)
 	}
 }
 
-// hold keeps every watch of a resource from seeing what changes, until letGo.
-func (c *cluster) hold(resource string) {
+// Hold keeps every watch of a resource from seeing what changes, until letGo.
+func (c *Cluster) Hold(resource string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held[resource] = true
 }
 
-func (c *cluster) letGo(resource string) {
+func (c *Cluster) LetGo(resource string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.held, resource)
@@ -87,15 +87,15 @@ func (c *cluster) letGo(resource string) {
 	}
 }
 
-// compact forgets what changed: no watch can resume at a version before now.
-func (c *cluster) compact() {
+// Compact forgets what changed: no watch can resume at a version before now.
+func (c *Cluster) Compact() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.expired = c.version
 }
 
-// cut ends every watch. The clients open them again, or list anew if that is not possible.
-func (c *cluster) cut() {
+// Cut ends every watch. The clients open them again, or list anew if that is not possible.
+func (c *Cluster) Cut() {
 	c.mu.Lock()
 	open := slices.Clone(c.watches)
 	c.mu.Unlock()

@@ -1,4 +1,4 @@
-package main
+package guard
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -111,7 +113,7 @@ func TestAVerdictIsNeverRefused(t *testing.T) {
 }
 
 func TestStillThere(t *testing.T) {
-	owner := webshop("web", "web:1")
+	owner := fake.Webshop("web", "web:1")
 	owner.UID = "owner"
 	cached := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", UID: "1", Generation: 3, ResourceVersion: "7",
 		Labels:          map[string]string{v1alpha1.GuardedLabel: "true"},

@@ -1,9 +1,11 @@
-package main
+package guard
 
 import (
 	"fmt"
 	"testing"
 	"time"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,7 +19,6 @@ import (
 
 	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/internal/slim"
-	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
@@ -28,7 +29,7 @@ import (
 
 // resting is a controller whose caches hold objects at rest, each with a typical template and revisions. Nothing runs.
 type resting struct {
-	*Controller
+	*Guard
 	kube  *kubefake.Clientset
 	belay *belayfake.Clientset
 	keys  []cache.ObjectName
@@ -40,7 +41,7 @@ func newResting(tb testing.TB, count int) *resting {
 	r := &resting{kube: kubefake.NewClientset(), belay: belayfake.NewSimpleClientset()}
 	owned, guarded := informers.NewSharedInformerFactory(r.kube, 0), belayinformers.NewSharedInformerFactory(r.belay, 0)
 	var err error
-	r.Controller, err = NewController(r.kube, r.belay, events.NewFakeRecorder(1), telemetry.NewMetrics(),
+	r.Guard, err = New(r.kube, r.belay, events.NewFakeRecorder(1), NewMetrics(),
 		guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions())
 	must(err)
 	for i := range count {
@@ -56,7 +57,7 @@ func newResting(tb testing.TB, count int) *resting {
 // restingObjects lets Decide decide until there is nothing more to decide.
 func restingObjects(tb testing.TB, name string) (*v1alpha1.GuardedDeployment, *appsv1.Deployment, *appsv1.ControllerRevision) {
 	tb.Helper()
-	g := webshop(name, "localhost/app:good")
+	g := fake.Webshop(name, "localhost/app:good")
 	g.UID, g.ResourceVersion, g.Generation = types.UID("uid-of-"+name), "1", 1
 	container := &g.Spec.Template.Spec.Containers[0]
 	for i := range 12 {
@@ -84,30 +85,30 @@ func restingObjects(tb testing.TB, name string) (*v1alpha1.GuardedDeployment, *a
 // the most often, of two lists. Everything else is what docs/benchmarks.md argues for.
 func TestCostOfReleasesInRequests(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.forgetRequests()
-		add(w, webshop("web", "web:1"))
-		w.pass(40 * time.Second)
-		wantStatus(w, "web", "Ready=True RolledOut")
-		looks := w.requested("list", "pods")
+		w.ForgetRequests()
+		fake.Add(w, fake.Webshop("web", "web:1"))
+		w.Pass(40 * time.Second)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		looks := w.Requested("list", "pods")
 		expect.Same(t, "first release", map[string]int{
 			"get guardeddeployments": 1, "get deployments": 1,
 			"list replicasets": len(looks), "list pods": len(looks),
 			"create controllerrevisions": 1, "create deployments": 1, "update controllerrevisions": 1,
 			"update guardeddeployments/status": 3, "create events": 1,
-		}, counts(w.asked(everything)))
+		}, fake.Counts(w.Asked(fake.Everything)))
 
-		w.forgetRequests()
-		w.node.set("web:2", crashing)
-		release(w, "web", "web:2")
-		w.pass(4 * time.Minute)
-		wantStatus(w, "web", "Ready=False RolledBack")
-		looks = w.requested("list", "pods")
+		w.ForgetRequests()
+		w.Node.Set("web:2", fake.Crashing)
+		fake.Release(w, "web", "web:2")
+		w.Pass(4 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		looks = w.Requested("list", "pods")
 		expect.Same(t, "failed release with its rollback", map[string]int{
 			"get guardeddeployments": 2, "get deployments": 2, "get controllerrevisions": 1,
 			"list replicasets": len(looks), "list pods": len(looks),
 			"create controllerrevisions": 1, "update deployments": 2, "update controllerrevisions": 1,
 			"update guardeddeployments/status": 4, "create events": 2,
-		}, counts(w.asked(everything)))
+		}, fake.Counts(w.Asked(fake.Everything)))
 		if got := len(looks); got > 26 { // 72 s until the fourth restart, and the rollback.
 			t.Errorf("%d looks, want at most 26", got)
 		}
@@ -119,7 +120,7 @@ func TestCostOfSyncAtRest(t *testing.T) {
 	const allocations = 1500
 	r := newResting(t, 1)
 	sync := func() {
-		if recheck, err := r.sync(t.Context(), r.keys[0]); err != nil || recheck != 0 {
+		if recheck, err := r.Sync(t.Context(), r.keys[0]); err != nil || recheck != 0 {
 			t.Fatalf("recheck %s, %v", recheck, err)
 		}
 	}
@@ -137,7 +138,7 @@ func BenchmarkSyncAtRest(b *testing.B) {
 	r := newResting(b, 100)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if _, err := r.sync(b.Context(), r.keys[i%len(r.keys)]); err != nil {
+		if _, err := r.Sync(b.Context(), r.keys[i%len(r.keys)]); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package fakecluster
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 // What the comment of cluster says, as a client sees it. A real API server does the same.
 
 type contract struct {
-	*cluster
+	*Cluster
 	kube        *kubefake.Clientset
 	deployments appsclient.DeploymentInterface
 	revisions   appsclient.ControllerRevisionInterface
@@ -31,20 +31,20 @@ type contract struct {
 }
 
 func newContract() contract {
-	c := contract{cluster: newCluster(), kube: kubefake.NewClientset()}
+	c := contract{Cluster: New(), kube: kubefake.NewClientset()}
 	belay := belayfake.NewSimpleClientset()
-	carryOut := func(_ request, carryOut func() error) error { return carryOut() }
-	c.serve(&c.kube.Fake, carryOut)
-	c.serve(&belay.Fake, carryOut)
-	c.deployments = c.kube.AppsV1().Deployments(namespace)
-	c.revisions = c.kube.AppsV1().ControllerRevisions(namespace)
-	c.guarded = belay.BelayV1alpha1().GuardedDeployments(namespace)
+	carryOut := func(_ Request, carryOut func() error) error { return carryOut() }
+	c.Serve(&c.kube.Fake, carryOut)
+	c.Serve(&belay.Fake, carryOut)
+	c.deployments = c.kube.AppsV1().Deployments(Namespace)
+	c.revisions = c.kube.AppsV1().ControllerRevisions(Namespace)
+	c.guarded = belay.BelayV1alpha1().GuardedDeployments(Namespace)
 	return c
 }
 
 func (c contract) createDeployment(t *testing.T, name string) *appsv1.Deployment {
 	t.Helper()
-	d := deploymentOf(webshop(name, "web:1"))
+	d := DeploymentOf(Webshop(name, "web:1"))
 	d.Status.Replicas = 5
 	created, err := c.deployments.Create(t.Context(), d, metav1.CreateOptions{})
 	if err != nil {
@@ -56,7 +56,7 @@ func (c contract) createDeployment(t *testing.T, name string) *appsv1.Deployment
 func TestClusterNumbersWhatIsCreated(t *testing.T) {
 	c := newContract()
 	first, second := c.createDeployment(t, "a"), c.createDeployment(t, "b")
-	g, err := c.guarded.Create(t.Context(), webshop("c", "web:1"), metav1.CreateOptions{})
+	g, err := c.guarded.Create(t.Context(), Webshop("c", "web:1"), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,12 +129,12 @@ func TestClusterRefusesWhatIsStale(t *testing.T) {
 	if _, err := c.deployments.Update(t.Context(), stale, metav1.UpdateOptions{}); err != nil {
 		t.Errorf("no resourceVersion: %v, want an unconditional update", err)
 	}
-	g, _ := c.guarded.Create(t.Context(), webshop("web", "web:1"), metav1.CreateOptions{})
+	g, _ := c.guarded.Create(t.Context(), Webshop("web", "web:1"), metav1.CreateOptions{})
 	g.ResourceVersion = ""
 	if _, err := c.guarded.Update(t.Context(), g, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {
 		t.Errorf("a custom resource without resourceVersion: %v, want it to be invalid", err)
 	}
-	if _, err := c.deployments.Update(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "none", Namespace: namespace}}, metav1.UpdateOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := c.deployments.Update(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "none", Namespace: Namespace}}, metav1.UpdateOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("update of none: %v, want NotFound", err)
 	}
 }
@@ -169,7 +169,7 @@ func TestClusterDeletesOnItsConditions(t *testing.T) {
 
 func TestClusterWaitsForFinalizers(t *testing.T) {
 	c := newContract()
-	d := deploymentOf(webshop("web", "web:1"))
+	d := DeploymentOf(Webshop("web", "web:1"))
 	d.Finalizers = []string{"wait"}
 	if _, err := c.deployments.Create(t.Context(), d, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func TestClusterWaitsForFinalizers(t *testing.T) {
 
 func TestClusterKeepsTheDataOfARevision(t *testing.T) {
 	c := newContract()
-	r := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: namespace}}
+	r := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: Namespace}}
 	r.Data.Raw = []byte(`{"a":1}`)
 	r, err := c.revisions.Create(t.Context(), r, metav1.CreateOptions{})
 	if err != nil {
@@ -252,10 +252,10 @@ func TestClusterShowsAWatchWhatMatchesItsSelector(t *testing.T) {
 		expect(watch.Modified, "104")
 		step(func() { d.Labels = nil })
 		expect(watch.Deleted, "105")
-		c.hold("deployments")
+		c.Hold("deployments")
 		step(func() { d.Labels = map[string]string{"a": "b"} })
 		expect("", "")
-		c.letGo("deployments")
+		c.LetGo("deployments")
 		expect(watch.Added, "106")
 	})
 }
@@ -272,7 +272,7 @@ func TestClusterLetsAWatchResume(t *testing.T) {
 	if event := <-opened.ResultChan(); event.Object.(*appsv1.Deployment).Name != "b" {
 		t.Errorf("resumed with %v, want b", event.Object)
 	}
-	c.compact()
+	c.Compact()
 	if _, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "101"}); !apierrors.IsResourceExpired(err) {
 		t.Errorf("a watch from a compacted version: %v, want it to be expired", err)
 	}

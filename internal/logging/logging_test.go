@@ -1,4 +1,4 @@
-package main
+package logging_test
 
 import (
 	"bytes"
@@ -11,19 +11,16 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	logsjson "k8s.io/component-base/logs/json"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 
+	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/internal/logging"
-	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 // nasty is what a user, a policy or a registry may make Belay log.
@@ -99,8 +96,11 @@ func logNasty(logger klog.Logger, s string) int {
 func TestEveryRecordOfTheProcessIsOneLine(t *testing.T) {
 	const format = "BELAY_TEST_LOG"
 	if os.Getenv(format) != "" {
-		args(t, "--logging-format", os.Getenv(format), "-v=2")
-		must(logging.Start(parseFlags().logging))
+		config := logging.Flags()
+		for name, value := range map[string]string{"logging-format": os.Getenv(format), "v": "2"} {
+			expect.NoError(t, flag.Set(name, value))
+		}
+		expect.NoError(t, logging.Start(config))
 		for _, s := range nasty {
 			logNasty(klog.FromContext(t.Context()), s)
 			klog.Infof("%s", s) // as libraries do
@@ -180,67 +180,10 @@ func (b *lockedBuffer) Write(data []byte) (int, error) {
 
 func (b *lockedBuffer) Sync() error { return nil }
 
-// A whole story, with a policy that answers whatever it likes and a container that says so, too.
-func TestEveryLineOfAStoryIsARecord(t *testing.T) {
-	for name, c := range map[string]struct {
-		logger func(log *lockedBuffer) klog.Logger
-		check  func(string) error
-	}{
-		"text": {func(log *lockedBuffer) klog.Logger {
-			return textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logging.OneLine(log)), textlogger.Verbosity(5)))
-		}, checkText},
-		"json": {func(log *lockedBuffer) klog.Logger {
-			logger, _ := logsjson.NewJSONLogger(5, log, nil, nil)
-			return logger
-		}, checkJSON},
-	} {
-		t.Run(name, func(t *testing.T) {
-			log := &lockedBuffer{}
-			inEmptyWorld(t, func(w *world) {
-				says := nasty[len(nasty)-1]
-				w.logger = c.logger(log)
-				w.startBelay()
-				synctest.Wait()
-				w.intercept(func(r request, carryOut func() error) error {
-					if g, asked := r.object.(*v1alpha1.GuardedDeployment); r.verb == "update" && asked && g != nil && len(says)%2 == 0 {
-						return apierrors.NewInternalError(errors.New(says)) // tried again
-					}
-					if r.resource == "deployments" && r.verb != "get" && len(says)%3 == 0 {
-						return forbidden("denied request: " + says)
-					}
-					return carryOut()
-				})
-				for _, s := range nasty {
-					says = s
-					tellShortStory(w)
-				}
-			})
-			checkLog(t, log.String(), 0, c.check)
-			for _, want := range []string{"Refused", "Sync failed", "Wrote the Deployment", "Updated a revision"} {
-				if !strings.Contains(log.String(), want) {
-					t.Errorf("the story has no %q: it shows too little", want)
-				}
-			}
-		})
-	}
-}
-
-// tellShortStory releases a good and a crashing version.
-func tellShortStory(w *world) {
-	if _, there := read[*v1alpha1.GuardedDeployment](w, "web"); !there {
-		add(w, webshop("web", "web:1"))
-	}
-	for i, image := range []string{"web:1", "web:2"} {
-		if i == 1 {
-			w.node.set(image, crashing)
-		}
-		release(w, "web", image)
-		w.pass(5 * time.Minute)
-	}
-}
-
 func TestTheFlagsForLoggingAreThree(t *testing.T) {
-	args(t)
+	all := flag.CommandLine
+	t.Cleanup(func() { flag.CommandLine = all })
+	flag.CommandLine = flag.NewFlagSet("", flag.ContinueOnError)
 	logging.Flags()
 	for _, name := range []string{"logging-format", "v", "vmodule"} {
 		if flag.Lookup(name) == nil {

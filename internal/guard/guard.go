@@ -1,0 +1,215 @@
+// Package guard carries out what rollout decides for one GuardedDeployment: it observes what the caches know, lets
+// rollout.Decide decide, reads live what that asks for, and writes. It is what a team replaces, together with pkg/rollout.
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	appsinformers "k8s.io/client-go/informers/apps/v1"
+	"k8s.io/client-go/kubernetes"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
+	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions/belay/v1alpha1"
+	belaylisters "github.com/belay-dev/belay/pkg/generated/listers/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+const (
+	// byController indexes what is owned by its controller.
+	byController = "controller"
+
+	// maxSteps bounds the decisions of one sync: a revision recorded, judged, the Deployment written, and what became of it.
+	maxSteps = 5
+	// syncTimeout bounds one sync, with all its requests.
+	syncTimeout = 30 * time.Second
+
+	// lookEvery is the time between two live reads for one object; more objects on the move stretch it, by lookStretch
+	// each, so that all together read no more than 1/lookStretch objects a second. A hint may bring one read forward.
+	lookEvery, lookStretch = 3 * time.Second, 20 * time.Millisecond
+)
+
+// Guard keeps the Deployment of every GuardedDeployment on the revision it should run.
+type Guard struct {
+	kube     kubernetes.Interface
+	belay    versioned.Interface
+	recorder events.EventRecorder
+	metrics  *Metrics
+
+	guarded     belaylisters.GuardedDeploymentLister
+	deployments appslisters.DeploymentLister
+	controlled  cache.TypedIndexer[*appsv1.Deployment]
+	revisions   cache.TypedIndexer[*appsv1.ControllerRevision]
+	// The stores behind them, for freshness.
+	guardedStore, deploymentStore, revisionStore cache.Store
+
+	fresh *freshness.Tracker
+
+	mu       sync.Mutex
+	memories map[cache.ObjectName]rollout.Memory
+	moving   int // how many of them are on the move
+}
+
+// New returns a Guard that knows what the informers know. It adds indexers to them, so they have to be started after it.
+func New(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder, metrics *Metrics,
+	guarded belayinformers.TypedGuardedDeploymentInformer,
+	deployments appsinformers.TypedDeploymentInformer,
+	revisions appsinformers.TypedControllerRevisionInformer,
+) (*Guard, error) {
+	err := errors.Join(
+		deployments.TypedInformer().AddTypedIndexers(appsinformers.DeploymentIndexers{byController: controllerOf[*appsv1.Deployment]}),
+		revisions.TypedInformer().AddTypedIndexers(appsinformers.ControllerRevisionIndexers{byController: controllerOf[*appsv1.ControllerRevision]}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("index by controller: %w", err)
+	}
+	return &Guard{
+		kube:            kube,
+		belay:           belay,
+		recorder:        recorder,
+		metrics:         metrics,
+		guarded:         guarded.Lister(),
+		deployments:     deployments.Lister(),
+		controlled:      deployments.TypedInformer().GetTypedIndexer(),
+		revisions:       revisions.TypedInformer().GetTypedIndexer(),
+		guardedStore:    guarded.Informer().GetStore(),
+		deploymentStore: deployments.Informer().GetStore(),
+		revisionStore:   revisions.Informer().GetStore(),
+		fresh:           freshness.New(),
+		memories:        map[cache.ObjectName]rollout.Memory{},
+	}, nil
+}
+
+// controllerOf returns, for an index, the object's controller, if it has one.
+func controllerOf[T metav1.Object](object T) ([]string, error) {
+	if owner := metav1.GetControllerOfNoCopy(object); owner != nil {
+		return []string{ownerKey(object.GetNamespace(), owner.UID)}, nil
+	}
+	return nil, nil
+}
+
+// ownerKey identifies an owner by its uid, in its namespace: elsewhere anybody may claim to be owned by it.
+func ownerKey(namespace string, uid types.UID) string { return namespace + "/" + string(uid) }
+
+// Sync brings one GuardedDeployment as far as it goes without waiting. It returns when to look again although nothing
+// happened, 0 for never; an error says that trying again may help.
+func (g *Guard) Sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	if err := g.fresh.Check(key); err != nil {
+		return 0, err
+	}
+	observed, err := g.observe(key)
+	if apierrors.IsNotFound(err) {
+		g.forget(key)
+		return g.letGo(ctx, key)
+	}
+	if err != nil {
+		return 0, err
+	}
+	for range maxSteps {
+		decision, err := g.decide(ctx, key, &observed)
+		if err != nil {
+			return 0, err
+		}
+		if again, err := g.carryOut(ctx, key, &observed, decision); err != nil || !again {
+			return decision.Recheck, err
+		}
+	}
+	return 0, &freshness.StaleError{Reason: "too many steps in one sync, beginning again"}
+}
+
+// decide lets rollout.Decide decide, and reads, live, what it asks for. It asks for nothing twice.
+func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Observed) (rollout.Decision, error) {
+	for {
+		var err error
+		o.Now = time.Now()
+		decision := rollout.Decide(*o)
+		switch {
+		case decision.NeedDeployment:
+			o.Deployment, err = g.readDeployment(ctx, key)
+			o.DeploymentLive = true
+		case decision.NeedRevisions:
+			o.Revisions, err = g.readRevisions(ctx, o.Guarded)
+			o.RevisionsLive = true
+		case decision.NeedEvidence:
+			o.Evidence, err = g.readEvidence(ctx, o.Deployment)
+		default:
+			return decision, nil
+		}
+		if err != nil {
+			return rollout.Decision{}, err
+		}
+	}
+}
+
+// observe gathers what the caches and this process know about key.
+func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
+	guarded, err := g.guarded.GuardedDeployments(key.Namespace).Get(key.Name)
+	if err != nil {
+		return rollout.Observed{}, err
+	}
+	deployment, err := g.deployments.Deployments(key.Namespace).Get(key.Name)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return rollout.Observed{}, err
+	}
+	controlled, err := g.controlled.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
+	if err != nil {
+		return rollout.Observed{}, err
+	}
+	var strays []string
+	for _, d := range controlled {
+		if cache.MetaObjectToName(d) != key {
+			strays = append(strays, d.Name)
+		}
+	}
+	slices.Sort(strays)
+	revisions, err := g.revisions.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
+	if err != nil {
+		return rollout.Observed{}, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return rollout.Observed{
+		Guarded:    guarded,
+		Deployment: deployment,
+		Strays:     strays,
+		Revisions:  revisions,
+		Memory:     g.memories[key],
+		LookEvery:  max(lookEvery, time.Duration(g.moving)*lookStretch),
+	}, nil
+}
+
+// remember keeps what has to be known at the next sync of key.
+func (g *Guard) remember(key cache.ObjectName, memory rollout.Memory) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.memories[key].Move.UnderWay() {
+		g.moving--
+	}
+	if memory.Move.UnderWay() {
+		g.moving++
+	}
+	g.memories[key] = memory
+}
+
+// forget drops everything about an object that is gone.
+func (g *Guard) forget(key cache.ObjectName) {
+	g.remember(key, rollout.Memory{})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.memories, key)
+	g.fresh.Forget(key)
+}

@@ -1,0 +1,107 @@
+package guard
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	k8sruntime "k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/component-base/metrics"
+	"k8s.io/klog/v2"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
+	"github.com/belay-dev/belay/internal/kubeclient"
+	"github.com/belay-dev/belay/internal/telemetry"
+	"github.com/belay-dev/belay/internal/watchhealth"
+	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
+)
+
+func TestMain(m *testing.M) {
+	// The second of the error handlers limits the rate of error messages by sleeping until a time that it took when the
+	// process began. In a bubble, where it is the year 2000, that would be a sleep of 26 years.
+	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
+	os.Exit(m.Run())
+}
+
+// The tests run a real Guard, with real informers, in a bubble. All objects are in one namespace.
+const namespace = fake.Namespace
+
+type (
+	world   = fake.World
+	request = fake.Request
+)
+
+// inWorld runs test in a bubble, in a world with one running Belay.
+func inWorld(t *testing.T, test func(w *world)) {
+	t.Helper()
+	inWorldWith(t, func(w *world, _ *belay) { test(w) })
+}
+
+// inWorldWith is inWorld for a test that looks into that process.
+func inWorldWith(t *testing.T, test func(w *world, p *belay)) {
+	t.Helper()
+	fake.In(t, func(w *world) {
+		p := startBelay(w)
+		synctest.Wait()
+		test(w, p)
+	})
+}
+
+// belay is one running process of Belay.
+type belay struct {
+	*Guard
+	*fake.Process
+	counted metrics.KubeRegistry
+	stop    func() // and wait until it has ended
+}
+
+// startBelay starts a process. It is stopped when the test ends.
+func startBelay(w *world) *belay {
+	w.T.Helper()
+	p := &belay{Process: w.NewProcess(), counted: metrics.NewKubeRegistry()}
+	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
+	watches := watchhealth.New(watchhealth.Undecodable)
+	owned, guarded := kubeclient.Informers(watches, p.Kube, p.Belay, metav1.NamespaceAll)
+	scheme := k8sruntime.NewScheme()
+	must(belayscheme.AddToScheme(scheme))
+	of, frame := NewMetrics(), telemetry.NewMetrics()
+	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: p.Kube.EventsV1()}, Dropped: frame.EventsDropped})
+	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
+	var err error
+	p.Guard, err = New(p.Kube, p.Belay, broadcaster.NewRecorder(scheme, FieldManager), of, objects, deployments, revisions)
+	must(err)
+	frame.Register(p.counted, "v1.2.3")
+	of.Register(p.counted, objects.Lister())
+	watches.Register(p.counted)
+	must(broadcaster.StartRecordingToSinkWithContext(background))
+	owned.StartWithContext(background)
+	guarded.StartWithContext(background)
+
+	ctx, cancel := context.WithCancel(background)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fake.Drive(ctx, p.Sync, objects.Informer(), deployments.Informer(), revisions.Informer())
+	}()
+	p.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+		end()
+		owned.Shutdown()
+		guarded.Shutdown()
+		broadcaster.Shutdown()
+	})
+	w.T.Cleanup(p.stop)
+	return p
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,232 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// A watch that lags shows a past that Belay itself has changed since.
+
+// forEveryLaggingCache runs test once for each cache that does not show what Belay has just written to it.
+func forEveryLaggingCache(t *testing.T, test func(t *testing.T, w *world, resource string)) {
+	for resource, written := range map[string]string{
+		"controllerrevisions": "create controllerrevisions",
+		"deployments":         "create deployments",
+		"guardeddeployments":  "update guardeddeployments/status",
+	} {
+		t.Run(resource, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.Intercept(func(r request, carryOut func() error) error {
+					if r.Verb+" "+r.Resource == written {
+						w.Hold(resource)
+					}
+					return carryOut()
+				})
+				fake.Add(w, fake.Webshop("web", "web:1"))
+				w.Pass(time.Second)
+				test(t, w, resource)
+			})
+		})
+	}
+}
+
+func TestASyncWaitsForTheCachesToShowItsOwnLastWrite(t *testing.T) {
+	forEveryLaggingCache(t, func(t *testing.T, w *world, resource string) {
+		w.Intercept(nil)
+		w.ForgetRequests()
+		w.Pass(28 * time.Second)
+		expect.Same(t, "requests while the cache lags", map[string]int{}, fake.Counts(w.Asked(fake.Everything)))
+
+		w.LetGo(resource)
+		w.Pass(time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		expect.Same(t, "the ending", []string{"web:1"}, endingOf(w).Ran)
+	})
+}
+
+func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.T) {
+	forEveryLaggingCache(t, func(t *testing.T, w *world, resource string) {
+		w.ForgetRequests()
+		for minute := range 10 { // something else happens now and then
+			fake.Edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Annotations = map[string]string{"minute": fmt.Sprint(minute)} })
+			w.Pass(time.Minute)
+		}
+		if len(w.Asked(fake.Everything)) == 0 {
+			t.Error("nothing was tried in 10 minutes, want the cache to be believed after 30 s")
+		}
+		wantCalm(w, 300)
+		w.Intercept(nil)
+		w.LetGo(resource)
+		w.Pass(2 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		ending := endingOf(w)
+		expect.Same(t, "what ran", []string{"web:1"}, ending.Ran)
+		expect.Same(t, "revisions", []string{"1 good"}, ending.Revisions)
+	})
+}
+
+func TestOurOwnRevisionThatTheCacheMissesIsNotCreatedUnderAnotherName(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.Intercept(func(r request, carryOut func() error) error {
+			err := carryOut()
+			if err == nil && r.String() == "create controllerrevisions" {
+				w.Hold("controllerrevisions")
+				return errors.New("http2: client connection lost")
+			}
+			return err
+		})
+		w.Hold("controllerrevisions")
+		fake.Add(w, fake.Webshop("web", "web:1"))
+		w.Pass(10 * time.Second)
+		w.LetGo("controllerrevisions")
+		w.Pass(time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		expect.Same(t, "revisions", []string{"1 good"}, endingOf(w).Revisions)
+	})
+}
+
+// What was decided on is read once more, live, before the Deployment is written.
+
+func TestANewSpecThatComesBetweenDecisionAndWriteWins(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		onFirst(w, "get", "guardeddeployments", func() { fake.Release(w, "web", "web:3") })
+		fake.Release(w, "web", "web:2")
+		w.Pass(time.Minute)
+		expect.Same(t, "what ran", []string{"web:1", "web:3"}, endingOf(w).Ran)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+	})
+}
+
+func TestADeploymentChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		onFirst(w, "get", "deployments", func() {
+			fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Spec.MinReadySeconds = 7 })
+		})
+		fake.Release(w, "web", "web:2")
+		w.Pass(time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		if reads, writes := len(w.Requested("get", "deployments")), len(w.Requested("update", "deployments")); reads < writes+2 || reads > writes+3 {
+			t.Errorf("%d reads before %d writes, want one before the creation, and one or two without a write", reads, writes)
+		}
+	})
+}
+
+func TestADeploymentDeletedBetweenDecisionAndWriteIsCreated(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		onFirst(w, "get", "deployments", func() { fake.Remove[*appsv1.Deployment](w, "web") })
+		fake.Release(w, "web", "web:2")
+		w.Pass(time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		if w.Image("web") != "web:2" {
+			t.Errorf("the Deployment runs %q, want web:2", w.Image("web"))
+		}
+		expect.Same(t, "updates", 0, len(w.Requested("update", "deployments")))
+	})
+}
+
+func TestADeploymentTakenBetweenDecisionAndWriteIsNotTouched(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		w.Node.SwitchOff(true)
+		var theirs *appsv1.Deployment
+		onFirst(w, "get", "deployments", func() {
+			theirs = fake.Edit(w, "web", func(d *appsv1.Deployment) { d.OwnerReferences = nil })
+		})
+		fake.Release(w, "web", "web:2")
+		w.Pass(5 * time.Minute)
+		wantUntouched(w, theirs)
+		fake.WantStatus(w, "web", "Ready=False NameTaken")
+	})
+}
+
+func TestADeploymentCreatedBetweenDecisionAndWriteIsNotOverwritten(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.Node.SwitchOff(true)
+		var theirs *appsv1.Deployment
+		onFirst(w, "create", "deployments", func() { theirs = fake.Add(w, fake.DeploymentOf(fake.Webshop("web", "other:1"))) })
+		fake.Add(w, fake.Webshop("web", "web:1"))
+		w.Pass(5 * time.Minute)
+		wantUntouched(w, theirs)
+		fake.WantStatus(w, "web", "Ready=False NameTaken")
+	})
+}
+
+func TestARevisionChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		w.Node.Set("web:2", fake.Crashing)
+		fake.Release(w, "web", "web:2")
+		w.Pass(time.Minute)
+		g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
+		good := g.Status.GoodRevision
+		// In the moment of the rollback somebody declares the revision to go back to failed.
+		onFirst(w, "get", "controllerrevisions", func() {
+			fake.Edit(w, good, func(r *appsv1.ControllerRevision) { r.Annotations[v1alpha1.VerdictAnnotation] = v1alpha1.VerdictFailed })
+		})
+		w.Pass(5 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False NoGoodRevision")
+		expect.Same(t, "what ran", []string{"web:1", "web:2"}, endingOf(w).Ran)
+	})
+}
+
+// onFirst does something just before the next request of its kind is carried out.
+func onFirst(w *world, verb, resource string, do func()) {
+	w.Intercept(func(r request, carryOut func() error) error {
+		if r.Verb == verb && r.Resource == resource {
+			w.Intercept(nil)
+			do()
+		}
+		return carryOut()
+	})
+}
+
+// A deletion that no watch has shown is found when the informers list anew.
+
+func TestADeploymentThatVanishesBehindABrokenWatchIsCreatedAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		w.Hold("deployments")
+		fake.Remove[*appsv1.Deployment](w, "web")
+		w.CollectGarbage()
+		w.Compact()
+		w.Cut()
+		w.LetGo("deployments")
+		w.Pass(2 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		if w.Image("web") != "web:1" {
+			t.Errorf("the Deployment runs %q, want web:1", w.Image("web"))
+		}
+	})
+}
+
+func TestAGuardedDeploymentThatVanishesBehindABrokenWatchIsForgotten(t *testing.T) {
+	fake.In(t, func(w *world) {
+		belay := startBelay(w)
+		w.UpAndRunning("web")
+		w.Hold("guardeddeployments")
+		fake.Remove[*v1alpha1.GuardedDeployment](w, "web")
+		w.CollectGarbage()
+		w.Compact()
+		w.Cut()
+		w.LetGo("guardeddeployments")
+		w.ForgetRequests()
+		w.Pass(2 * time.Minute)
+		expect.Same(t, "what was written", []string(nil), w.Diary())
+		belay.stop()
+		if len(belay.memories) != 0 || belay.fresh.Len() != 0 || belay.moving != 0 {
+			t.Errorf("remembered: %v, %d unseen writes, %d on the move, want nothing", belay.memories, belay.fresh.Len(), belay.moving)
+		}
+	})
+}
