@@ -35,9 +35,9 @@ const (
 
 // Reconciler brings the objects of keys to what is asked for. A key is with one worker at a time.
 type Reconciler interface {
-	// Sync brings the object of one key as far as it goes without waiting. It returns when to sync again although nothing
+	// Reconcile brings the object of one key as far as it goes without waiting. It returns when to reconcile again although nothing
 	// happened, 0 for never; an error says that trying again may help.
-	Sync(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
+	Reconcile(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
 	// ReportStandstill tells in the object's status that no sync has come to its end for a while, and why.
 	ReportStandstill(ctx context.Context, key cache.ObjectName, why string) error
 }
@@ -141,7 +141,7 @@ func (c *Controller) next(ctx context.Context) bool {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
 	ctx = klog.NewContext(ctx, logger)
 
-	recheck, err := c.reconciler.Sync(ctx, key)
+	recheck, err := c.reconciler.Reconcile(ctx, key)
 	c.standstill.After(ctx, key, err)
 	var stale *freshness.StaleError
 	switch {

@@ -12,12 +12,12 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Sync brings the object of one key as far as it goes, as a controller asks it to.
-type Sync func(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
+// Reconcile brings the object of one key as far as it goes, as a controller asks it to.
+type Reconcile func(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
 
 // Drive hands the keys of what the informers bring to sync until ctx is done, and failures again after 5 ms, doubling up to
-// 30 s. It stands for a controller where what is tested is sync: no turns, no drain, no health.
-func Drive(ctx context.Context, sync Sync, informers ...cache.SharedIndexInformer) {
+// 30 s. It stands for a controller where what is tested is the reconciler: no turns, no drain, no health.
+func Drive(ctx context.Context, reconcile Reconcile, informers ...cache.SharedIndexInformer) {
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, 30*time.Second))
 	var synced []cache.DoneChecker
 	for _, informer := range informers {
@@ -33,7 +33,7 @@ func Drive(ctx context.Context, sync Sync, informers ...cache.SharedIndexInforme
 	if !cache.WaitFor(ctx, "caches", synced...) {
 		return
 	}
-	work(ctx, queue, sync)
+	work(ctx, queue, reconcile)
 }
 
 // enqueue adds the key of an object, and that of its controller.
@@ -53,7 +53,7 @@ func enqueue(queue workqueue.TypedInterface[cache.ObjectName], object any) {
 	}
 }
 
-func work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName], do Sync) {
+func work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName], do Reconcile) {
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	for range 4 {

@@ -25,7 +25,7 @@ import (
 	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// These are the costs that do not depend on a cluster, and benchmarks of them: go test -bench . -run '^$' . ./pkg/rollout
+// These are the costs that do not depend on a cluster, and benchmarks of them: go test -bench . -run '^$' ./internal/guard ./pkg/rollout
 
 // resting is a controller whose caches hold objects at rest, each with a typical template and revisions. Nothing runs.
 type resting struct {
@@ -120,7 +120,7 @@ func TestCostOfSyncAtRest(t *testing.T) {
 	const allocations = 1500
 	r := newResting(t, 1)
 	sync := func() {
-		if recheck, err := r.Sync(t.Context(), r.keys[0]); err != nil || recheck != 0 {
+		if recheck, err := r.Reconcile(t.Context(), r.keys[0]); err != nil || recheck != 0 {
 			t.Fatalf("recheck %s, %v", recheck, err)
 		}
 	}
@@ -138,7 +138,7 @@ func BenchmarkSyncAtRest(b *testing.B) {
 	r := newResting(b, 100)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if _, err := r.Sync(b.Context(), r.keys[i%len(r.keys)]); err != nil {
+		if _, err := r.Reconcile(b.Context(), r.keys[i%len(r.keys)]); err != nil {
 			b.Fatal(err)
 		}
 	}

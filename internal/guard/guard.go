@@ -103,9 +103,9 @@ func controllerOf[T metav1.Object](object T) ([]string, error) {
 // ownerKey identifies an owner by its uid, in its namespace: elsewhere anybody may claim to be owned by it.
 func ownerKey(namespace string, uid types.UID) string { return namespace + "/" + string(uid) }
 
-// Sync brings one GuardedDeployment as far as it goes without waiting. It returns when to look again although nothing
+// Reconcile brings one GuardedDeployment as far as it goes without waiting. It returns when to look again although nothing
 // happened, 0 for never; an error says that trying again may help.
-func (g *Guard) Sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
 	if err := g.fresh.Check(key); err != nil {

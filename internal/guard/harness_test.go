@@ -86,7 +86,7 @@ func startBelay(w *world) *belay {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		fake.Drive(ctx, p.Sync, objects.Informer(), deployments.Informer(), revisions.Informer())
+		fake.Drive(ctx, p.Reconcile, objects.Informer(), deployments.Informer(), revisions.Informer())
 	}()
 	p.stop = sync.OnceFunc(func() {
 		cancel()
