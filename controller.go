@@ -33,19 +33,14 @@ const (
 	retryFirst, retryMost = 5 * time.Millisecond, 30 * time.Second
 )
 
-// Reconciler brings the objects of keys to what is asked for. A key is with one worker at a time.
-type Reconciler interface {
-	// Reconcile brings the object of one key as far as it goes without waiting. It returns when to reconcile again although nothing
-	// happened, 0 for never; an error says that trying again may help.
-	Reconcile(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
-	// ReportStandstill tells in the object's status that no sync has come to its end for a while, and why.
-	ReportStandstill(ctx context.Context, key cache.ObjectName, why string) error
-}
+// Reconcile brings the object of one key as far as it goes without waiting. It returns when to reconcile again although nothing
+// happened, 0 for never; an error says that trying again may help. A key is with one worker at a time.
+type Reconcile func(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
 
-// Controller is the frame: an event makes a key, and workers hand the keys to a Reconciler, again and again after errors. What
+// Controller is the frame: an event makes a key, and workers hand the keys to reconcile, again and again after errors. What
 // becomes of an object is none of its business.
 type Controller struct {
-	reconciler Reconciler
+	reconcile  Reconcile
 	queue      workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	synced     []cache.DoneChecker
 	standstill *standstill.Tracker
@@ -55,16 +50,17 @@ type Controller struct {
 	working map[cache.ObjectName]time.Time // what the workers are at, and since when
 }
 
-// NewController returns a controller that hears of every change in the informers. They have to be started after it.
-func NewController(reconciler Reconciler, metrics *telemetry.Metrics,
+// NewController returns a controller that hears of every change in the informers, which have to be started after it. It lets
+// report tell of objects that stand still.
+func NewController(reconcile Reconcile, report standstill.Report, metrics *telemetry.Metrics,
 	guarded belayinformers.TypedGuardedDeploymentInformer,
 	deployments appsinformers.TypedDeploymentInformer,
 	revisions appsinformers.TypedControllerRevisionInformer,
 ) (*Controller, error) {
 	c := &Controller{
-		reconciler: reconciler,
+		reconcile:  reconcile,
 		queue:      fairqueue.New("guardeddeployments", retryFirst, retryMost),
-		standstill: standstill.New(metrics.Standstills, reconciler.ReportStandstill),
+		standstill: standstill.New(metrics.Standstills, report),
 		metrics:    metrics,
 		working:    map[cache.ObjectName]time.Time{},
 	}
@@ -141,7 +137,7 @@ func (c *Controller) next(ctx context.Context) bool {
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
 	ctx = klog.NewContext(ctx, logger)
 
-	recheck, err := c.reconciler.Reconcile(ctx, key)
+	recheck, err := c.reconcile(ctx, key)
 	c.standstill.After(ctx, key, err)
 	var stale *freshness.StaleError
 	switch {

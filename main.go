@@ -139,7 +139,7 @@ func (o *options) client() kubeclient.Options {
 func (o *options) preflight() preflight.Config {
 	config := preflight.Config{Namespace: o.namespace, Reviews: o.reviewsReaders(), Wait: o.healthAddress != ""}
 	if o.leaderElect {
-		config.LeaseNamespace = o.leaseNamespace
+		config.LeaseNamespace, config.LeaseName = o.leaseNamespace, leader.LeaseName
 	}
 	return config
 }
@@ -178,7 +178,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := preflight.Run(ctx, config.Host, kube, o.preflight(), health); err != nil {
+	if err := preflight.Run(ctx, config.Host, kube, o.preflight(), func(why error) { health.Set(nil, func() error { return why }) }); err != nil {
 		return err
 	}
 	var fence *leader.Fence
@@ -256,12 +256,12 @@ func start(background context.Context, c clients, namespace string, search watch
 		return nil, err
 	}
 	of, frame := guard.NewMetrics(), telemetry.NewMetrics()
-	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: frame.EventsDropped})
+	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: frame.EventsDropped, Final: leader.ErrFenced})
 	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), of, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
-	controller, err := NewController(reconciler, frame, objects, deployments, revisions)
+	controller, err := NewController(reconciler.Reconcile, reconciler.ReportStandstill, frame, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}

@@ -93,6 +93,7 @@ check "hack/cluster has the versions of Belay's modules" "go get them in hack/cl
 check "generated files are fresh" "hack/update-codegen.sh, and commit what it changes" hack/verify-codegen.sh
 check "pkg/rollout imports nothing but plain data" "it is a function of plain data: hand it what it needs in Observed" domain_imports
 check "pkg/rollout has no clock" "take the time from Observed.Now, and return Recheck" domain_clock
+check "the picture in docs/architecture.md is fresh" "hack/architecture.sh, and commit what it changes" hack/architecture.sh --check
 check "only writes.go writes to the API" "move these calls to writes.go" writes
 
 if ((${#failed[@]})); then

@@ -12,8 +12,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
-	"github.com/belay-dev/belay/internal/leader"
-	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -28,8 +26,8 @@ const (
 type Config struct {
 	// Namespace is the only one to work in, empty for all.
 	Namespace string
-	// LeaseNamespace is where the Lease is, empty without leader election.
-	LeaseNamespace string
+	// LeaseNamespace is where the Lease is, empty without leader election, and LeaseName which it is.
+	LeaseNamespace, LeaseName string
 	// Reviews says that whoever reads the metrics is reviewed.
 	Reviews bool
 	// Wait says that somebody asks for the health: then there is no error but the end of the context.
@@ -62,7 +60,7 @@ func required(c Config) []permission {
 	if c.LeaseNamespace != "" {
 		permissions = append(permissions,
 			permission{group: "coordination.k8s.io", resource: "leases", verbs: "create", namespace: c.LeaseNamespace},
-			permission{group: "coordination.k8s.io", resource: "leases", verbs: "get update", namespace: c.LeaseNamespace, name: leader.LeaseName})
+			permission{group: "coordination.k8s.io", resource: "leases", verbs: "get update", namespace: c.LeaseNamespace, name: c.LeaseName})
 	}
 	if c.Reviews {
 		permissions = append(permissions,
@@ -72,9 +70,9 @@ func required(c Config) []permission {
 	return permissions
 }
 
-// Run returns nil as soon as the controller can work. Until then health says why not. Unless config says to wait, an error ends
+// Run returns nil as soon as the controller can work. Until then it tells notYet why not. Unless config says to wait, an error ends
 // the waiting, at once if there is no API server, and after a while if something is not installed on it.
-func Run(ctx context.Context, server string, kube kubernetes.Interface, config Config, health *serve.Health) error {
+func Run(ctx context.Context, server string, kube kubernetes.Interface, config Config, notYet func(why error)) error {
 	said, begun := "", time.Now()
 	for {
 		err, patience := reach(ctx, server, kube), time.Duration(0)
@@ -87,7 +85,7 @@ func Run(ctx context.Context, server string, kube kubernetes.Interface, config C
 		if !config.Wait && time.Since(begun) >= patience {
 			return err
 		}
-		health.Set(nil, func() error { return err })
+		notYet(err)
 		if config.Wait && err.Error() != said {
 			klog.FromContext(ctx).Error(err, "Cannot work yet, looking again")
 			said = err.Error()

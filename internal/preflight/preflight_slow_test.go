@@ -10,7 +10,6 @@ import (
 
 	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/internal/kubeclient"
-	"github.com/belay-dev/belay/internal/serve"
 )
 
 func TestPreflightPassesWhereEachAnswerTakesItsTime(t *testing.T) {
@@ -33,8 +32,8 @@ func TestPreflightPassesWhereEachAnswerTakesItsTime(t *testing.T) {
 				})
 				kube, _, err := kubeclient.New(&c.config, kubeclient.RequestTimeout, nil)
 				expect.NoError(t, err)
-				o := Config{LeaseNamespace: "belay-system", Reviews: true}
-				if err := Run(t.Context(), "https://server", kube, o, &serve.Health{}); err != nil {
+				o := Config{LeaseNamespace: "belay-system", LeaseName: "belay", Reviews: true}
+				if err := Run(t.Context(), "https://server", kube, o, func(error) {}); err != nil {
 					t.Error(err)
 				}
 				t.Logf("%d asked", len(s.asked))

@@ -21,7 +21,6 @@ import (
 
 	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/internal/kubeclient"
-	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -97,7 +96,7 @@ func TestPreflightPassesOverTheWire(t *testing.T) {
 	s := &server{}
 	web := httptest.NewServer(s)
 	defer web.Close()
-	if err := Run(t.Context(), web.URL, clientOf(t, &rest.Config{Host: web.URL}), Config{}, &serve.Health{}); err != nil {
+	if err := Run(t.Context(), web.URL, clientOf(t, &rest.Config{Host: web.URL}), Config{}, func(error) {}); err != nil {
 		t.Error(err)
 	}
 	rights := 0
@@ -116,7 +115,7 @@ func TestPreflightSaysThatTheServerCannotBeReached(t *testing.T) {
 	}
 	address := "http://" + listener.Addr().String()
 	listener.Close() // nobody listens there any more
-	err = Run(t.Context(), address, clientOf(t, &rest.Config{Host: address}), Config{}, &serve.Health{})
+	err = Run(t.Context(), address, clientOf(t, &rest.Config{Host: address}), Config{}, func(error) {})
 	expect.Error(t, err, address, "cannot be used", "check the kubeconfig")
 }
 
@@ -127,7 +126,7 @@ func TestPreflightWaitsForTheServerFor10Seconds(t *testing.T) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		})
-		err := Run(t.Context(), "https://silent", clientOf(t, &rest.Config{Host: "https://silent", Transport: silent}), Config{}, &serve.Health{})
+		err := Run(t.Context(), "https://silent", clientOf(t, &rest.Config{Host: "https://silent", Transport: silent}), Config{}, func(error) {})
 		expect.Error(t, err, "https://silent", "cannot be used")
 		if took := time.Since(began); took != reachTimeout {
 			t.Errorf("gave up after %s, want %s", took, reachTimeout)
@@ -142,7 +141,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestPreflightSaysHowToInstallTheCRD(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), Config{}, &serve.Health{})
+		err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), Config{}, func(error) {})
 		expect.Error(t, err, v1alpha1.GroupVersion.String(), "kubectl apply -f artifacts/crd.yaml")
 		if took := time.Since(began); took != installTimeout {
 			t.Errorf("gave up after %s, want %s", took, installTimeout)
@@ -154,7 +153,7 @@ func TestPreflightWaitsForACRDThatIsInstalledAtTheSameMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{installed: time.Now().Add(2500 * time.Millisecond)}
 		began := time.Now()
-		if err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{}, &serve.Health{}); err != nil {
+		if err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{}, func(error) {}); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took != 3*time.Second {
@@ -167,7 +166,7 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{denied: map[string]bool{
 			"update guardeddeployments/status": true, "delete controllerrevisions": true, "list pods": true}}
-		err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{}, &serve.Health{})
+		err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{}, func(error) {})
 		expect.Error(t, err, "missing rights", "update guardeddeployments/status", "delete controllerrevisions", "list pods")
 		if strings.Contains(err.Error(), "create deployments") {
 			t.Errorf("error %q names a right that is there", err)
@@ -177,7 +176,7 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 
 func TestPreflightAsksForTheRightsInItsNamespaceOnly(t *testing.T) {
 	s := &server{}
-	err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{Namespace: "shop"}, &serve.Health{})
+	err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{Namespace: "shop"}, func(error) {})
 	if err != nil {
 		t.Error(err)
 	}
@@ -193,7 +192,7 @@ func TestPreflightEndsWhenItIsInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/2, cancel)
 		began := time.Now()
-		err := Run(ctx, "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), Config{}, &serve.Health{})
+		err := Run(ctx, "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), Config{}, func(error) {})
 		expect.Error(t, err)
 		if took := time.Since(began); took != time.Second/2 {
 			t.Errorf("ended after %s, want 500ms", took)

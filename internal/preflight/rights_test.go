@@ -56,9 +56,9 @@ func TestTheRolesHaveWhatIsNeeded(t *testing.T) {
 		config Config
 		roles  []string
 	}{
-		{"in the cluster", Config{LeaseNamespace: "belay-system", Reviews: true},
+		{"in the cluster", Config{LeaseNamespace: "belay-system", LeaseName: "belay", Reviews: true},
 			[]string{"belay", "belay-leader-election", "belay-metrics-auth"}},
-		{"in a namespace", Config{Namespace: "team-a", LeaseNamespace: "team-a"},
+		{"in a namespace", Config{Namespace: "team-a", LeaseNamespace: "team-a", LeaseName: "belay"},
 			[]string{"belay", "belay-leader-election"}},
 		{"outside of the cluster", Config{}, []string{"belay"}},
 	} {

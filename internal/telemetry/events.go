@@ -11,8 +11,6 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/component-base/metrics"
-
-	"github.com/belay-dev/belay/internal/leader"
 )
 
 // retries is how an Event is tried again: for about two minutes.
@@ -23,6 +21,8 @@ var retries = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.2, Steps:
 type EventSink struct {
 	events.EventSink
 	Dropped *metrics.Counter
+	// Final is an error after which no Event is tried again.
+	Final error
 }
 
 func (s *EventSink) Create(ctx context.Context, event *eventsv1.Event) (*eventsv1.Event, error) {
@@ -34,7 +34,7 @@ func (s *EventSink) Patch(ctx context.Context, event *eventsv1.Event, data []byt
 }
 
 func (s *EventSink) send(try func() (*eventsv1.Event, error)) (sent *eventsv1.Event, err error) {
-	err = retry.OnError(retries, transient, func() error {
+	err = retry.OnError(retries, s.mayPass, func() error {
 		sent, err = try()
 		return err
 	})
@@ -49,9 +49,9 @@ func (s *EventSink) send(try func() (*eventsv1.Event, error)) (sent *eventsv1.Ev
 	return nil, err
 }
 
-// transient reports whether an error may be over when it is tried again: no answer came, or one that says so.
-func transient(err error) bool {
-	if errors.Is(err, leader.ErrFenced) || errors.Is(err, context.Canceled) {
+// mayPass reports whether an error may be over when it is tried again: no answer came, or one that says so.
+func (s *EventSink) mayPass(err error) bool {
+	if errors.Is(err, s.Final) || errors.Is(err, context.Canceled) {
 		return false
 	}
 	var status *apierrors.StatusError

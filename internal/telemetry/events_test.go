@@ -16,9 +16,10 @@ import (
 	"k8s.io/component-base/metrics"
 
 	"github.com/belay-dev/belay/internal/expect"
-	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/internal/serve"
 )
+
+var errFenced = errors.New("not sent")
 
 // busyServer are answers after which an Event is sent again, refusedEvents those after which it is not.
 var (
@@ -35,7 +36,7 @@ var (
 		"forbidden": apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("not here")),
 		"invalid":   apierrors.NewInvalid(schema.GroupKind{Kind: "Event"}, "e", nil),
 		"too large": apierrors.NewRequestEntityTooLargeError("too large"),
-		"fenced":    fmt.Errorf("post: %w", leader.ErrFenced),
+		"fenced":    fmt.Errorf("post: %w", errFenced),
 	}
 )
 
@@ -71,7 +72,7 @@ func post(t *testing.T, err error, failures int, check func(t *testing.T, box *p
 				registry := metrics.NewKubeRegistry()
 				registry.MustRegister(counted.EventsDropped)
 				box := &postbox{err: err, failures: failures}
-				sink := &EventSink{box, counted.EventsDropped}
+				sink := &EventSink{EventSink: box, Dropped: counted.EventsDropped, Final: errFenced}
 				var answer error
 				if patch {
 					_, answer = sink.Patch(t.Context(), &eventsv1.Event{}, nil)
@@ -127,7 +128,7 @@ func TestAnEventIsGivenUpAfterTwoMinutes(t *testing.T) {
 func TestHowLongAnEventIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, box := time.Now(), &postbox{err: busyServer["unavailable"], failures: 1000}
-		_, _ = (&EventSink{box, NewMetrics().EventsDropped}).Create(t.Context(), &eventsv1.Event{})
+		_, _ = (&EventSink{EventSink: box, Dropped: NewMetrics().EventsDropped}).Create(t.Context(), &eventsv1.Event{})
 		if took := time.Since(began); took < 2*time.Minute || took > 3*time.Minute {
 			t.Errorf("given up after %s, want two to three minutes", took)
 		}
