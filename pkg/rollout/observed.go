@@ -105,7 +105,12 @@ type Decision struct {
 	// Recheck is when to decide again if nothing happens before, 0 for never.
 	Recheck time.Duration
 	Memory  Memory
+
+	row string // of the table
 }
+
+// Row returns the name of the row of the table that the decision is from, empty if it is from none.
+func (d *Decision) Row() string { return d.row }
 
 // Verdict is how a release ended.
 type Verdict struct {

@@ -45,13 +45,13 @@ type Event struct {
 
 // report is what the status says of a decision.
 type report struct {
-	ready, reconciling, stalled bool
-	reason, message             string
+	condition       string // which of Ready, Reconciling and Stalled is True
+	reason, message string
 }
 
 // underWay reports a move that has not ended.
 func underWay(move Move, doing string) report {
-	r := report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: doing}
+	r := report{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonProgressing, message: doing}
 	switch move.Phase {
 	case PhaseSoaking:
 		r.reason = v1alpha1.ReasonSoaking
@@ -104,9 +104,9 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 			status.Failure.NextAttempt = s.retryAt()
 		}
 	}
-	s.set(status, v1alpha1.ConditionReady, truth(r.ready), r.reason, r.message)
-	s.set(status, v1alpha1.ConditionReconciling, truth(r.reconciling), r.reason, r.message)
-	s.set(status, v1alpha1.ConditionStalled, truth(r.stalled), r.reason, r.message)
+	for _, condition := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+		s.set(status, condition, truth(condition == r.condition), r.reason, r.message)
+	}
 }
 
 // mirror copies the Deployment's counts and its own word on whether it is available.

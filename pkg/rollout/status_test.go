@@ -182,10 +182,10 @@ func TestUnderWay(t *testing.T) {
 		move Move
 		want report
 	}{
-		{Move{Phase: PhaseProgressing}, report{reconciling: true, reason: "Progressing", message: "rolling out web-1"}},
-		{Move{Phase: PhaseSoaking, Revision: "web-1"}, report{reconciling: true, reason: "Soaking",
+		{Move{Phase: PhaseProgressing}, report{condition: v1alpha1.ConditionReconciling, reason: "Progressing", message: "rolling out web-1"}},
+		{Move{Phase: PhaseSoaking, Revision: "web-1"}, report{condition: v1alpha1.ConditionReconciling, reason: "Soaking",
 			message: "web-1 is complete, and has to stay healthy for a while before it counts as good"}},
-		{Move{Phase: PhaseAbsent, Absent: "the scheduler"}, report{reconciling: true, reason: "WaitingForDeploymentController",
+		{Move{Phase: PhaseAbsent, Absent: "the scheduler"}, report{condition: v1alpha1.ConditionReconciling, reason: "WaitingForDeploymentController",
 			message: "rolling out web-1: waiting for the scheduler"}},
 	} {
 		if diff := cmp.Diff(row.want, underWay(row.move, "rolling out web-1"), cmp.AllowUnexported(report{})); diff != "" {

@@ -104,7 +104,7 @@ func (s *state) correct(d *Decision, changed string) *report {
 	}
 	if wait := memory.corrected.Add(correctionPause).Sub(s.Now); memory.corrections >= freeCorrections && wait > 0 {
 		d.recheckIn(wait)
-		return &report{stalled: true, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
+		return &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
 			"%s keeps changing %s of the Deployment; it is put back once in %s", somebody(memory.Rival), changed, correctionPause)}
 	}
 	memory.corrections++
@@ -173,5 +173,5 @@ func (s *state) refused(d *Decision, write string) *report {
 		return nil
 	}
 	d.recheckIn(refusal.Until.Sub(s.Now))
-	return &report{stalled: true, reason: refusal.Reason, message: refusal.Message}
+	return &report{condition: v1alpha1.ConditionStalled, reason: refusal.Reason, message: refusal.Message}
 }
