@@ -3,16 +3,24 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 // The crash plans: the story of tellStory, disturbed at each of its writes in turn, has to end as it does undisturbed.
 
 func TestTheStoryEndsTheSameIfBelayDiesAfterAnyOfItsWrites(t *testing.T) {
-	forEveryWrite(t, func(w *world, k int, undisturbed []request) {
+	forEveryWrite(t, func(w *world, k int, undisturbed telling) {
 		belay := w.startBelay()
 		w.afterWrite(k, func() error {
 			belay.dead.Store(true) // whatever it was about to do has no effect
@@ -25,18 +33,83 @@ func TestTheStoryEndsTheSameIfBelayDiesAfterAnyOfItsWrites(t *testing.T) {
 		})
 		tellStory(w)
 		wantTheEnding(w)
-		wantHardlyMore(w, undisturbed)
+		wantHardlyMore(w, undisturbed.writes)
 	})
 }
 
+// lostAnswers are what Belay may hear of a request that has been carried out.
+var lostAnswers = map[string]error{
+	"connection lost": errors.New("http2: client connection lost"),
+	"half an answer":  io.ErrUnexpectedEOF,
+	"gateway timeout": apierrors.NewTimeoutError("the request timed out", 1),
+	"sent again":      apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "web", errors.New("modified")), // by client-go
+}
+
 func TestTheStoryEndsTheSameIfTheAnswerToAnyWriteIsLost(t *testing.T) {
-	forEveryWrite(t, func(w *world, k int, undisturbed []request) {
+	forEveryWrite(t, func(w *world, k int, undisturbed telling) {
 		w.startBelay()
-		w.afterWrite(k, func() error { return errors.New("http2: client connection lost") })
+		why := slices.Sorted(maps.Keys(lostAnswers))[k%len(lostAnswers)]
+		w.afterWrite(k, func() error { return lostAnswers[why] })
 		tellStory(w)
 		wantTheEnding(w)
-		wantHardlyMore(w, undisturbed)
+		wantHardlyMore(w, undisturbed.writes)
+		wantSame(w.t, "Events, with "+why, undisturbed.events, w.story().events)
 	})
+}
+
+func TestTheStoryEndsTheSameIfEveryAnswerIsLost(t *testing.T) {
+	for why, err := range lostAnswers {
+		t.Run(why, func(t *testing.T) {
+			var undisturbed telling
+			inWorld(t, func(w *world) {
+				tellStory(w)
+				undisturbed = w.story()
+			})
+			inWorld(t, func(w *world) {
+				w.intercept(func(r request, carryOut func() error) error {
+					if failed := carryOut(); failed != nil || !r.writes() || r.resource == "events" {
+						return failed
+					}
+					return err
+				})
+				tellStory(w)
+				wantTheEnding(w)
+				wantSame(t, "Events", undisturbed.events, w.story().events)
+			})
+		})
+	}
+}
+
+// More releases in an hour than somebody's changes are put back at once.
+func TestEveryFailedReleaseIsRolledBackAlthoughTheAnswersAreLost(t *testing.T) {
+	for why, err := range lostAnswers {
+		t.Run(why, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.upAndRunning("web")
+				w.intercept(func(r request, carryOut func() error) error {
+					if failed := carryOut(); failed != nil || r.resource != "deployments" || !r.writes() {
+						return failed
+					}
+					return err
+				})
+				for i := range 8 {
+					image := fmt.Sprint("bad:", i)
+					w.node.set(image, crashing)
+					release(w, "web", image)
+					w.pass(5 * time.Minute)
+					wantSame(t, "image after "+image, "web:1", w.image("web"))
+					wantStatus(w, "web", "Ready=False RolledBack")
+				}
+				d, _ := read[*appsv1.Deployment](w, "web")
+				wantSame(t, "writes of the Deployment", int64(1+2*8), d.Generation)
+				for _, e := range w.eventsSent() {
+					if strings.HasSuffix(e, v1alpha1.ReasonContested) {
+						t.Errorf("an Event tells of a change by somebody: %s", e)
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestTheStoryEndsTheSameIfBelayDiesAfterEachOfItsWrites(t *testing.T) {
@@ -61,15 +134,27 @@ func TestTheStoryEndsTheSameIfBelayDiesAfterEachOfItsWrites(t *testing.T) {
 	})
 }
 
+// telling is what Belay wrote in a story, but for Events, and the Events, sorted.
+type telling struct {
+	writes []request
+	events []string
+}
+
+func (w *world) story() telling {
+	events := w.eventsSent()
+	slices.Sort(events) // Each is sent on its own.
+	return telling{w.storyWrites(), events}
+}
+
 // forEveryWrite runs test for each of the writes of the undisturbed story, in a world without Belay.
-func forEveryWrite(t *testing.T, test func(w *world, k int, undisturbed []request)) {
-	var undisturbed []request
+func forEveryWrite(t *testing.T, test func(w *world, k int, undisturbed telling)) {
+	var undisturbed telling
 	inWorld(t, func(w *world) {
 		tellStory(w)
 		wantTheEnding(w)
-		undisturbed = w.storyWrites()
+		undisturbed = w.story()
 	})
-	for k, write := range undisturbed {
+	for k, write := range undisturbed.writes {
 		t.Run(fmt.Sprintf("%d %s", k+1, write), func(t *testing.T) {
 			inEmptyWorld(t, func(w *world) { test(w, k+1, undisturbed) })
 		})

@@ -136,6 +136,28 @@ func TestAHeldReleaseIsNoRollback(t *testing.T) {
 	})
 }
 
+func TestARefusedRollbackIsCountedWhenItIsDone(t *testing.T) {
+	inCountedWorld(t, func(w *world, p *counted) {
+		w.upAndRunning("web")
+		w.node.set("web:2", crashing)
+		release(w, "web", "web:2")
+		w.pass(10 * time.Second)
+		w.intercept(func(r request, carryOut func() error) error {
+			if everyWrite["update the Deployment"](r) {
+				return deniedByPolicy()
+			}
+			return carryOut()
+		})
+		w.pass(4 * time.Minute)
+		wantStatus(w, "web", "Ready=False Denied")
+		p.want(`belay_rollbacks_total 0`)
+		w.intercept(nil)
+		w.pass(10 * time.Minute)
+		wantStatus(w, "web", "Ready=False RolledBack")
+		p.want(`belay_rollbacks_total 1`)
+	})
+}
+
 func TestAFirstReleaseThatFailsIsNoRollback(t *testing.T) {
 	inCountedWorld(t, func(w *world, p *counted) {
 		w.node.set("web:1", crashing)

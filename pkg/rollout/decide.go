@@ -90,15 +90,14 @@ func (s *state) decide(row *row) Decision {
 		}
 	}
 	s.prune(&d)
+	s.tellOwed(&d)
 	s.tellIgnored(&d)
 	s.report(&d, report)
 	return d
 }
 
 func newState(o Observed) *state {
-	if o.Memory.UID != o.Guarded.UID {
-		o.Memory = Memory{UID: o.Guarded.UID}
-	}
+	o.Memory = o.recall()
 	s := &state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
 	s.target, s.unrecordable = s.find(&o.Guarded.Spec.Template)
 	s.lastGood = s.newestGood(s.target)
@@ -218,10 +217,9 @@ func (s *state) tryOut(d *Decision) report {
 	return underWay(move, doing)
 }
 
-// markGood marks the target good. The attempts at a good revision are counted anew.
+// markGood marks the target good.
 func (s *state) markGood(d *Decision) {
 	d.Mark = judged(s.target, nil)
-	d.Memory.Move.Attempt = 1
 }
 
 // keepUp runs the target, which is good.
@@ -378,6 +376,12 @@ func (s *state) prune(d *Decision) {
 	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runs()))
 }
 
+// tellOwed tells what could not be told when it was done.
+func (s *state) tellOwed(d *Decision) {
+	d.Events = append(d.Events, s.Memory.owed...)
+	d.Memory.owed = nil
+}
+
 // tellIgnored tells once of every object that says it is ours and is not used.
 func (s *state) tellIgnored(d *Decision) {
 	var ignored, news []string
@@ -389,12 +393,12 @@ func (s *state) tellIgnored(d *Decision) {
 			"take its owner reference away, or it is deleted together with this GuardedDeployment")
 	}
 	for _, message := range ignored {
-		if !slices.Contains(s.Memory.reported, message) {
+		if !slices.Contains(s.Memory.ignored, message) {
 			news = append(news, message)
 		}
 	}
 	if len(news) > 0 { // in one Event: of several that differ in their text alone, one would be kept
 		d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore", Message: Clean(strings.Join(news, "; "), maxEvent)})
 	}
-	d.Memory.reported = ignored
+	d.Memory.ignored = ignored
 }

@@ -187,7 +187,7 @@ func TestDecideToTheLastField(t *testing.T) {
 		row:    "unknown",
 	}
 	got := Decide(s.Observed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}), cmpopts.IgnoreFields(Move{}, "clock"),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}), cmpopts.IgnoreFields(Move{}, "clock"),
 		cmpopts.IgnoreUnexported(Move{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
@@ -622,7 +622,7 @@ func TestAPolicysChangeIsAccepted(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good)
 	d, _ := s.step()
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
-	s.Memory.Accepted = Accept(d.Deployment, s.Deployment)
+	s.Memory.accepted = Accept(d.Deployment, s.Deployment)
 	s.up().play()
 	s.after(time.Hour)
 	if _, told := s.step(); told != "" || !strings.HasPrefix(conditions(&s.Guarded.Status), "Ready") {

@@ -67,20 +67,26 @@ func underWay(move Move, doing string) report {
 // Deployment waits for company, or for its turn.
 func (s *state) report(d *Decision, r report) {
 	before := &s.Guarded.Status
+	told := before
+	if s.Memory.untold != nil {
+		told, d.Memory.untold = s.Memory.untold, nil
+	}
 	after := before.DeepCopy()
 	s.describe(after, d, r)
 	news := !equality.Semantic.DeepEqual(before, after)
 	s.mirror(after, d)
-	if !news && equality.Semantic.DeepEqual(before, after) {
-		return
+	mirrored := !news && !equality.Semantic.DeepEqual(before, after)
+	if news || told != before {
+		d.Events = append(d.Events, outcomes(told, after)...)
 	}
-	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); !news && wait > 0 {
+	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); mirrored && wait > 0 {
 		d.recheckIn(wait)
 		return
 	}
-	d.Status = after
-	d.Memory.reportedAt = s.Now
-	d.Events = append(d.Events, outcomes(before, after)...)
+	if news || mirrored {
+		d.Status = after
+		d.Memory.reportedAt = s.Now
+	}
 }
 
 // describe sets what Belay itself has to say.
@@ -190,9 +196,9 @@ func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	return append(events, event)
 }
 
-// PutBack is the Event about a value of the Deployment of the GuardedDeployment name that rival changed, and Belay changed
+// putBack is the Event about a value of the Deployment of the GuardedDeployment name that rival changed, and Belay changed
 // back. A pipeline that sets the image of a Deployment is told success by kubectl: this says what to do instead.
-func PutBack(name, path, rival string) Event {
+func putBack(name, path, rival string) Event {
 	message := fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival))
 	if strings.HasPrefix(path, "spec.") { // All else is Belay's own.
 		message += fmt.Sprintf(": change it in GuardedDeployment %[1]s instead, in git or with \"kubectl patch gd %[1]s\"", name)
