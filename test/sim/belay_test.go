@@ -30,6 +30,7 @@ type belay struct {
 	// lag returns how long a cache takes to hear of a write, crash whether the process dies before or after one.
 	lag   func() time.Duration
 	crash func(write string) (before, after bool)
+	rows  map[string]int // how many decisions were from each row of the table
 	// checks are what the test looks at: every write, before it is stored.
 	check func(write string, object any)
 	log   []logged
@@ -55,7 +56,7 @@ var (
 )
 
 func newBelay(w *world) *belay {
-	b := &belay{world: w, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {},
+	b := &belay{world: w, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {}, rows: map[string]int{},
 		crash: func(string) (bool, bool) { return false, false }}
 	w.changed = b.hear
 	return b
@@ -160,7 +161,9 @@ func (b *belay) sync() (time.Duration, error) {
 
 func (b *belay) decide(o *rollout.Observed) rollout.Decision {
 	for {
-		switch d := rollout.Decide(*o); {
+		d := rollout.Decide(*o)
+		b.rows[d.Row()]++
+		switch {
 		case d.NeedDeployment:
 			o.Deployment, o.DeploymentLive = b.deployment, true
 		case d.NeedRevisions:
