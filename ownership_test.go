@@ -166,6 +166,43 @@ func TestAGoodRevisionThatLostItsLabelIsGoneBackTo(t *testing.T) {
 	})
 }
 
+// The longest way that one sync goes: nothing waits for another one.
+func TestEveryGoodRevisionThatLostItsLabelGetsItBackInOneSync(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.upAndRunning("web")
+		for _, image := range []string{"web:2", "web:3"} {
+			release(w, "web", image)
+			w.pass(time.Minute)
+		}
+		wantStatus(w, "web", "Ready=True RolledOut")
+		g, _ := read[*v1alpha1.GuardedDeployment](w, "web")
+		var names []string
+		w.mu.Lock()
+		for _, r := range w.matching("controllerrevisions", namespace, nil) {
+			names = append(names, r.GetName())
+		}
+		w.mu.Unlock()
+		w.node.set("web:4", crashing)
+		release(w, "web", "web:4")
+		w.pass(10 * time.Second)
+		w.forgetRequests()
+		for _, name := range names {
+			edit(w, name, func(r *appsv1.ControllerRevision) { delete(r.Labels, v1alpha1.GuardedLabel) })
+		}
+		w.pass(5 * time.Minute)
+		wantStatus(w, "web", "Ready=False RolledBack")
+		good, _ := read[*v1alpha1.GuardedDeployment](w, "web")
+		wantSame(t, "good revision", g.Status.GoodRevision, good.Status.GoodRevision)
+		writes := w.asked(func(r request) bool { return r.verb == "update" && r.resource != "guardeddeployments/status" })
+		wantSame(t, "a verdict, three labels and the rollback", map[string]int{"update controllerrevisions": 4, "update deployments": 1}, counts(writes))
+		for _, r := range writes {
+			if r.at != writes[0].at {
+				t.Errorf("%s %s after the first write", r, r.at-writes[0].at)
+			}
+		}
+	})
+}
+
 func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 	forgeries := map[string]func(r *appsv1.ControllerRevision){
 		"of nobody":                   func(r *appsv1.ControllerRevision) { r.OwnerReferences = nil },
