@@ -281,16 +281,21 @@ func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
 }
 
 func TestTheStatusIsWrittenAlthoughPruningFails(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.Intercept(func(r request, carryOut func() error) error {
-			if everyWrite["prune a revision"](r) {
-				return forbidden("policy")
-			}
-			return carryOut()
+	for why, err := range map[string]error{"refused": forbidden("policy"), "failed": passing["internal error"]} {
+		t.Run(why, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.Intercept(func(r request, carryOut func() error) error {
+					if everyWrite["prune a revision"](r) {
+						return err
+					}
+					return carryOut()
+				})
+				fake.TellStory(w)
+				fake.WantStatus(w, "web", "Ready=True RolledOut")
+				wantOnce(w, "Warning RolledBack")
+			})
 		})
-		fake.TellStory(w)
-		fake.WantStatus(w, "web", "Ready=True RolledOut")
-	})
+	}
 }
 
 // wantOnce fails the test unless exactly one Event of this type and reason was sent.

@@ -86,6 +86,28 @@ func TestAHeldReleaseIsNoRollback(t *testing.T) {
 	})
 }
 
+func TestARefusedRollbackIsCountedWhenItIsDone(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		w.UpAndRunning("web")
+		w.Node.Set("web:2", fake.Crashing)
+		fake.Release(w, "web", "web:2")
+		w.Pass(10 * time.Second)
+		w.Intercept(func(r request, carryOut func() error) error {
+			if everyWrite["update the Deployment"](r) {
+				return deniedByPolicy()
+			}
+			return carryOut()
+		})
+		w.Pass(4 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False Denied")
+		expect.Counted(t, p.counted, `belay_rollbacks_total 0`)
+		w.Intercept(nil)
+		w.Pass(10 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		expect.Counted(t, p.counted, `belay_rollbacks_total 1`)
+	})
+}
+
 func TestAFirstReleaseThatFailsIsNoRollback(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		w.Node.Set("web:1", fake.Crashing)

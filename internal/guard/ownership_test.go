@@ -169,6 +169,41 @@ func TestAGoodRevisionThatLostItsLabelIsGoneBackTo(t *testing.T) {
 	})
 }
 
+// The longest way that one sync goes: nothing waits for another one.
+func TestEveryGoodRevisionThatLostItsLabelGetsItBackInOneSync(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		for _, image := range []string{"web:2", "web:3"} {
+			fake.Release(w, "web", image)
+			w.Pass(time.Minute)
+		}
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
+		var names []string
+		for _, r := range w.Objects("controllerrevisions") {
+			names = append(names, r.GetName())
+		}
+		w.Node.Set("web:4", fake.Crashing)
+		fake.Release(w, "web", "web:4")
+		w.Pass(10 * time.Second)
+		w.ForgetRequests()
+		for _, name := range names {
+			fake.Edit(w, name, func(r *appsv1.ControllerRevision) { delete(r.Labels, v1alpha1.GuardedLabel) })
+		}
+		w.Pass(5 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		good, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
+		expect.Same(t, "good revision", g.Status.GoodRevision, good.Status.GoodRevision)
+		writes := w.Asked(func(r request) bool { return r.Verb == "update" && r.Resource != "guardeddeployments/status" })
+		expect.Same(t, "a verdict, three labels and the rollback", map[string]int{"update controllerrevisions": 4, "update deployments": 1}, fake.Counts(writes))
+		for _, r := range writes {
+			if r.At != writes[0].At {
+				t.Errorf("%s %s after the first write", r, r.At-writes[0].At)
+			}
+		}
+	})
+}
+
 func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 	forgeries := map[string]func(r *appsv1.ControllerRevision){
 		"of nobody":                   func(r *appsv1.ControllerRevision) { r.OwnerReferences = nil },

@@ -33,61 +33,52 @@ const FieldManager = "belay"
 const refusedRetry = 5 * time.Minute
 
 // carryOut does what was decided. At most one of the first three writes is there: the verdict is stored before the
-// Deployment moves. It reports whether to decide again at once, on o with what it learned: a revision as the API server
-// answered it, or a refusal.
+// Deployment moves. It reports whether to decide again at once, on o with what it learned.
 func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (again bool, err error) {
-	learned := func(memory rollout.Memory) (bool, error) {
-		o.Memory = memory
-		g.remember(key, memory)
-		return true, nil
+	what := d.Write() // as it was decided: a revision may get another name
+	answer, err := g.write(ctx, key, o, d)
+	if answer.Refusal = refusalOf(err, what, o.Guarded.Generation); answer.Refusal != nil {
+		klog.FromContext(ctx).Info("Refused", "reason", answer.Refusal.Reason, "message", answer.Refusal.Message)
+		err = nil
 	}
-	var stored *appsv1.ControllerRevision
-	var before, put *appsv1.Deployment
-	write := d.Write() // as it was decided: a revision may get another name
-	switch {
-	case d.Record != nil:
-		stored, err = g.recordRevision(ctx, key, o, d.Record)
-	case d.Mark != nil:
-		g.remember(key, d.Memory) // What was judged was judged, whether or not it can be stored.
-		stored, err = g.markRevision(ctx, key, d.Mark)
-	case d.Deployment != nil:
-		before, put, err = g.putDeployment(ctx, key, o, d.Deployment)
-	}
-	if refusal := refusalOf(err, write, o.Guarded.Generation); refusal != nil {
-		klog.FromContext(ctx).Info("Refused", "reason", refusal.Reason, "message", refusal.Message)
-		memory := o.Memory
-		memory.UID, memory.Refusal = o.Guarded.UID, *refusal
-		return learned(memory)
-	}
+	outcome := d.After(*o, answer)
+	g.remember(key, outcome.Memory)
 	if err != nil {
 		return false, err
 	}
-	g.metrics.count(d)
-	if stored != nil {
-		o.Stored(stored)
-		return learned(d.Memory)
+	if outcome.Done {
+		g.metrics.count(d)
 	}
-	if put != nil {
-		d.Memory.Accepted = rollout.Accept(d.Deployment, put)
+	if outcome.Again {
+		*o = outcome.Observed
+		return true, nil
 	}
-	if put != nil && d.Correction != "" {
-		if unchanged(before, put) { // by a policy's will, for example: nothing was put back, and nothing moves
-			d.Memory.Move = o.Memory.Move
-			return learned(d.Memory)
-		}
-		d.Memory.Rival = rollout.RivalOf(before, d.Correction, FieldManager)
-		d.Events = append(d.Events, rollout.PutBack(key.Name, d.Correction, d.Memory.Rival))
-	}
-	g.remember(key, d.Memory)
 	unpruned := g.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
 	if err := g.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
+		g.remember(key, outcome.Unreported)
 		return false, err
 	}
-	g.recordEvents(o.Guarded, put, d.Events)
+	g.recordEvents(o.Guarded, answer.Written, outcome.Events)
 	if unpruned != nil {
 		return false, &standstill.MinorError{Err: unpruned}
 	}
 	return false, nil
+}
+
+// write makes the first write of a decision, if it has one, and returns what the API server answered.
+func (g *Guard) write(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (answer rollout.Answer, err error) {
+	switch {
+	case d.Record != nil:
+		answer.Revision, err = g.recordRevision(ctx, key, o, d.Record)
+	case d.Mark != nil:
+		answer.Revision, err = g.markRevision(ctx, key, d.Mark)
+	case d.Deployment != nil:
+		return g.putDeployment(ctx, key, o, d.Deployment)
+	}
+	if err != nil {
+		answer.Revision = nil // stored without what was to be stored
+	}
+	return answer, err
 }
 
 // recordRevision creates or updates the revision that the spec asks for, and returns what the API server answered.
@@ -154,9 +145,9 @@ func intact(written, answer *appsv1.ControllerRevision) error {
 }
 
 // putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, at the
-// same time, and nothing is written if any of it has changed. It returns the Deployment from before the write, nil if
-// there was none, and after it.
-func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) (before, after *appsv1.Deployment, err error) {
+// same time, and nothing is written if any of it has changed.
+func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) (answer rollout.Answer, err error) {
+	var before *appsv1.Deployment
 	var questions errgroup.Group
 	questions.Go(func() error { return g.stillAsked(ctx, o) })
 	questions.Go(func() error { return g.stillRecorded(ctx, key, o, wanted) })
@@ -170,24 +161,27 @@ func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *roll
 		return err
 	})
 	if err := questions.Wait(); err != nil {
-		return nil, nil, err
+		return answer, err
 	}
+	var written *appsv1.Deployment
 	client := g.kube.AppsV1().Deployments(key.Namespace)
 	if before != nil {
-		after, err = client.Update(ctx, rollout.Overlay(before, wanted), metav1.UpdateOptions{FieldManager: FieldManager})
+		written, err = client.Update(ctx, rollout.Overlay(before, wanted), metav1.UpdateOptions{FieldManager: FieldManager})
 	} else {
-		after, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: FieldManager})
+		written, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: FieldManager})
 	}
+	answer = rollout.Answer{Before: before, Manager: FieldManager, Lost: err != nil}
 	if apierrors.IsAlreadyExists(err) {
-		return nil, nil, freshness.Stale("the cache of Deployments")
+		return answer, freshness.Stale("the cache of Deployments")
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("write Deployment: %w", err)
+		return answer, fmt.Errorf("write Deployment: %w", err)
 	}
-	g.fresh.Wrote(key, g.deploymentStore, after.ResourceVersion)
+	answer.Written = written
+	g.fresh.Wrote(key, g.deploymentStore, written.ResourceVersion)
 	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", wanted.Annotations[v1alpha1.RevisionAnnotation],
-		"generation", after.Generation)
-	return before, after, nil
+		"generation", written.Generation)
+	return answer, nil
 }
 
 // letGo takes from a Deployment that its GuardedDeployment has left behind what Belay had put there. It returns when to try
@@ -259,12 +253,6 @@ func stillThere(live, seen *appsv1.Deployment) bool {
 		(live.DeletionTimestamp == nil) == (seen.DeletionTimestamp == nil) &&
 		equality.Semantic.DeepEqual(metav1.GetControllerOfNoCopy(live), metav1.GetControllerOfNoCopy(seen)) &&
 		live.Annotations[revision] == seen.Annotations[revision] && live.Annotations[applied] == seen.Annotations[applied]
-}
-
-// unchanged reports whether a write left all that anybody states as it was.
-func unchanged(before, after *appsv1.Deployment) bool {
-	return equality.Semantic.DeepEqual(before.Spec, after.Spec) && equality.Semantic.DeepEqual(before.Labels, after.Labels) &&
-		equality.Semantic.DeepEqual(before.Annotations, after.Annotations)
 }
 
 // pruneRevisions deletes revisions that nothing refers to any more. A policy's no is left at that.

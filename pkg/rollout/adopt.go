@@ -27,14 +27,14 @@ func (s *state) adopt(d *Decision) report {
 	if busy := s.put(d, statedAdopted(s.Guarded, running)); busy != nil {
 		return *busy
 	}
-	return report{reconciling: true, reason: v1alpha1.ReasonProgressing,
+	return report{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonProgressing,
 		message: fmt.Sprintf("taking over Deployment %s, which consents", s.Deployment.Name)}
 }
 
-// nameTaken reports a Deployment of that name that is somebody else's. It is left alone, and looked at again: often at first,
+// leaveAlone reports a Deployment of that name that is somebody else's. It is left alone, and looked at again: often at first,
 // and whenever something about it has changed, for nothing runs from when the name is freed until it is taken up.
-func (s *state) nameTaken(d *Decision, why string) report {
-	if seen := string(s.Deployment.UID) + " " + why; seen != d.Memory.taken {
+func (s *state) leaveAlone(d *Decision) report {
+	if seen := string(s.Deployment.UID) + " " + s.taken; seen != d.Memory.taken {
 		d.Memory.taken, d.Memory.takenSince = seen, s.Now
 	}
 	if s.Now.Sub(d.Memory.takenSince) < takenSoon {
@@ -42,7 +42,7 @@ func (s *state) nameTaken(d *Decision, why string) report {
 	} else {
 		d.recheckIn(unwatchedRecheck)
 	}
-	return report{stalled: true, reason: v1alpha1.ReasonNameTaken, message: why}
+	return report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonNameTaken, message: s.taken}
 }
 
 // whyTaken returns why the Deployment, which is not ours, may not be taken over, and what to do about it; empty if it may.

@@ -18,9 +18,46 @@ type state struct {
 	target   *Revision // the revision with the spec's template, nil if it is not recorded
 	lastGood *Revision // the newest good revision other than the target
 	foreign  bool      // the Deployment is not ours
+	taken    string    // why it may not be taken over either, empty if it may
 	besides  *report   // what to report instead, while something besides the template may not be written
 
 	unrecordable error // why the spec's template can never be recorded
+}
+
+// A row of the table says what is done in a state. A row stands for what is left by those before it.
+type row struct {
+	name    string
+	applies func(*state) bool
+	// act fills in what to write, and returns what to report if that is neither a revision nor a verdict.
+	act func(*state, *Decision) report
+}
+
+// rows is the table of the package comment: the first row that applies is taken.
+var rows = []row{
+	{"live read", (*state).isUnread, (*state).read},
+	{"name taken", (*state).isTaken, (*state).leaveAlone},
+	{"adoption", (*state).isForeign, (*state).adopt},
+	{"deletion", (*state).isEnding, (*state).awaitEnd},
+	{"label", (*state).lacksLabel, (*state).label},
+	{"pause", (*state).isPaused, (*state).pause},
+	{"unrecordable", (*state).isUnrecordable, (*state).rejectTemplate},
+	{"unknown", (*state).isUnknown, (*state).recordTarget},
+	{"request", (*state).isOutnumbered, (*state).askAgain},
+	{"retry", (*state).isRetryAsked, (*state).retryAsAsked},
+	{"automatic retry", (*state).isRetryDue, (*state).retryByItself},
+	{"unjudged", (*state).isUnjudged, (*state).tryOut},
+	{"good", (*state).isGood, (*state).keepUp},
+	{"rollback", (*state).mayRollBack, (*state).rollBack},
+	{"hold", (*state).isLeft, (*state).stay},
+}
+
+// Rows returns the names of the rows, in their order.
+func Rows() []string {
+	var names []string
+	for _, row := range rows {
+		names = append(names, row.name)
+	}
+	return names
 }
 
 // Decide says what to do next; the package comment has the table. It is a function of what was observed.
@@ -28,18 +65,17 @@ func Decide(o Observed) Decision {
 	if !o.Guarded.DeletionTimestamp.IsZero() {
 		return Decision{}
 	}
-	if o.Memory.UID != o.Guarded.UID {
-		o.Memory = Memory{UID: o.Guarded.UID}
-	}
-	s := state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
-	s.target, s.unrecordable = s.find(&o.Guarded.Spec.Template)
-	s.lastGood = s.newestGood(s.target)
-	s.foreign = o.Deployment != nil && !metav1.IsControlledBy(o.Deployment, o.Guarded)
+	s := newState(o)
+	return s.decide(s.row())
+}
 
-	d := Decision{Memory: o.Memory}
-	report := s.choose(&d)
+// decide returns the decision that a row leads to.
+func (s *state) decide(row *row) Decision {
+	d := Decision{Memory: s.Memory, row: row.name}
+	report := row.act(s, &d)
 	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions {
-		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions, Memory: o.Memory}
+		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
+			Memory: s.Memory, row: d.row}
 	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
 		d.Memory.Refusal = Refusal{} // The spec has changed since: what was refused may be tried again.
@@ -54,50 +90,84 @@ func Decide(o Observed) Decision {
 		}
 	}
 	s.prune(&d)
+	s.tellOwed(&d)
 	s.tellIgnored(&d)
 	s.report(&d, report)
 	return d
 }
 
-// choose is the table. It fills in what to write and returns what to report.
-func (s *state) choose(d *Decision) report {
-	target, unlabelled := s.target, s.unlabelled()
-	switch {
-	case s.Deployment == nil && !s.DeploymentLive:
-		d.NeedDeployment = true // Before anything is created, what the cache misses is looked up.
-		return report{}
-	case s.foreign:
-		if why := s.whyTaken(); why != "" {
-			return s.nameTaken(d, why)
-		}
-		return s.adopt(d)
-	case s.Deployment != nil && s.Deployment.DeletionTimestamp != nil:
-		d.recheckIn(unwatchedRecheck)
-		return report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: "the Deployment is being deleted, and created again after that"}
-	case unlabelled != nil:
-		return s.record(d, WithLabel(unlabelled.ControllerRevision))
-	case s.Guarded.Spec.Paused:
-		return s.pause(d)
-	case target == nil && s.unrecordable != nil:
-		return report{stalled: true, reason: v1alpha1.ReasonInvalid, message: fmt.Sprintf(
-			"spec.template has a value that cannot be written down so that it can be read again; change it (%v)", s.unrecordable)}
-	case target == nil:
-		return s.record(d, newRevision(s.Guarded, &s.Guarded.Spec.Template, s.highest()+1))
-	case target.Revision < s.highest():
-		return s.record(d, asked(target, s.highest()+1, s.nextAttempt(target)))
-	case target.Failed() && s.retryAsked():
-		return s.record(d, asked(target, target.Revision, s.nextAttempt(target)))
-	case target.Failed() && s.retryDue(d):
-		return s.record(d, asked(target, target.Revision, s.nextRetry()))
-	case target.Unjudged():
-		return s.tryOut(d)
-	case target.Good():
-		return s.keepUp(d)
-	case s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold && s.lastGood != nil:
-		return s.rollBack(d)
-	default:
-		return s.stay(d)
+func newState(o Observed) *state {
+	o.Memory = o.recall()
+	s := &state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
+	s.target, s.unrecordable = s.find(&o.Guarded.Spec.Template)
+	s.lastGood = s.newestGood(s.target)
+	if s.foreign = o.Deployment != nil && !metav1.IsControlledBy(o.Deployment, o.Guarded); s.foreign {
+		s.taken = s.whyTaken()
 	}
+	return s
+}
+
+// row returns the row of the table that applies. The last one always does.
+func (s *state) row() *row {
+	return &rows[slices.IndexFunc(rows, func(r row) bool { return r.applies(s) })]
+}
+
+func (s *state) isUnread() bool       { return s.Deployment == nil && !s.DeploymentLive }
+func (s *state) isTaken() bool        { return s.taken != "" }
+func (s *state) isForeign() bool      { return s.foreign }
+func (s *state) isEnding() bool       { return s.Deployment != nil && s.Deployment.DeletionTimestamp != nil }
+func (s *state) lacksLabel() bool     { return s.unlabelled() != nil }
+func (s *state) isPaused() bool       { return s.Guarded.Spec.Paused }
+func (s *state) isUnrecordable() bool { return s.target == nil && s.unrecordable != nil }
+func (s *state) isUnknown() bool      { return s.target == nil }
+func (s *state) isOutnumbered() bool  { return s.target != nil && s.target.Revision < s.highest() }
+func (s *state) isRetryAsked() bool   { return s.isFailed() && s.retryAsked() }
+func (s *state) isRetryDue() bool     { return s.isFailed() && s.retryDue() }
+func (s *state) isUnjudged() bool     { return s.target != nil && s.target.Unjudged() }
+func (s *state) isGood() bool         { return s.target != nil && s.target.Good() }
+func (s *state) isFailed() bool       { return s.target != nil && s.target.Failed() }
+func (s *state) isLeft() bool         { return true }
+
+func (s *state) mayRollBack() bool {
+	return s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold && s.lastGood != nil
+}
+
+// read asks for a Deployment that the cache misses, before one is created.
+func (s *state) read(d *Decision) report {
+	d.NeedDeployment = true
+	return report{}
+}
+
+func (s *state) awaitEnd(d *Decision) report {
+	d.recheckIn(unwatchedRecheck)
+	return report{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonProgressing,
+		message: "the Deployment is being deleted, and created again after that"}
+}
+
+func (s *state) label(d *Decision) report {
+	return s.record(d, WithLabel(s.unlabelled().ControllerRevision))
+}
+
+func (s *state) rejectTemplate(*Decision) report {
+	return report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonInvalid, message: fmt.Sprintf(
+		"spec.template has a value that cannot be written down so that it can be read again; change it (%v)", s.unrecordable)}
+}
+
+func (s *state) recordTarget(d *Decision) report {
+	return s.record(d, newRevision(s.Guarded, &s.Guarded.Spec.Template, s.highest()+1))
+}
+
+// askAgain gives the target the highest number, which an older request of the same template does not have any more.
+func (s *state) askAgain(d *Decision) report {
+	return s.record(d, asked(s.target, s.highest()+1, s.nextAttempt(s.target)))
+}
+
+func (s *state) retryAsAsked(d *Decision) report {
+	return s.record(d, asked(s.target, s.target.Revision, s.nextAttempt(s.target)))
+}
+
+func (s *state) retryByItself(d *Decision) report {
+	return s.record(d, asked(s.target, s.target.Revision, s.nextRetry()))
 }
 
 func (s *state) record(d *Decision, revision *appsv1.ControllerRevision) report {
@@ -147,10 +217,9 @@ func (s *state) tryOut(d *Decision) report {
 	return underWay(move, doing)
 }
 
-// markGood marks the target good. The attempts at a good revision are counted anew.
+// markGood marks the target good.
 func (s *state) markGood(d *Decision) {
 	d.Mark = judged(s.target, nil)
-	d.Memory.Move.Attempt = 1
 }
 
 // keepUp runs the target, which is good.
@@ -164,9 +233,9 @@ func (s *state) keepUp(d *Decision) report {
 	}
 	switch move := s.watch(d, s.target, true); move.Phase {
 	case PhaseUp:
-		return report{ready: true, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running"}
+		return report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running"}
 	case PhaseFailed:
-		return report{stalled: true, reason: move.Failure.Reason,
+		return report{condition: v1alpha1.ConditionStalled, reason: move.Failure.Reason,
 			message: fmt.Sprintf("%s was good, and does not come up: %s", s.target.Name, move.Failure.Message)}
 	default:
 		return underWay(move, doing)
@@ -175,13 +244,14 @@ func (s *state) keepUp(d *Decision) report {
 
 // rollBack runs the last good revision in place of the target, which failed, and stays there.
 func (s *state) rollBack(d *Decision) report {
+	s.awaitRetry(d)
 	doing := fmt.Sprintf("%s; rolling back to %s", s.failure(), s.lastGood.Name)
 	busy := s.run(d, s.lastGood, doing)
 	d.RollBack = d.Deployment != nil && s.runs() != s.lastGood.Name
 	if busy != nil {
 		return *busy
 	}
-	back := report{stalled: true, reason: v1alpha1.ReasonRolledBack,
+	back := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRolledBack,
 		message: fmt.Sprintf("%s; the Deployment is back on %s", s.failure(), s.lastGood.Name)}
 	if halted := s.halted(d); halted != nil && halted.reason == v1alpha1.ReasonPaused {
 		return *halted
@@ -192,7 +262,7 @@ func (s *state) rollBack(d *Decision) report {
 	case PhaseUp:
 		return back
 	case PhaseFailed:
-		return report{stalled: true, reason: v1alpha1.ReasonRollbackFailed,
+		return report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRollbackFailed,
 			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s", s.failure(), s.lastGood.Name, move.Failure.Message)}
 	default:
 		return underWay(move, doing)
@@ -202,8 +272,9 @@ func (s *state) rollBack(d *Decision) report {
 // stay leaves the Deployment on the template it has, the target's as a rule: that is asked for, or there is nothing to
 // go back to. A target that comes up late is good after all.
 func (s *state) stay(d *Decision) report {
+	s.awaitRetry(d)
 	running := s.kept()
-	r := report{stalled: true, reason: v1alpha1.ReasonHeld, message: s.failure() + "; left as it is, as spec.guard.onFailure asks"}
+	r := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonHeld, message: s.failure() + "; left as it is, as spec.guard.onFailure asks"}
 	if s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
 		if d.Memory.noGood != s.target.Name && !s.RevisionsLive {
 			d.NeedRevisions = true
@@ -219,7 +290,7 @@ func (s *state) stay(d *Decision) report {
 	if running == nil {
 		return r
 	}
-	if busy := s.run(d, running, r.message); busy != nil && busy.stalled {
+	if busy := s.run(d, running, r.message); busy != nil && busy.condition == v1alpha1.ConditionStalled {
 		return *busy
 	} else if busy != nil {
 		return r
@@ -250,11 +321,11 @@ func (s *state) kept() *Revision {
 
 // pause writes spec.paused, with the template that runs, and judges nothing.
 func (s *state) pause(d *Decision) report {
-	r := report{stalled: true, reason: v1alpha1.ReasonPaused, message: "spec.paused is set: nothing is rolled out or judged"}
+	r := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonPaused, message: "spec.paused is set: nothing is rolled out or judged"}
 	if s.Deployment == nil {
 		return r
 	}
-	if busy := s.put(d, statedPaused(s.Guarded)); busy != nil && busy.stalled {
+	if busy := s.put(d, statedPaused(s.Guarded)); busy != nil && busy.condition == v1alpha1.ConditionStalled {
 		return *busy
 	}
 	s.holdStill(d, &r)
@@ -265,8 +336,9 @@ func (s *state) pause(d *Decision) report {
 func (s *state) holdStill(d *Decision, r *report) {
 	move := &d.Memory.Move
 	if s.target != nil && s.target.Good() && s.runs() == s.target.Name {
-		r.ready = (move.to(s.target) && move.Phase == PhaseUp) || (move.Revision == "" && arrived(s.Deployment))
-		r.stalled = !r.ready
+		if (move.to(s.target) && move.Phase == PhaseUp) || (move.Revision == "" && arrived(s.Deployment)) {
+			r.condition = v1alpha1.ConditionReady
+		}
 	}
 	if move.Phase != PhaseUp {
 		*move = Move{}
@@ -275,10 +347,10 @@ func (s *state) holdStill(d *Decision, r *report) {
 
 // halted returns what to report if the Deployment is paused or has no replicas, nil if it is to be judged.
 func (s *state) halted(d *Decision) *report {
-	r := &report{ready: true, reason: v1alpha1.ReasonScaledToZero, message: "there are no replicas to judge " + s.runs() + " by"}
+	r := &report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonScaledToZero, message: "there are no replicas to judge " + s.runs() + " by"}
 	switch {
 	case s.Deployment.Spec.Paused:
-		r = &report{stalled: true, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
+		r = &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
 			"the Deployment was paused by hand: nothing is judged until \"kubectl rollout resume deployment/%s\"", s.Guarded.Name)}
 		s.holdStill(d, r)
 	case valueOr(s.Deployment.Spec.Replicas, 1) == 0:
@@ -304,6 +376,12 @@ func (s *state) prune(d *Decision) {
 	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runs()))
 }
 
+// tellOwed tells what could not be told when it was done.
+func (s *state) tellOwed(d *Decision) {
+	d.Events = append(d.Events, s.Memory.owed...)
+	d.Memory.owed = nil
+}
+
 // tellIgnored tells once of every object that says it is ours and is not used.
 func (s *state) tellIgnored(d *Decision) {
 	var ignored, news []string
@@ -315,12 +393,12 @@ func (s *state) tellIgnored(d *Decision) {
 			"take its owner reference away, or it is deleted together with this GuardedDeployment")
 	}
 	for _, message := range ignored {
-		if !slices.Contains(s.Memory.reported, message) {
+		if !slices.Contains(s.Memory.ignored, message) {
 			news = append(news, message)
 		}
 	}
 	if len(news) > 0 { // in one Event: of several that differ in their text alone, one would be kept
 		d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore", Message: Clean(strings.Join(news, "; "), maxEvent)})
 	}
-	d.Memory.reported = ignored
+	d.Memory.ignored = ignored
 }

@@ -134,6 +134,7 @@ func TestDecideTable(t *testing.T) {
 		{"nothing is done for what is being deleted", goodV1("v2").with(func(s *scene) { s.Guarded.DeletionTimestamp = &metav1.Time{Time: noon} }), ""},
 
 		{"while paused, no template is recorded or run", goodV1("v2").pause(), "pause, with nothing x3, Stalled Paused"},
+		{"while paused, a revision gets its label back", goodV1("v1").pause().with(func(s *scene) { s.Revisions[0].Labels = nil }), "record v1 as 1"},
 		{"while paused, an unjudged target is not looked at", goodV1("v2").knows("v2", 2, unjudged).runs("v2").pause(), "pause, with nothing x3, Stalled Paused"},
 		{"while paused, no Deployment is created", asking("v1").knows("v1", 1, good).pause(), "Stalled Paused"},
 		{"while paused, a failed target is not rolled back", failedV2().runs("v2").pause(), "pause, with nothing x3, Stalled Paused, Warning CrashLoop"},
@@ -183,9 +184,10 @@ func TestDecideToTheLastField(t *testing.T) {
 			Revision: 1,
 		},
 		Memory: Memory{UID: "uid-of-web"},
+		row:    "unknown",
 	}
 	got := Decide(s.Observed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}), cmpopts.IgnoreFields(Move{}, "clock"),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}), cmpopts.IgnoreFields(Move{}, "clock"),
 		cmpopts.IgnoreUnexported(Move{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
@@ -376,6 +378,34 @@ func TestChangesOutsideTheTemplateAreNoAttempt(t *testing.T) {
 					t.Errorf("the template changed (-was +is):\n%s", diff)
 				}
 			})
+		}
+	}
+}
+
+// What is refused beside a rollback does not hide why the release failed.
+func TestARefusedCorrectionIsReportedWithTheFailure(t *testing.T) {
+	s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed).remembers("v1", PhaseUp)
+	s.Deployment.Spec.Replicas = new(int32(7))
+	s.Memory.Refusal = Refusal{Write: new(Decide(s.Observed)).Write(), Generation: 1, Reason: v1alpha1.ReasonDenied, Message: "the policy says no", Until: noon.Add(time.Hour)}
+	d := Decide(s.Observed)
+	want := s.revision("v2").Name + " failed (CrashLoop): it exited; the policy says no"
+	if got := d.Status.Conditions[0]; got.Reason != v1alpha1.ReasonDenied || got.Message != want {
+		t.Errorf("reported: %s %q, want %q", got.Reason, got.Message, want)
+	}
+}
+
+// At zero replicas nothing is seen, and no time passes for a release.
+func TestTimersEndAtZeroReplicas(t *testing.T) {
+	for _, phase := range []Phase{PhaseProgressing, PhaseSoaking, PhaseFailed, PhaseUp} {
+		s := asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runs("v1").remembers("v1", phase)
+		before := s.Memory.Move
+		s.step()
+		want := Move{}
+		if phase == PhaseUp {
+			want = before
+		}
+		if diff := cmp.Diff(want, s.Memory.Move, cmp.AllowUnexported(Move{}, counts{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", phase, diff)
 		}
 	}
 }
@@ -592,7 +622,7 @@ func TestAPolicysChangeIsAccepted(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good)
 	d, _ := s.step()
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
-	s.Memory.Accepted = Accept(d.Deployment, s.Deployment)
+	s.Memory.accepted = Accept(d.Deployment, s.Deployment)
 	s.up().play()
 	s.after(time.Hour)
 	if _, told := s.step(); told != "" || !strings.HasPrefix(conditions(&s.Guarded.Status), "Ready") {

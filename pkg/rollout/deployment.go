@@ -236,7 +236,7 @@ func withoutEmpty(value any) any {
 	return value
 }
 
-// Accept returns what Decide needs to accept the answer to a write that states wanted, as Memory.Accepted: an answer
+// Accept returns what Decide needs to accept the answer to a write that states wanted, empty if it needs nothing: an answer
 // that lacks stated values was changed on its way, by a mutating policy for example, and would come back so each time.
 func Accept(wanted, answer *appsv1.Deployment) string {
 	if drift(wanted, answer) == "" {

@@ -95,7 +95,7 @@ func (s *scene) knows(image string, number int64, is verdict) *scene {
 	return s
 }
 
-func (s *scene) store(r *appsv1.ControllerRevision) {
+func (s *scene) store(r *appsv1.ControllerRevision) *appsv1.ControllerRevision {
 	s.version++
 	r = r.DeepCopy()
 	r.ResourceVersion = fmt.Sprint(s.version)
@@ -104,6 +104,7 @@ func (s *scene) store(r *appsv1.ControllerRevision) {
 	}
 	s.forget(r.Name)
 	s.Revisions = append(s.Revisions, r)
+	return r
 }
 
 func (s *scene) forget(name string) {
@@ -199,24 +200,18 @@ func (s *scene) step() (Decision, string) {
 		s.Evidence = s.cluster(s.Deployment)
 		d = Decide(s.Observed)
 	}
-	s.RevisionsLive, s.Evidence = false, nil
 	told := s.tell(d)
-	before := s.Deployment
-	s.carryOut(d)
-	if d.Correction != "" && s.Deployment.Generation != before.Generation {
-		d.Events = append(d.Events, PutBack(s.Guarded.Name, d.Correction, d.Memory.Rival))
-	}
+	d.Events = s.carryOut(d)
+	s.RevisionsLive, s.Evidence = false, nil
 	return d, told
 }
 
-func (s *scene) carryOut(d Decision) {
-	switch {
-	case d.Record != nil:
-		s.store(d.Record)
-	case d.Mark != nil:
-		s.store(d.Mark)
-	case d.Deployment != nil:
-		s.write(d.Deployment)
+// carryOut does what was decided, and returns the Events.
+func (s *scene) carryOut(d Decision) []Event {
+	outcome := d.After(s.Observed, s.send(d))
+	s.Memory = outcome.Memory
+	if outcome.Again {
+		return nil
 	}
 	for _, r := range d.Prune {
 		s.forget(r.Name)
@@ -225,7 +220,22 @@ func (s *scene) carryOut(d Decision) {
 		s.Guarded = s.Guarded.DeepCopy()
 		s.Guarded.Status = *d.Status
 	}
-	s.Memory = d.Memory
+	return outcome.Events
+}
+
+// send makes the first write of a decision, and returns the answer.
+func (s *scene) send(d Decision) Answer {
+	switch before := s.Deployment; {
+	case d.Record != nil:
+		return Answer{Revision: s.store(d.Record)}
+	case d.Mark != nil:
+		return Answer{Revision: s.store(d.Mark)}
+	case d.Deployment != nil:
+		s.write(d.Deployment)
+		return Answer{Before: before, Written: s.Deployment, Manager: "belay"}
+	default:
+		return Answer{}
+	}
 }
 
 // play takes steps until there is nothing more to do, and returns what was done, and how it stands.

@@ -38,7 +38,7 @@ const (
 )
 
 // Move is what this process has seen of one move of the Deployment to one revision. It is a value: a look at new
-// evidence gives a new one.
+// evidence gives a new one. The methods with a pointer receiver change it, and are called on the copy that look makes.
 type Move struct {
 	Revision string
 	Attempt  int
@@ -149,7 +149,8 @@ func (m Move) look(d *appsv1.Deployment, e *Evidence, limit limits, now time.Tim
 		}
 	}
 	if seen.complete() {
-		return m.soak(limit)
+		m.soak(limit)
+		return m
 	}
 	m.complete = 0
 	m.Phase = PhaseProgressing
@@ -185,8 +186,9 @@ func (m *Move) blame(blamed bool, d *appsv1.Deployment, limit limits) {
 	}
 }
 
-// soak returns a complete move: up, once it has been complete for long enough.
-func (m Move) soak(limit limits) Move {
+// soak notes that the move is complete: up, once it has been so for long enough. It changes the containers that remember
+// has made for this look.
+func (m *Move) soak(limit limits) {
 	if m.soaking == 0 {
 		m.soaking = m.clock
 		for key, c := range m.containers {
@@ -202,7 +204,6 @@ func (m Move) soak(limit limits) Move {
 		m.Phase = PhaseUp
 		m.containers, m.pods = nil, nil // Nobody looks any more.
 	}
-	return m
 }
 
 // failed returns the move with its failure. What is looked at after that starts anew, with the pods as they are.

@@ -36,35 +36,44 @@ type Observed struct {
 	LookEvery time.Duration
 }
 
-// Stored puts a revision, as the API server answered its write, in the place of the one that was observed. What was read of
+// replace puts a revision, as the API server answered its write, in the place of the one that was observed. What was read of
 // the pods is old news after that.
-func (o *Observed) Stored(revision *appsv1.ControllerRevision) {
+func (o *Observed) replace(revision *appsv1.ControllerRevision) {
 	others := slices.DeleteFunc(slices.Clone(o.Revisions), func(r *appsv1.ControllerRevision) bool { return r.Name == revision.Name })
 	o.Revisions = append(others, revision)
 	o.Evidence = nil
 }
 
-// Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, windows of time
-// begin again, and nothing else happens.
+// Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, timers begin again,
+// and nothing else happens. Decide says what it is to be, in Decision.Memory, and Decision.After what is kept of that.
 type Memory struct {
 	UID  types.UID
 	Move Move
 	// Refusal is the last write that the API server refused for a reason that trying again does not mend.
 	Refusal Refusal
-	// Accepted is what Accept returned for the last write of the Deployment.
-	Accepted string
-	// Rival is what RivalOf returned for the last correction.
-	Rival string
 
-	stated        string    // the hash of what was last stated about the Deployment
-	reportedAt    time.Time // when the status was last written
+	written
+	unanswered *unanswered // the last write of the Deployment, if its answer was lost
+
+	reportedAt time.Time // when the status was last written
+	// untold is the status from before a write that failed, or may have: what has changed since has no Events yet.
+	untold     *v1alpha1.GuardedDeploymentStatus
+	owed       []Event   // Events of other writes that are not recorded yet
+	ignored    []string  // what was told of objects that are not used
+	noGood     string    // the target for which a live list showed no good revision
+	taken      string    // the Deployment that has the name, and why it is somebody else's
+	takenSince time.Time // when it was first seen so
+}
+
+// written is what is remembered of the writes of the Deployment.
+type written struct {
+	stated   string // the hash of what was last stated
+	accepted string // what Accept returned for the last answer
+
 	corrections   int       // how often, lately, somebody else's change was put back
 	corrected     time.Time // when, last
 	correctedPath string    // what, last
-	noGood        string    // the target for which a live list showed no good revision
-	reported      []string  // what was told of objects that are not used
-	taken         string    // the Deployment that has the name, and why it is somebody else's
-	takenSince    time.Time // when it was first seen so
+	rival         string    // what rivalOf returned for it
 }
 
 // Refusal is a write that the API server refused.
@@ -104,8 +113,14 @@ type Decision struct {
 	Events []Event
 	// Recheck is when to decide again if nothing happens before, 0 for never.
 	Recheck time.Duration
-	Memory  Memory
+	// Memory is what to remember when all of this is done; After has what to keep.
+	Memory Memory
+
+	row string // of the table
 }
+
+// Row returns the name of the row of the table that the decision is from, empty if it is from none.
+func (d *Decision) Row() string { return d.row }
 
 // Verdict is how a release ended.
 type Verdict struct {

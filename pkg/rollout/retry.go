@@ -58,27 +58,34 @@ func (s *state) retryAt() *metav1.Time {
 	return new(metav1.NewTime(failure.Time.Add(retryDelay(failure.Retries))))
 }
 
-// retryDue reports whether it is time for the target's next automatic retry. None is made while there are no pods that
-// could tell how it goes, or while a rollback is under way.
-func (s *state) retryDue(d *Decision) bool {
+// awaitRetry asks for another decision when the target's next automatic retry is due, or may be made.
+func (s *state) awaitRetry(d *Decision) {
 	at := s.retryAt()
-	if at == nil {
-		return false
+	switch {
+	case at == nil:
+	case at.After(s.Now):
+		d.recheckIn(at.Sub(s.Now))
+	case s.hasReplicas() && s.isRollingBack():
+		d.recheckIn(s.LookEvery)
 	}
-	if wait := at.Sub(s.Now); wait > 0 {
-		d.recheckIn(wait)
-		return false
-	}
-	live := s.Deployment
-	if live == nil || live.Spec.Paused || valueOr(live.Spec.Replicas, 1) == 0 {
-		return false
-	}
+}
+
+// retryDue reports whether it is time for the target's next automatic retry. None is made while there are no pods that
+// could tell how it goes, or before a rollback has come to its end.
+func (s *state) retryDue() bool {
+	at := s.retryAt()
+	return at != nil && !at.After(s.Now) && s.hasReplicas() && !s.isRollingBack()
+}
+
+// hasReplicas reports whether there are pods that show how a release goes.
+func (s *state) hasReplicas() bool {
+	return s.Deployment != nil && !s.Deployment.Spec.Paused && valueOr(s.Deployment.Spec.Replicas, 1) > 0
+}
+
+// isRollingBack reports whether the Deployment, which is there, is on its way from the target to another revision.
+func (s *state) isRollingBack() bool {
 	move := s.Memory.Move
-	if s.runs() != s.target.Name && (move.UnderWay() || (move.Revision == "" && !arrived(live))) {
-		d.recheckIn(s.LookEvery) // First the rollback has to come to its end.
-		return false
-	}
-	return true
+	return s.runs() != s.target.Name && (move.UnderWay() || (move.Revision == "" && !arrived(s.Deployment)))
 }
 
 // failure returns the sentence about the target's failure.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -281,7 +282,7 @@ func mayBeNamed(guarded *v1alpha1.GuardedDeployment, data []byte, name string) b
 }
 
 func revisionName(owner string, uid types.UID, data []byte, collision int) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d\n%s", uid, collision, data))
+	sum := sha256.Sum256(slices.Concat([]byte(uid), []byte("\n"+strconv.Itoa(collision)+"\n"), data))
 	hash := hex.EncodeToString(sum[:5])
 	owner = owner[:min(len(owner), 253-1-len(hash))]
 	return strings.TrimRight(owner, "-.") + "-" + hash

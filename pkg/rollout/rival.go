@@ -10,10 +10,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// RivalOf returns who changed the value at path, as Decision.Correction names it: the field manager, other than manager,
+// rivalOf returns who changed the value at path, as Decision.Correction names it: the field manager, other than manager,
 // that the API server says owns it. Nobody owns what was removed, and changes by admission are on the account of whoever
 // sent the request: then it is the manager that wrote last. Empty if there is no other.
-func RivalOf(live *appsv1.Deployment, path, manager string) string {
+func rivalOf(live *appsv1.Deployment, path, manager string) string {
 	others := slices.DeleteFunc(slices.Clone(live.ManagedFields), func(e metav1.ManagedFieldsEntry) bool {
 		return e.Manager == manager || e.Subresource == "status"
 	})

@@ -53,12 +53,12 @@ func TestRivalOf(t *testing.T) {
 		"spec.minReadySeconds":                   "garbage",
 		"spec.pausedly":                          "garbage",
 	} {
-		if got := RivalOf(d, path, "belay"); got != want {
+		if got := rivalOf(d, path, "belay"); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
 	}
 	d.ManagedFields = []metav1.ManagedFieldsEntry{d.ManagedFields[0], status}
-	if got := RivalOf(d, "spec.replicas", "belay"); got != "" {
+	if got := rivalOf(d, "spec.replicas", "belay"); got != "" {
 		t.Errorf("nobody else was there: %q", got)
 	}
 }
@@ -83,7 +83,7 @@ func TestAFightIsSlow(t *testing.T) {
 			begun, writes := s.Now, []time.Duration{}
 			for s.Now.Sub(begun) < 3*time.Hour {
 				fight.change(s.Deployment, int(s.Now.Unix()))
-				s.Memory.Rival = "argocd-controller"
+				s.Memory.rival = "argocd-controller"
 				d, _ := s.step()
 				if d.Deployment != nil {
 					writes = append(writes, s.Now.Sub(begun))
@@ -206,7 +206,7 @@ func TestScalingWhatAPolicyChangesIsNoMove(t *testing.T) {
 	wanted := stated(s.Guarded, s.revision("v1"))
 	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
-	s.Memory.Accepted = Accept(wanted, s.Deployment)
+	s.Memory.accepted = Accept(wanted, s.Deployment)
 	if d, told := s.scale(new(int32(5))).step(); d.Deployment == nil || d.Memory.Move.Phase != PhaseUp {
 		t.Errorf("%s, and the move is %s", told, d.Memory.Move.Phase)
 	}

@@ -45,13 +45,13 @@ type Event struct {
 
 // report is what the status says of a decision.
 type report struct {
-	ready, reconciling, stalled bool
-	reason, message             string
+	condition       string // which of Ready, Reconciling and Stalled is True
+	reason, message string
 }
 
 // underWay reports a move that has not ended.
 func underWay(move Move, doing string) report {
-	r := report{reconciling: true, reason: v1alpha1.ReasonProgressing, message: doing}
+	r := report{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonProgressing, message: doing}
 	switch move.Phase {
 	case PhaseSoaking:
 		r.reason = v1alpha1.ReasonSoaking
@@ -67,20 +67,26 @@ func underWay(move Move, doing string) report {
 // Deployment waits for company, or for its turn.
 func (s *state) report(d *Decision, r report) {
 	before := &s.Guarded.Status
+	told := before
+	if s.Memory.untold != nil {
+		told, d.Memory.untold = s.Memory.untold, nil
+	}
 	after := before.DeepCopy()
 	s.describe(after, d, r)
 	news := !equality.Semantic.DeepEqual(before, after)
 	s.mirror(after, d)
-	if !news && equality.Semantic.DeepEqual(before, after) {
-		return
+	mirrored := !news && !equality.Semantic.DeepEqual(before, after)
+	if news || told != before {
+		d.Events = append(d.Events, outcomes(told, after)...)
 	}
-	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); !news && wait > 0 {
+	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); mirrored && wait > 0 {
 		d.recheckIn(wait)
 		return
 	}
-	d.Status = after
-	d.Memory.reportedAt = s.Now
-	d.Events = append(d.Events, outcomes(before, after)...)
+	if news || mirrored {
+		d.Status = after
+		d.Memory.reportedAt = s.Now
+	}
 }
 
 // describe sets what Belay itself has to say.
@@ -104,9 +110,9 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 			status.Failure.NextAttempt = s.retryAt()
 		}
 	}
-	s.set(status, v1alpha1.ConditionReady, truth(r.ready), r.reason, r.message)
-	s.set(status, v1alpha1.ConditionReconciling, truth(r.reconciling), r.reason, r.message)
-	s.set(status, v1alpha1.ConditionStalled, truth(r.stalled), r.reason, r.message)
+	for _, condition := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+		s.set(status, condition, truth(condition == r.condition), r.reason, r.message)
+	}
 }
 
 // mirror copies the Deployment's counts and its own word on whether it is available.
@@ -190,9 +196,9 @@ func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	return append(events, event)
 }
 
-// PutBack is the Event about a value of the Deployment of the GuardedDeployment name that rival changed, and Belay changed
+// putBack is the Event about a value of the Deployment of the GuardedDeployment name that rival changed, and Belay changed
 // back. A pipeline that sets the image of a Deployment is told success by kubectl: this says what to do instead.
-func PutBack(name, path, rival string) Event {
+func putBack(name, path, rival string) Event {
 	message := fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival))
 	if strings.HasPrefix(path, "spec.") { // All else is Belay's own.
 		message += fmt.Sprintf(": change it in GuardedDeployment %[1]s instead, in git or with \"kubectl patch gd %[1]s\"", name)

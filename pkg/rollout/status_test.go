@@ -154,7 +154,7 @@ func TestOutcomes(t *testing.T) {
 
 // The other Event, about what was put back, has all that the API server asks for.
 func TestEveryEventIsComplete(t *testing.T) {
-	e := PutBack("web", "spec.replicas", "")
+	e := putBack("web", "spec.replicas", "")
 	if e.Type != Normal || e.Reason == "" || e.Action == "" || !strings.Contains(e.Message, "spec.replicas") {
 		t.Errorf("%+v", e)
 	}
@@ -166,12 +166,12 @@ func TestPutBackSaysWhatToDoInstead(t *testing.T) {
 			`which "kubectl-set" had changed: change it in GuardedDeployment web instead, in git or with "kubectl patch gd web"`},
 		{"metadata.labels[belay.dev/guarded]", "", "put back metadata.labels[belay.dev/guarded] of the Deployment, which somebody had changed"},
 	} {
-		if e := PutBack("web", row.path, row.rival); e.Message != row.want {
+		if e := putBack("web", row.path, row.rival); e.Message != row.want {
 			t.Errorf("%q, want %q", e.Message, row.want)
 		}
 	}
 	long := strings.Repeat("x", 253)
-	if e := PutBack(long, "spec.template.metadata.annotations["+long+"/"+long+"]", long); len(e.Message) > maxEvent {
+	if e := putBack(long, "spec.template.metadata.annotations["+long+"/"+long+"]", long); len(e.Message) > maxEvent {
 		t.Errorf("%d bytes: %s", len(e.Message), e.Message)
 	}
 }
@@ -182,10 +182,10 @@ func TestUnderWay(t *testing.T) {
 		move Move
 		want report
 	}{
-		{Move{Phase: PhaseProgressing}, report{reconciling: true, reason: "Progressing", message: "rolling out web-1"}},
-		{Move{Phase: PhaseSoaking, Revision: "web-1"}, report{reconciling: true, reason: "Soaking",
+		{Move{Phase: PhaseProgressing}, report{condition: v1alpha1.ConditionReconciling, reason: "Progressing", message: "rolling out web-1"}},
+		{Move{Phase: PhaseSoaking, Revision: "web-1"}, report{condition: v1alpha1.ConditionReconciling, reason: "Soaking",
 			message: "web-1 is complete, and has to stay healthy for a while before it counts as good"}},
-		{Move{Phase: PhaseAbsent, Absent: "the scheduler"}, report{reconciling: true, reason: "WaitingForDeploymentController",
+		{Move{Phase: PhaseAbsent, Absent: "the scheduler"}, report{condition: v1alpha1.ConditionReconciling, reason: "WaitingForDeploymentController",
 			message: "rolling out web-1: waiting for the scheduler"}},
 	} {
 		if diff := cmp.Diff(row.want, underWay(row.move, "rolling out web-1"), cmp.AllowUnexported(report{})); diff != "" {

@@ -53,7 +53,7 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 // replaces reports whether stating wanted puts r's template in the place of what somebody else wrote. What a policy made
 // of our own last write is nobody else's.
 func (s *state) replaces(wanted *appsv1.Deployment, r *Revision) bool {
-	return !hasTemplate(s.Deployment, &r.Template) && fingerprint(wanted, s.Deployment) != s.Memory.Accepted
+	return !hasTemplate(s.Deployment, &r.Template) && fingerprint(wanted, s.Deployment) != s.Memory.accepted
 }
 
 // put asks for wanted to be written, unless the Deployment says so already. It returns what to report if it may not be
@@ -66,7 +66,7 @@ func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
 		changed = ownersPath // It was ours, and is taken over again.
 	case s.appliedHash() == stated && !s.foreign:
 		changed = drift(wanted, s.Deployment)
-		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.Accepted {
+		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.accepted {
 			return nil
 		}
 	case s.Deployment != nil && stated == s.Memory.stated:
@@ -100,12 +100,12 @@ func (s *state) correct(d *Decision, changed string) *report {
 		memory.corrections = 0
 	}
 	if changed != memory.correctedPath {
-		memory.Rival = ""
+		memory.rival = ""
 	}
 	if wait := memory.corrected.Add(correctionPause).Sub(s.Now); memory.corrections >= freeCorrections && wait > 0 {
 		d.recheckIn(wait)
-		return &report{stalled: true, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
-			"%s keeps changing %s of the Deployment; it is put back once in %s", somebody(memory.Rival), changed, correctionPause)}
+		return &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
+			"%s keeps changing %s of the Deployment; it is put back once in %s", somebody(memory.rival), changed, correctionPause)}
 	}
 	memory.corrections++
 	memory.corrected, memory.correctedPath = s.Now, changed
@@ -173,5 +173,5 @@ func (s *state) refused(d *Decision, write string) *report {
 		return nil
 	}
 	d.recheckIn(refusal.Until.Sub(s.Now))
-	return &report{stalled: true, reason: refusal.Reason, message: refusal.Message}
+	return &report{condition: v1alpha1.ConditionStalled, reason: refusal.Reason, message: refusal.Message}
 }

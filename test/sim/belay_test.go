@@ -30,6 +30,7 @@ type belay struct {
 	// lag returns how long a cache takes to hear of a write, crash whether the process dies before or after one.
 	lag   func() time.Duration
 	crash func(write string) (before, after bool)
+	rows  map[string]int // how many decisions were from each row of the table
 	// checks are what the test looks at: every write, before it is stored.
 	check func(write string, object any)
 	log   []logged
@@ -55,7 +56,7 @@ var (
 )
 
 func newBelay(w *world) *belay {
-	b := &belay{world: w, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {},
+	b := &belay{world: w, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {}, rows: map[string]int{},
 		crash: func(string) (bool, bool) { return false, false }}
 	w.changed = b.hear
 	return b
@@ -160,7 +161,9 @@ func (b *belay) sync() (time.Duration, error) {
 
 func (b *belay) decide(o *rollout.Observed) rollout.Decision {
 	for {
-		switch d := rollout.Decide(*o); {
+		d := rollout.Decide(*o)
+		b.rows[d.Row()]++
+		switch {
 		case d.NeedDeployment:
 			o.Deployment, o.DeploymentLive = b.deployment, true
 		case d.NeedRevisions:
@@ -191,35 +194,14 @@ func (b *belay) evidence(d *appsv1.Deployment) *rollout.Evidence {
 }
 
 func (b *belay) carryOut(o *rollout.Observed, d rollout.Decision) (again bool, err error) {
-	var stored *appsv1.ControllerRevision
-	switch {
-	case d.Record != nil:
-		stored, err = b.record(o, d.Record)
-	case d.Mark != nil:
-		b.memory = d.Memory
-		stored, err = b.mark("mark", d.Mark)
-	case d.Deployment != nil:
-		before := b.deployment
-		var answer *appsv1.Deployment
-		if answer, err = b.put(o, d.Deployment); err == nil {
-			d.Memory.Accepted = rollout.Accept(d.Deployment, answer)
-			if d.Correction != "" && answer == before {
-				d.Memory.Move = o.Memory.Move
-				b.memory, o.Memory = d.Memory, d.Memory
-				return true, nil
-			}
-			if d.Correction != "" {
-				d.Events = append(d.Events, rollout.PutBack(o.Guarded.Name, d.Correction, d.Memory.Rival))
-			}
-		}
-	}
+	answer, err := b.send(o, d)
+	outcome := d.After(*o, answer)
+	b.memory = outcome.Memory
 	if err != nil {
 		return false, err
 	}
-	b.memory = d.Memory
-	if stored != nil {
-		o.Stored(stored)
-		o.Memory = d.Memory
+	if outcome.Again {
+		*o = outcome.Observed
 		return true, nil
 	}
 	for _, r := range d.Prune {
@@ -247,15 +229,33 @@ func (b *belay) carryOut(o *rollout.Observed, d rollout.Decision) (again bool, e
 			return nil
 		})
 		if err != nil {
+			b.memory = outcome.Unreported
 			return false, err
 		}
 	}
-	for _, e := range d.Events {
+	for _, e := range outcome.Events {
 		if err := b.write("event "+e.Reason, "", e, func() error { return nil }); err != nil {
 			return false, err
 		}
 	}
 	return false, nil
+}
+
+// send makes the first write of a decision, if it has one, and returns the answer.
+func (b *belay) send(o *rollout.Observed, d rollout.Decision) (answer rollout.Answer, err error) {
+	switch {
+	case d.Record != nil:
+		answer.Revision, err = b.record(o, d.Record)
+	case d.Mark != nil:
+		answer.Revision, err = b.mark("mark", d.Mark)
+	case d.Deployment != nil:
+		answer.Before = b.deployment
+		answer.Written, err = b.put(o, d.Deployment)
+	}
+	if err != nil {
+		return rollout.Answer{}, err
+	}
+	return answer, nil
 }
 
 // write stores something, unless the process dies before; it may die after, and not know.

@@ -83,6 +83,7 @@ func newWorldRun(t testing.TB, seed uint64) *run {
 	r := &run{world: w, belay: newBelay(w), t: t, seed: seed,
 		rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
 	r.check = r.checkWrite
+	t.Cleanup(r.countRows)
 	return r
 }
 

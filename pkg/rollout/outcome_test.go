@@ -1,0 +1,242 @@
+package rollout
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// decided returns what the scene decides now, and reads for it.
+func (s *scene) decided() Decision {
+	d := Decide(s.Observed)
+	if d.NeedEvidence {
+		s.Evidence = s.cluster(s.Deployment)
+		d = Decide(s.Observed)
+	}
+	return d
+}
+
+func TestAfter(t *testing.T) {
+	goodV1 := func(asks string) *scene { return asking(asks).knows("v1", 1, good).runs("v1") }
+	t.Run("a refusal is remembered, and decided on at once", func(t *testing.T) {
+		s := asking("v1")
+		d := s.decided()
+		refusal := Refusal{Write: d.Write(), Generation: 1, Reason: v1alpha1.ReasonDenied, Message: "no", Until: noon.Add(time.Hour)}
+		outcome := d.After(s.Observed, Answer{Refusal: &refusal})
+		if !outcome.Again || outcome.Done || outcome.Memory.Refusal != refusal {
+			t.Errorf("again: %t, done: %t, remembered: %+v", outcome.Again, outcome.Done, outcome.Memory.Refusal)
+		}
+		if told := s.tell(Decide(outcome.Observed)); told != "Stalled Denied, Warning Denied, again in 1h0m0s" {
+			t.Errorf("decided then: %s", told)
+		}
+	})
+	t.Run("a revision that is stored is decided on at once, without the old evidence", func(t *testing.T) {
+		s := goodV1("v2").knows("v2", 2, unjudged).runs("v2").with(func(s *scene) { s.cluster = crashing })
+		s.remembers("v2", PhaseProgressing).Memory.Move.Fresh = true
+		d := s.decided()
+		outcome := d.After(s.Observed, Answer{Revision: s.store(d.Mark)})
+		if !outcome.Again || !outcome.Done || outcome.Observed.Evidence != nil {
+			t.Errorf("again: %t, done: %t, evidence: %v", outcome.Again, outcome.Done, outcome.Observed.Evidence)
+		}
+		if told := s.tell(Decide(outcome.Observed)); told != "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s" {
+			t.Errorf("decided then: %s", told)
+		}
+	})
+	t.Run("a verdict that is not stored stays", func(t *testing.T) {
+		for name, verdict := range map[string]func(*appsv1.Deployment) *Evidence{"good": allUp, "failed": crashing} {
+			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runs("v2").with(func(s *scene) { s.cluster = verdict })
+			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
+			s.remembers("v2", PhaseProgressing).Memory.Move.Fresh = true
+			d := s.decided()
+			if d.Mark == nil {
+				t.Fatalf("%s: decided: %s", name, s.tell(d))
+			}
+			s.Memory = d.After(s.Observed, Answer{}).Memory
+			s.Evidence = nil
+			if again := Decide(s.Observed); again.Mark == nil || !reflect.DeepEqual(again.Mark.Annotations, d.Mark.Annotations) {
+				t.Errorf("%s: decided then: %s", name, s.tell(again))
+			}
+		}
+	})
+	t.Run("attempts at a good revision are counted anew", func(t *testing.T) {
+		s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runs("v2")
+		s.Guarded.Spec.Guard.SoakSeconds = new(int32)
+		s.step()
+		s.down()
+		if _, told := s.step(); told != "Ready RolledOut, Normal RolledOut" {
+			t.Errorf("decided then: %s", told)
+		}
+	})
+	t.Run("a correction that changes nothing keeps the move", func(t *testing.T) {
+		s := goodV1("v1").remembers("v1", PhaseUp)
+		s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
+		d := s.decided()
+		if d.Correction == "" || d.Memory.Move.Phase != PhaseProgressing {
+			t.Fatalf("decided: %s, and the move is %s", s.tell(d), d.Memory.Move.Phase)
+		}
+		outcome := d.After(s.Observed, Answer{Before: s.Deployment, Written: s.Deployment.DeepCopy()})
+		if !outcome.Again || outcome.Memory.Move.Phase != PhaseUp || len(outcome.Events) > 0 {
+			t.Errorf("again: %t, the move is %s, Events: %v", outcome.Again, outcome.Memory.Move.Phase, outcome.Events)
+		}
+		if d := Decide(outcome.Observed); s.tell(d) != "Ready RolledOut, Normal RolledOut" {
+			t.Errorf("decided then: %s", s.tell(d))
+		}
+	})
+}
+
+// releaseWithLostAnswer asks for v2 on a Deployment that runs v1, and loses the answer to the write that brings it.
+func releaseWithLostAnswer(tookEffect bool) *scene {
+	s := asking("v1")
+	s.play()
+	s.up().play()
+	s.ask("v2")
+	s.step()
+	s.lose(tookEffect)
+	return s
+}
+
+// lose decides, and carries the write of the Deployment out without an answer, if it takes effect.
+func (s *scene) lose(tookEffect bool) Decision {
+	d := s.decided()
+	before := s.Deployment
+	if tookEffect {
+		s.write(d.Deployment)
+	}
+	observed := s.Observed
+	observed.Deployment, observed.Evidence = before, nil
+	s.Memory = d.After(observed, Answer{Before: before, Lost: true, Manager: "belay"}).Memory
+	s.Evidence = nil
+	return d
+}
+
+// corrected returns the Events of putting back, in as many steps.
+func (s *scene) corrected(steps int) (told []string) {
+	for range steps {
+		d, _ := s.step()
+		for _, e := range d.Events {
+			if e.Action == "PutBack" {
+				told = append(told, strings.Fields(e.Message)[2])
+			}
+		}
+		s.after(lookEvery)
+	}
+	return told
+}
+
+func TestAWriteWhoseAnswerIsLostIsOurOwn(t *testing.T) {
+	for name, tookEffect := range map[string]bool{"it took effect": true, "it did not": false} {
+		t.Run(name, func(t *testing.T) {
+			s := releaseWithLostAnswer(tookEffect)
+			s.cluster = crashing
+			if told := s.corrected(10); len(told) > 0 || s.Memory.corrections > 0 {
+				t.Errorf("%d corrections, of %v", s.Memory.corrections, told)
+			}
+			if got := conditions(&s.Guarded.Status); image(s.runningRevision()) != "v1" || !strings.HasPrefix(got, "Reconciling") {
+				t.Errorf("%s runs: %s", image(s.runningRevision()), got)
+			}
+		})
+		t.Run(name+", and the spec asks for what was before", func(t *testing.T) {
+			s := releaseWithLostAnswer(tookEffect)
+			s.ask("v1")
+			if told := s.corrected(10); len(told) > 0 || s.Memory.corrections > 0 || image(s.runningRevision()) != "v1" {
+				t.Errorf("%d corrections, of %v; %s runs", s.Memory.corrections, told, image(s.runningRevision()))
+			}
+		})
+	}
+	t.Run("all restarts count", func(t *testing.T) {
+		s := releaseWithLostAnswer(true)
+		s.after(lookEvery)
+		s.cluster = crashing
+		if _, told := s.step(); told != "mark v2 failed: CrashLoop, attempt 1, again in 3s" {
+			t.Errorf("decided: %s", told)
+		}
+	})
+	t.Run("what a policy made of it is accepted", func(t *testing.T) {
+		s := releaseWithLostAnswer(true)
+		s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v2"
+		if told := s.corrected(3); len(told) > 0 {
+			t.Errorf("put back: %v", told)
+		}
+	})
+	t.Run("what somebody made of it is put back", func(t *testing.T) {
+		s := releaseWithLostAnswer(true)
+		s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
+		s.Deployment.Generation++
+		if told := s.corrected(3); !slices.Equal(told, []string{"spec.template.spec.containers[0].image"}) {
+			t.Errorf("put back: %v", told)
+		}
+	})
+}
+
+func TestACorrectionWhoseAnswerIsLostIsToldOnce(t *testing.T) {
+	for name, tookEffect := range map[string]bool{"it took effect": true, "it did not": false} {
+		s := asking("v1")
+		s.play()
+		s.up().play()
+		s.Deployment.Spec.Replicas = new(int32(7))
+		s.Deployment.Generation++
+		s.lose(tookEffect)
+		if told := s.corrected(3); !slices.Equal(told, []string{"spec.replicas"}) || s.Memory.corrections != 1 || *s.Deployment.Spec.Replicas != 3 {
+			t.Errorf("%s: %d corrections, told of %v, %d replicas", name, s.Memory.corrections, told, *s.Deployment.Spec.Replicas)
+		}
+	}
+}
+
+// What somebody took the owner reference from looks as it did when it was taken over, but for that.
+func TestATakeoverThatDidNotTakeEffectIsMade(t *testing.T) {
+	s := asking("v1").knows("v1", 1, good).runs("v1").with(func(s *scene) { s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web" })
+	s.Deployment.OwnerReferences = nil
+	s.step()
+	s.Deployment.OwnerReferences = nil
+	s.Deployment.Generation++
+	if d := s.lose(false); d.Correction != ownersPath {
+		t.Fatalf("decided: %s", s.tell(d))
+	}
+	s.up()
+	if told := s.corrected(3); len(told) > 0 || s.Memory.corrections != 1 || !metav1.IsControlledBy(s.Deployment, s.Guarded) {
+		t.Errorf("%d corrections, told of %v, owned by %v", s.Memory.corrections, told, s.Deployment.OwnerReferences)
+	}
+}
+
+// A status that cannot be written, or may have been, owes its Events.
+func TestEventsOfALostStatusAreToldOnce(t *testing.T) {
+	for name, tookEffect := range map[string]bool{"it took effect": true, "it did not": false} {
+		s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed)
+		s.Strays = []string{"web-copy"}
+		s.Deployment.Spec.Replicas = new(int32(7))
+		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		d := s.decided()
+		outcome := d.After(s.Observed, s.send(d))
+		if s.Memory = outcome.Unreported; tookEffect {
+			s.Guarded = s.Guarded.DeepCopy()
+			s.Guarded.Status = *d.Status
+		}
+		s.up()
+		told := map[string]int{}
+		for range 5 {
+			d, _ := s.step()
+			for _, e := range d.Events {
+				told[e.Action]++
+			}
+			s.after(lookEvery)
+		}
+		for _, action := range []string{"Judge", "RollBack", "PutBack", "Ignore"} {
+			if told[action] != 1 {
+				t.Errorf("%s: %d Events of %q: %v", name, told[action], action, told)
+			}
+		}
+	}
+}
+
+// runningRevision returns the revision that the Deployment runs.
+func (s *scene) runningRevision() *Revision {
+	h := newHistory(s.Guarded, s.Revisions)
+	return h.named(s.Deployment.Annotations[v1alpha1.RevisionAnnotation])
+}
