@@ -63,7 +63,7 @@ func restingObjects(tb testing.TB, name string) (*v1alpha1.GuardedDeployment, *a
 	for i := range 12 {
 		container.Env = append(container.Env, corev1.EnvVar{Name: fmt.Sprintf("SETTING_%d", i), Value: fmt.Sprintf("https://backend-%d.%s.svc:8443/v1", i, name)})
 	}
-	o := rollout.Observed{Guarded: g, DeploymentLive: true, Now: time.Now(), LookEvery: lookEvery}
+	o := rollout.Observed{Guarded: g, DeploymentLive: true, Now: time.Now(), PollInterval: pollInterval}
 	revision := rollout.Decide(o).Record
 	revision.UID, revision.ResourceVersion = "uid-of-revision", "2"
 	o.Revisions = []*appsv1.ControllerRevision{revision}

@@ -36,9 +36,9 @@ const (
 	// syncTimeout bounds one sync, with all its requests.
 	syncTimeout = 30 * time.Second
 
-	// lookEvery is the time between two live reads for one object; more objects on the move stretch it, by lookStretch
-	// each, so that all together read no more than 1/lookStretch objects a second. A hint may bring one read forward.
-	lookEvery, lookStretch = 3 * time.Second, 20 * time.Millisecond
+	// pollInterval is the time between two live reads for one object; more objects on the move stretch it, by pollStretch
+	// each, so that all together read no more than 1/pollStretch objects a second. A hint may bring one read forward.
+	pollInterval, pollStretch = 3 * time.Second, 20 * time.Millisecond
 )
 
 // Guard keeps the Deployment of every GuardedDeployment on the revision it should run.
@@ -183,12 +183,12 @@ func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return rollout.Observed{
-		Guarded:    guarded,
-		Deployment: deployment,
-		Strays:     strays,
-		Revisions:  revisions,
-		Memory:     g.memories[key],
-		LookEvery:  max(lookEvery, time.Duration(g.moving)*lookStretch),
+		Guarded:      guarded,
+		Deployment:   deployment,
+		Strays:       strays,
+		Revisions:    revisions,
+		Memory:       g.memories[key],
+		PollInterval: max(pollInterval, time.Duration(g.moving)*pollStretch),
 	}, nil
 }
 
@@ -196,10 +196,10 @@ func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
 func (g *Guard) remember(key cache.ObjectName, memory rollout.Memory) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.memories[key].Move.UnderWay() {
+	if g.memories[key].Progress.UnderWay() {
 		g.moving--
 	}
-	if memory.Move.UnderWay() {
+	if memory.Progress.UnderWay() {
 		g.moving++
 	}
 	g.memories[key] = memory

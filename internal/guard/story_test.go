@@ -111,12 +111,12 @@ func TestEvidenceIsReadAtMostEveryThreeSeconds(t *testing.T) {
 		looks := w.Requested("list", "replicasets")
 		sooner := 0
 		for i := 1; i < len(looks); i++ {
-			if looks[i].At-looks[i-1].At < lookEvery {
+			if looks[i].At-looks[i-1].At < pollInterval {
 				sooner++
 			}
 		}
 		if shortest := shortestPause(looks); sooner > 1 || shortest < time.Second {
-			t.Errorf("%d looks came less than %s after the last, want 1; the shortest pause was %s, want at least 1s", sooner, lookEvery, shortest)
+			t.Errorf("%d looks came less than %s after the last, want 1; the shortest pause was %s, want at least 1s", sooner, pollInterval, shortest)
 		}
 	})
 }
@@ -137,7 +137,7 @@ func TestManyObjectsOnTheMoveAreLookedAtLessOften(t *testing.T) {
 		w.Pass(time.Minute)
 
 		looks := w.Requested("list", "replicasets")
-		most := int(time.Minute/lookStretch) + objects
+		most := int(time.Minute/pollStretch) + objects
 		if len(looks) < objects || len(looks) > most {
 			t.Errorf("%d looks in a minute, want %d to %d", len(looks), objects, most)
 		}

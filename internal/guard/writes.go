@@ -104,7 +104,7 @@ func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rol
 		if err != nil {
 			return nil, fmt.Errorf("get ControllerRevision %s: %w", revision.Name, err)
 		}
-		if rollout.Proven(o.Guarded, existing) {
+		if rollout.IsRevisionOf(o.Guarded, existing) {
 			if existing.Labels[v1alpha1.GuardedLabel] == "true" {
 				return nil, freshness.Stale("the cache of ControllerRevisions")
 			}

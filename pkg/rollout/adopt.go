@@ -19,12 +19,12 @@ func (s *state) adopt(d *Decision) report {
 	if running != nil && !hasTemplate(s.Deployment, &running.Template) {
 		running = nil // The annotation is from before somebody else changed the template.
 	}
-	if running == nil && valueOr(s.Deployment.Spec.Replicas, 1) > 0 && fullyUp(s.Deployment) {
+	if running == nil && valueOr(s.Deployment.Spec.Replicas, 1) > 0 && rolloutComplete(s.Deployment) {
 		if running, _ = s.find(&s.Deployment.Spec.Template); running == nil {
 			return s.record(d, adoptedRevision(s.Guarded, s.Deployment, s.highest()+1))
 		}
 	}
-	if busy := s.put(d, statedAdopted(s.Guarded, running)); busy != nil {
+	if busy := s.put(d, desiredAdopted(s.Guarded, running)); busy != nil {
 		return *busy
 	}
 	return report{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonProgressing,
@@ -73,10 +73,10 @@ func (s *state) whyTaken() string {
 	}
 }
 
-// provenAsAdopted reports whether the template that the Deployment carries is, with all the API server's defaults in it,
+// equalsAdoptedRevision reports whether the template that the Deployment carries is, with all the API server's defaults in it,
 // that of the revision just before the target, and that one is good. So it is after an adoption: the running template was
 // recorded as it was found, and the spec asks for the same in fewer words.
-func (s *state) provenAsAdopted() bool {
+func (s *state) equalsAdoptedRevision() bool {
 	for _, r := range slices.Backward(s.revisions) {
 		if r != s.target {
 			return r.Good() && equality.Semantic.DeepEqual(&r.Template, &s.Deployment.Spec.Template)
@@ -92,13 +92,13 @@ func adoptedRevision(guarded *v1alpha1.GuardedDeployment, live *appsv1.Deploymen
 	return recorded
 }
 
-// statedAdopted returns what Belay states about a Deployment when it takes it over: whose it is and, if that is known,
+// desiredAdopted returns what Belay states about a Deployment when it takes it over: whose it is and, if that is known,
 // which revision it runs.
-func statedAdopted(guarded *v1alpha1.GuardedDeployment, running *Revision) *appsv1.Deployment {
-	wanted := statedMeta(guarded)
+func desiredAdopted(guarded *v1alpha1.GuardedDeployment, running *Revision) *appsv1.Deployment {
+	wanted := desiredMeta(guarded)
 	wanted.Annotations = map[string]string{v1alpha1.RevisionAnnotation: ""}
 	if running != nil {
 		wanted.Annotations[v1alpha1.RevisionAnnotation] = running.Name
 	}
-	return sealed(wanted)
+	return withAppliedHash(wanted)
 }

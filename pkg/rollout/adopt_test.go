@@ -85,7 +85,7 @@ func play(s *scene) (done []string) {
 			s.defaulted()
 			s.up()
 		} else if d.Record == nil && d.Mark == nil && d.Status == nil {
-			s.after(max(d.Recheck, lookEvery))
+			s.after(max(d.Recheck, pollInterval))
 		}
 	}
 	return done
@@ -141,7 +141,7 @@ func TestTheSameTemplateIsNoRelease(t *testing.T) {
 				s.defaulted()
 				s.up().Deployment.Status.AvailableReplicas--
 			}
-			s.after(lookEvery)
+			s.after(pollInterval)
 		}
 		if got := conditions(&s.Guarded.Status); got != "Stalled DeadlineExceeded" || s.Guarded.Status.Failure != nil {
 			t.Errorf("%s: ended as %s, failure %v", name, got, s.Guarded.Status.Failure)

@@ -51,12 +51,12 @@ func BenchmarkDecide(b *testing.B) {
 		for s.Deployment.Spec.Template.Spec.Containers[0].Image != "web:new" {
 			s.step()
 		}
-		s.after(lookEvery)
+		s.after(pollInterval)
 		s.looked(noneReady(s.Deployment))
 		for i := range pods {
 			s.Evidence.Pods = append(s.Evidence.Pods, pod(fmt.Sprint("new-", i)))
 		}
-		run(fmt.Sprint("look/pods=", pods), s, func(d Decision) bool { return d.Memory.Move.Phase == PhaseProgressing && d.Recheck == lookEvery })
+		run(fmt.Sprint("look/pods=", pods), s, func(d Decision) bool { return d.Memory.Progress.Phase == PhaseProgressing && d.Recheck == pollInterval })
 	}
 	s := released(b, 2, 3)
 	s.ask("web:new")

@@ -15,11 +15,11 @@ import (
 type state struct {
 	Observed
 	history
-	target   *Revision // the revision with the spec's template, nil if it is not recorded
-	lastGood *Revision // the newest good revision other than the target
-	foreign  bool      // the Deployment is not ours
-	taken    string    // why it may not be taken over either, empty if it may
-	besides  *report   // what to report instead, while something besides the template may not be written
+	target       *Revision // the revision with the spec's template, nil if it is not recorded
+	lastGood     *Revision // the newest good revision other than the target
+	foreign      bool      // the Deployment is not ours
+	taken        string    // why it may not be taken over either, empty if it may
+	blockedWrite *report   // what to report instead, while something besides the template may not be written
 
 	unrecordable error // why the spec's template can never be recorded
 }
@@ -45,10 +45,10 @@ var rows = []row{
 	{"request", (*state).isOutnumbered, (*state).askAgain},
 	{"retry", (*state).isRetryAsked, (*state).retryAsAsked},
 	{"automatic retry", (*state).isRetryDue, (*state).retryByItself},
-	{"unjudged", (*state).isUnjudged, (*state).tryOut},
-	{"good", (*state).isGood, (*state).keepUp},
+	{"unjudged", (*state).isUnjudged, (*state).rollOutTarget},
+	{"good", (*state).isGood, (*state).maintainGoodTarget},
 	{"rollback", (*state).mayRollBack, (*state).rollBack},
-	{"hold", (*state).isLeft, (*state).stay},
+	{"hold", (*state).isLeft, (*state).holdFailedTarget},
 }
 
 // Rows returns the names of the rows, in their order.
@@ -83,15 +83,15 @@ func (s *state) decide(row *row) Decision {
 	if d.Record != nil || d.Mark != nil {
 		return d
 	}
-	if s.besides != nil {
-		report = *s.besides
+	if s.blockedWrite != nil {
+		report = *s.blockedWrite
 		if s.target.Failed() {
-			report.message = s.failure() + "; " + report.message
+			report.message = s.failureMessage() + "; " + report.message
 		}
 	}
 	s.prune(&d)
-	s.tellOwed(&d)
-	s.tellIgnored(&d)
+	s.reportOwed(&d)
+	s.reportIgnored(&d)
 	s.report(&d, report)
 	return d
 }
@@ -159,19 +159,19 @@ func (s *state) recordTarget(d *Decision) report {
 
 // askAgain gives the target the highest number, which an older request of the same template does not have any more.
 func (s *state) askAgain(d *Decision) report {
-	return s.record(d, asked(s.target, s.highest()+1, s.nextAttempt(s.target)))
+	return s.record(d, withRequest(s.target, s.highest()+1, s.nextAttempt(s.target)))
 }
 
 func (s *state) retryAsAsked(d *Decision) report {
-	return s.record(d, asked(s.target, s.target.Revision, s.nextAttempt(s.target)))
+	return s.record(d, withRequest(s.target, s.target.Revision, s.nextAttempt(s.target)))
 }
 
 func (s *state) retryByItself(d *Decision) report {
-	return s.record(d, asked(s.target, s.target.Revision, s.nextRetry()))
+	return s.record(d, withRequest(s.target, s.target.Revision, s.nextRetry()))
 }
 
 func (s *state) record(d *Decision, revision *appsv1.ControllerRevision) report {
-	if refused := s.refused(d, writeOfRevision(revision)); refused != nil {
+	if refused := s.refusalInForce(d, writeOfRevision(revision)); refused != nil {
 		return *refused
 	}
 	d.Record = revision
@@ -186,8 +186,8 @@ func (s *state) runs() string {
 	return s.Deployment.Annotations[v1alpha1.RevisionAnnotation]
 }
 
-// tryOut runs the unjudged target until the judge knows.
-func (s *state) tryOut(d *Decision) report {
+// rollOutTarget runs the unjudged target until the judge knows.
+func (s *state) rollOutTarget(d *Decision) report {
 	doing := "rolling out " + s.target.Name
 	if s.target.Attempt.Retries > 0 {
 		doing += ", attempt " + s.attempts(s.target.Attempt)
@@ -195,86 +195,86 @@ func (s *state) tryOut(d *Decision) report {
 	if busy := s.run(d, s.target, doing); busy != nil {
 		return *busy
 	}
-	if halted := s.halted(d); halted != nil {
-		return *halted
+	if unjudged := s.notJudged(d); unjudged != nil {
+		return *unjudged
 	}
-	if !s.target.Retrying && s.provenAsAdopted() {
+	if !s.target.Retrying && s.equalsAdoptedRevision() {
 		s.markGood(d)
 		return report{}
 	}
-	move := s.watch(d, s.target, false)
-	switch move.Phase {
-	case PhaseUp:
+	progress := s.watch(d, s.target, false)
+	switch progress.Phase {
+	case PhaseHealthy:
 		s.markGood(d)
-		d.Verdict = &Verdict{After: move.Lasted()}
+		d.Verdict = &Verdict{After: progress.Lasted()}
 	case PhaseFailed:
-		d.Verdict = &Verdict{Failure: move.Failure.Reason, After: move.Lasted()}
-		failure := Failure{Attempt: s.target.Attempt, Failure: move.Failure}
+		d.Verdict = &Verdict{Failure: progress.Failure.Reason, After: progress.Lasted()}
+		failure := Failure{Attempt: s.target.Attempt, Failure: progress.Failure}
 		failure.Token = s.token()
 		failure.Revision, failure.Time = s.target.Name, metav1.NewTime(s.Now)
-		d.Mark = judged(s.target, &failure)
+		d.Mark = withVerdict(s.target, &failure)
 	}
-	return underWay(move, doing)
+	return underWay(progress, doing)
 }
 
 // markGood marks the target good.
 func (s *state) markGood(d *Decision) {
-	d.Mark = judged(s.target, nil)
+	d.Mark = withVerdict(s.target, nil)
 }
 
-// keepUp runs the target, which is good.
-func (s *state) keepUp(d *Decision) report {
+// maintainGoodTarget runs the target, which is good.
+func (s *state) maintainGoodTarget(d *Decision) report {
 	doing := "rolling out " + s.target.Name
 	if busy := s.run(d, s.target, doing); busy != nil {
 		return *busy
 	}
-	if halted := s.halted(d); halted != nil {
-		return *halted
+	if unjudged := s.notJudged(d); unjudged != nil {
+		return *unjudged
 	}
-	switch move := s.watch(d, s.target, true); move.Phase {
-	case PhaseUp:
+	switch progress := s.watch(d, s.target, true); progress.Phase {
+	case PhaseHealthy:
 		return report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running"}
 	case PhaseFailed:
-		return report{condition: v1alpha1.ConditionStalled, reason: move.Failure.Reason,
-			message: fmt.Sprintf("%s was good, and does not come up: %s", s.target.Name, move.Failure.Message)}
+		return report{condition: v1alpha1.ConditionStalled, reason: progress.Failure.Reason,
+			message: fmt.Sprintf("%s was good, and does not come up: %s", s.target.Name, progress.Failure.Message)}
 	default:
-		return underWay(move, doing)
+		return underWay(progress, doing)
 	}
 }
 
 // rollBack runs the last good revision in place of the target, which failed, and stays there.
 func (s *state) rollBack(d *Decision) report {
 	s.awaitRetry(d)
-	doing := fmt.Sprintf("%s; rolling back to %s", s.failure(), s.lastGood.Name)
+	doing := fmt.Sprintf("%s; rolling back to %s", s.failureMessage(), s.lastGood.Name)
 	busy := s.run(d, s.lastGood, doing)
 	d.RollBack = d.Deployment != nil && s.runs() != s.lastGood.Name
 	if busy != nil {
 		return *busy
 	}
 	back := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRolledBack,
-		message: fmt.Sprintf("%s; the Deployment is back on %s", s.failure(), s.lastGood.Name)}
-	if halted := s.halted(d); halted != nil && halted.reason == v1alpha1.ReasonPaused {
-		return *halted
-	} else if halted != nil {
+		message: fmt.Sprintf("%s; the Deployment is back on %s", s.failureMessage(), s.lastGood.Name)}
+	if unjudged := s.notJudged(d); unjudged != nil && unjudged.reason == v1alpha1.ReasonPaused {
+		return *unjudged
+	} else if unjudged != nil {
 		return back
 	}
-	switch move := s.watch(d, s.lastGood, true); move.Phase {
-	case PhaseUp:
+	switch progress := s.watch(d, s.lastGood, true); progress.Phase {
+	case PhaseHealthy:
 		return back
 	case PhaseFailed:
 		return report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRollbackFailed,
-			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s", s.failure(), s.lastGood.Name, move.Failure.Message)}
+			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s", s.failureMessage(), s.lastGood.Name, progress.Failure.Message)}
 	default:
-		return underWay(move, doing)
+		return underWay(progress, doing)
 	}
 }
 
-// stay leaves the Deployment on the template it has, the target's as a rule: that is asked for, or there is nothing to
+// holdFailedTarget leaves the Deployment on the template it has, the target's as a rule: that is asked for, or there is nothing to
 // go back to. A target that comes up late is good after all.
-func (s *state) stay(d *Decision) report {
+func (s *state) holdFailedTarget(d *Decision) report {
 	s.awaitRetry(d)
-	running := s.kept()
-	r := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonHeld, message: s.failure() + "; left as it is, as spec.guard.onFailure asks"}
+	running := s.heldRevision()
+	r := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonHeld, message: s.failureMessage() + "; left as it is, as spec.guard.onFailure asks"}
 	if s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
 		if d.Memory.noGood != s.target.Name && !s.RevisionsLive {
 			d.NeedRevisions = true
@@ -282,9 +282,9 @@ func (s *state) stay(d *Decision) report {
 		}
 		d.Memory.noGood = s.target.Name
 		r.reason = v1alpha1.ReasonNoGoodRevision
-		r.message = s.failure() + "; there is no good revision to go back to, so the Deployment is left as it is"
-		if len(s.unproven) > 0 {
-			r.message += fmt.Sprintf(" (%s was changed by hand and is not used)", s.unproven[0])
+		r.message = s.failureMessage() + "; there is no good revision to go back to, so the Deployment is left as it is"
+		if len(s.invalid) > 0 {
+			r.message += fmt.Sprintf(" (%s was changed by hand and is not used)", s.invalid[0])
 		}
 	}
 	if running == nil {
@@ -295,24 +295,24 @@ func (s *state) stay(d *Decision) report {
 	} else if busy != nil {
 		return r
 	}
-	if running != s.target || s.halted(d) != nil {
+	if running != s.target || s.notJudged(d) != nil {
 		return r
 	}
-	if move := s.watch(d, s.target, false); move.Phase == PhaseUp {
+	if progress := s.watch(d, s.target, false); progress.Phase == PhaseHealthy {
 		s.markGood(d)
-		d.Verdict = &Verdict{After: move.Lasted()}
+		d.Verdict = &Verdict{After: progress.Lasted()}
 	}
 	return r
 }
 
-// kept returns the revision that the Deployment is left on, nil if it is on none. Whatever somebody lets its annotation
+// heldRevision returns the revision that the Deployment is left on, nil if it is on none. Whatever somebody lets its annotation
 // say, that is the target or a good one if it has all that is stated of it.
-func (s *state) kept() *Revision {
+func (s *state) heldRevision() *Revision {
 	if s.Deployment == nil {
 		return s.target
 	}
 	for _, r := range slices.Backward(s.revisions) {
-		if (r == s.target || r.proven()) && carries(s.Deployment, stated(s.Guarded, r)) {
+		if (r == s.target || r.lastVerdictGood()) && carries(s.Deployment, desiredDeployment(s.Guarded, r)) {
 			return r
 		}
 	}
@@ -325,37 +325,37 @@ func (s *state) pause(d *Decision) report {
 	if s.Deployment == nil {
 		return r
 	}
-	if busy := s.put(d, statedPaused(s.Guarded)); busy != nil && busy.condition == v1alpha1.ConditionStalled {
+	if busy := s.put(d, desiredPaused(s.Guarded)); busy != nil && busy.condition == v1alpha1.ConditionStalled {
 		return *busy
 	}
-	s.holdStill(d, &r)
+	s.resetTimers(d, &r)
 	return r
 }
 
-// holdStill ends the windows of a move that does not go on. A target that had come up before stays ready.
-func (s *state) holdStill(d *Decision, r *report) {
-	move := &d.Memory.Move
+// resetTimers ends the timers of a rollout that does not go on. A target that had come up before stays ready.
+func (s *state) resetTimers(d *Decision, r *report) {
+	progress := &d.Memory.Progress
 	if s.target != nil && s.target.Good() && s.runs() == s.target.Name {
-		if (move.to(s.target) && move.Phase == PhaseUp) || (move.Revision == "" && arrived(s.Deployment)) {
+		if (progress.isFor(s.target) && progress.Phase == PhaseHealthy) || (progress.Revision == "" && completedBefore(s.Deployment)) {
 			r.condition = v1alpha1.ConditionReady
 		}
 	}
-	if move.Phase != PhaseUp {
-		*move = Move{}
+	if progress.Phase != PhaseHealthy {
+		*progress = Progress{}
 	}
 }
 
-// halted returns what to report if the Deployment is paused or has no replicas, nil if it is to be judged.
-func (s *state) halted(d *Decision) *report {
+// notJudged returns what to report if the Deployment is paused or has no replicas, nil if it is to be judged.
+func (s *state) notJudged(d *Decision) *report {
 	r := &report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonScaledToZero, message: "there are no replicas to judge " + s.runs() + " by"}
 	switch {
 	case s.Deployment.Spec.Paused:
 		r = &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
 			"the Deployment was paused by hand: nothing is judged until \"kubectl rollout resume deployment/%s\"", s.Guarded.Name)}
-		s.holdStill(d, r)
+		s.resetTimers(d, r)
 	case valueOr(s.Deployment.Spec.Replicas, 1) == 0:
-		if d.Memory.Move.Phase != PhaseUp {
-			d.Memory.Move = Move{}
+		if d.Memory.Progress.Phase != PhaseHealthy {
+			d.Memory.Progress = Progress{}
 		}
 	default:
 		return nil
@@ -376,16 +376,16 @@ func (s *state) prune(d *Decision) {
 	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runs()))
 }
 
-// tellOwed tells what could not be told when it was done.
-func (s *state) tellOwed(d *Decision) {
+// reportOwed tells what could not be told when it was done.
+func (s *state) reportOwed(d *Decision) {
 	d.Events = append(d.Events, s.Memory.owed...)
 	d.Memory.owed = nil
 }
 
-// tellIgnored tells once of every object that says it is ours and is not used.
-func (s *state) tellIgnored(d *Decision) {
+// reportIgnored tells once of every object that says it is ours and is not used.
+func (s *state) reportIgnored(d *Decision) {
 	var ignored, news []string
-	for _, name := range s.unproven {
+	for _, name := range s.invalid {
 		ignored = append(ignored, "ControllerRevision "+name+" is not used: its name, its content and its owner do not fit")
 	}
 	for _, stray := range s.Strays {

@@ -39,7 +39,7 @@ func TestDecideTable(t *testing.T) {
 		{"an unjudged target that runs is looked at", goodV1("v2").knows("v2", 2, unjudged).runs("v2"), "need evidence"},
 		{"an unjudged target is waited for", goodV1("v2").knows("v2", 2, unjudged).runs("v2").looked(&Evidence{}), "Reconciling Progressing, again in 3s"},
 		{"an unjudged target that crashes is marked failed", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
-			s.remembers("v1", PhaseProgressing).Memory.Move.Fresh = true
+			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 1, again in 3s"},
 		{"an unjudged target that is complete soaks", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
@@ -88,7 +88,7 @@ func TestDecideTable(t *testing.T) {
 		{"a good target that is up is reported", goodV1("v1"), "Ready RolledOut, Normal RolledOut"},
 		{"a good target that is not up is looked at", goodV1("v1").down(), "need evidence"},
 		{"a good target that does not come up is reported only", goodV1("v1").down().remembers("v1", PhaseFailed), "Stalled DeadlineExceeded"},
-		{"a good target that lost a pod later is good and running", goodV1("v1").down().remembers("v1", PhaseUp), "Ready RolledOut, Normal RolledOut"},
+		{"a good target that lost a pod later is good and running", goodV1("v1").down().remembers("v1", PhaseHealthy), "Ready RolledOut, Normal RolledOut"},
 
 		{"a restarted process does not take lost pods for a release", goodV1("v1").with(func(s *scene) { s.Deployment.Status.AvailableReplicas = 1 }),
 			"Ready RolledOut, Normal RolledOut"},
@@ -106,7 +106,7 @@ func TestDecideTable(t *testing.T) {
 		{"an attempt makes a good one unjudged", asking("v1").knows("v1", 3, tried(2, "", good)).knows("v2", 2, good).runs("v1"), "need evidence"},
 		{"an attempt makes a failed one unjudged", asking("v1").knows("v1", 3, tried(2, "", failed)).knows("v2", 2, good).runs("v2"), "run v1 x3, Reconciling Progressing, again in 3s"},
 		{"a failed attempt is told by its number", asking("v1").knows("v1", 1, tried(2, "", failed)).runs("v1").with(func(s *scene) {
-			s.remembers("v1", PhaseProgressing).Memory.Move.Fresh = true
+			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 2, again in 3s"},
 
@@ -121,7 +121,7 @@ func TestDecideTable(t *testing.T) {
 		{"any other token is an attempt", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failedWith("!")).token("?"), "record v2 as 2, attempt 2?"},
 		{"a token does not retry a good one", goodV1("v1").token("!"), "Ready RolledOut, Normal RolledOut"},
 		{"a failed attempt keeps the token", asking("v1").knows("v1", 1, tried(2, "!", failed)).runs("v1").token("!").with(func(s *scene) {
-			s.remembers("v1", PhaseProgressing).Memory.Move.Fresh = true
+			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 2!, again in 3s"},
 
@@ -152,7 +152,7 @@ func TestDecideTable(t *testing.T) {
 			"Stalled RolledBack, Warning CrashLoop, Warning RolledBack"},
 		{"at zero replicas a held failure stays one", asking("v2").hold().knows("v2", 2, failed).scale(new(int32)).runs("v2"), "Stalled Held, Warning CrashLoop, Warning Held"},
 
-		{"replicas that are set are written", goodV1("v1").remembers("v1", PhaseUp).scale(new(int32(5))), "run v1 x5, Ready RolledOut, Normal RolledOut, again in 3s"},
+		{"replicas that are set are written", goodV1("v1").remembers("v1", PhaseHealthy).scale(new(int32(5))), "run v1 x5, Ready RolledOut, Normal RolledOut, again in 3s"},
 		{"replicas that are unset are not stated", goodV1("v2").knows("v2", 2, unjudged).scale(nil), "run v2, Reconciling Progressing, again in 3s"},
 		{"replicas that are unset are not stated at creation", asking("v1").knows("v1", 1, unjudged).scale(nil), "create v1, Reconciling Progressing, again in 3s"},
 		{"replicas that are unset are not stated in a rollback", failedV2().scale(nil).runs("v2"), "run v1, Reconciling Progressing, Warning CrashLoop, again in 3s"},
@@ -187,8 +187,8 @@ func TestDecideToTheLastField(t *testing.T) {
 		row:    "unknown",
 	}
 	got := Decide(s.Observed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}), cmpopts.IgnoreFields(Move{}, "clock"),
-		cmpopts.IgnoreUnexported(Move{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}), cmpopts.IgnoreFields(Progress{}, "clock"),
+		cmpopts.IgnoreUnexported(Progress{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
 
@@ -331,7 +331,7 @@ func TestPausingStartsTheWindowsAnew(t *testing.T) {
 	s := asking("v1").knows("v1", 1, unjudged).runs("v1").down()
 	for range 190 { // of the 200 looks within the deadline
 		s.step()
-		s.after(lookEvery)
+		s.after(pollInterval)
 	}
 	s.pause().play()
 	s.after(time.Hour)
@@ -364,15 +364,15 @@ func TestChangesOutsideTheTemplateAreNoAttempt(t *testing.T) {
 			t.Run(reason+"/"+name, func(t *testing.T) {
 				s.Guarded.Generation++
 				change(&s.Guarded.Spec)
-				before, move := s.Deployment, s.Memory.Move
+				before, progress := s.Deployment, s.Memory.Progress
 				for range 3 {
 					d, told := s.step()
 					if d.Record != nil || d.Mark != nil {
 						t.Errorf("a new attempt: %s", told)
 					}
 				}
-				if reason != "ScaledToZero" && s.Memory.Move.Phase != move.Phase {
-					t.Errorf("the move was %s and is %s", move.Phase, s.Memory.Move.Phase)
+				if reason != "ScaledToZero" && s.Memory.Progress.Phase != progress.Phase {
+					t.Errorf("the move was %s and is %s", progress.Phase, s.Memory.Progress.Phase)
 				}
 				if diff := cmp.Diff(before.Spec.Template, s.Deployment.Spec.Template); diff != "" {
 					t.Errorf("the template changed (-was +is):\n%s", diff)
@@ -384,7 +384,7 @@ func TestChangesOutsideTheTemplateAreNoAttempt(t *testing.T) {
 
 // What is refused beside a rollback does not hide why the release failed.
 func TestARefusedCorrectionIsReportedWithTheFailure(t *testing.T) {
-	s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed).remembers("v1", PhaseUp)
+	s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed).remembers("v1", PhaseHealthy)
 	s.Deployment.Spec.Replicas = new(int32(7))
 	s.Memory.Refusal = Refusal{Write: new(Decide(s.Observed)).Write(), Generation: 1, Reason: v1alpha1.ReasonDenied, Message: "the policy says no", Until: noon.Add(time.Hour)}
 	d := Decide(s.Observed)
@@ -396,15 +396,15 @@ func TestARefusedCorrectionIsReportedWithTheFailure(t *testing.T) {
 
 // At zero replicas nothing is seen, and no time passes for a release.
 func TestTimersEndAtZeroReplicas(t *testing.T) {
-	for _, phase := range []Phase{PhaseProgressing, PhaseSoaking, PhaseFailed, PhaseUp} {
+	for _, phase := range []Phase{PhaseProgressing, PhaseSoaking, PhaseFailed, PhaseHealthy} {
 		s := asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runs("v1").remembers("v1", phase)
-		before := s.Memory.Move
+		before := s.Memory.Progress
 		s.step()
-		want := Move{}
-		if phase == PhaseUp {
+		want := Progress{}
+		if phase == PhaseHealthy {
 			want = before
 		}
-		if diff := cmp.Diff(want, s.Memory.Move, cmp.AllowUnexported(Move{}, counts{})); diff != "" {
+		if diff := cmp.Diff(want, s.Memory.Progress, cmp.AllowUnexported(Progress{}, counts{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", phase, diff)
 		}
 	}
@@ -563,7 +563,7 @@ func TestWhatOthersChangeIsPutBack(t *testing.T) {
 		meddle(s)
 		d, told := s.step()
 		if d.Correction != "spec.template.spec.containers[0].image" || d.Deployment == nil || d.Events[0].Reason != v1alpha1.ReasonContested ||
-			d.Memory.Move.Phase != PhaseProgressing { // another template is another move, also back
+			d.Memory.Progress.Phase != PhaseProgressing { // another template is another rollout, also back
 			t.Fatalf("change %d: %s", i+1, told)
 		}
 		s.up().play()
@@ -610,7 +610,7 @@ func TestACorrectionIsToldOnce(t *testing.T) {
 		for _, e := range d.Events {
 			events = append(events, e.Reason)
 		}
-		s.after(lookEvery)
+		s.after(pollInterval)
 	}
 	if !slices.Equal(events, []string{v1alpha1.ReasonContested}) {
 		t.Errorf("Events: %v", events)
@@ -693,8 +693,8 @@ func TestRestartsOfThePastCountOnlyWhereThereIsNone(t *testing.T) {
 		{"a correction", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs" }), false},
 	} {
 		d := Decide(row.given.Observed)
-		if d.Deployment == nil || d.Memory.Move.Fresh != row.fresh || d.Memory.Move.Phase != PhaseProgressing {
-			t.Errorf("%s: %+v", row.name, d.Memory.Move)
+		if d.Deployment == nil || d.Memory.Progress.FirstRun != row.fresh || d.Memory.Progress.Phase != PhaseProgressing {
+			t.Errorf("%s: %+v", row.name, d.Memory.Progress)
 		}
 	}
 }

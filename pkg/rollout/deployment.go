@@ -19,26 +19,26 @@ import (
 // restartedAt, on a pod template, is the time at which "kubectl rollout restart" was last said.
 const restartedAt = "kubectl.kubernetes.io/restartedAt"
 
-// stated returns what Belay states about the Deployment that runs revision, and nothing else: what is left out here
+// desiredDeployment returns what Belay states about the Deployment that runs revision, and nothing else: what is left out here
 // belongs to others.
-func stated(guarded *v1alpha1.GuardedDeployment, revision *Revision) *appsv1.Deployment {
-	wanted := statedMeta(guarded)
+func desiredDeployment(guarded *v1alpha1.GuardedDeployment, revision *Revision) *appsv1.Deployment {
+	wanted := desiredMeta(guarded)
 	wanted.Annotations = map[string]string{v1alpha1.RevisionAnnotation: revision.Name}
 	guarded.Spec.DeploymentSpec.DeepCopyInto(&wanted.Spec)
 	revision.Template.DeepCopyInto(&wanted.Spec.Template)
-	return sealed(wanted)
+	return withAppliedHash(wanted)
 }
 
-// statedPaused returns what Belay states about a Deployment while the spec is paused: that, and the replicas.
-func statedPaused(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
-	wanted := statedMeta(guarded)
+// desiredPaused returns what Belay states about a Deployment while the spec is paused: that, and the replicas.
+func desiredPaused(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
+	wanted := desiredMeta(guarded)
 	wanted.Annotations = map[string]string{}
 	wanted.Spec.Paused = true
 	wanted.Spec.Replicas = guarded.Spec.Replicas
-	return sealed(wanted)
+	return withAppliedHash(wanted)
 }
 
-func statedMeta(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
+func desiredMeta(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
 		Name:            guarded.Name,
 		Namespace:       guarded.Namespace,
@@ -47,8 +47,8 @@ func statedMeta(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
 	}}
 }
 
-// sealed adds the hash of everything stated. It changes with what is stated, not with the library that states it.
-func sealed(wanted *appsv1.Deployment) *appsv1.Deployment {
+// withAppliedHash adds the hash of everything stated. It changes with what is stated, not with the library that states it.
+func withAppliedHash(wanted *appsv1.Deployment) *appsv1.Deployment {
 	wanted.Annotations[v1alpha1.AppliedAnnotation] = hash(wanted)
 	return wanted
 }
@@ -56,7 +56,7 @@ func sealed(wanted *appsv1.Deployment) *appsv1.Deployment {
 // Overlay returns live with everything that wanted states, and the rest as it was: replicas that are not stated, and
 // other people's labels, annotations and owners. Other spec fields that the GuardedDeployment leaves out get the API
 // server's default. The template of a release is replaced whole: what it drops is gone. Two things stay: what others added
-// to the template of a revision that runs already, and the time of a "kubectl rollout restart", as with "kubectl apply".
+// isFor the template of a revision that runs already, and the time of a "kubectl rollout restart", as with "kubectl apply".
 func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 	updated := live.DeepCopy()
 	updated.Labels = merged(live.Labels, wanted.Labels)
@@ -97,7 +97,7 @@ func carries(live, wanted *appsv1.Deployment) bool {
 
 // hasTemplate reports whether live has all that a template states.
 func hasTemplate(live *appsv1.Deployment, template *corev1.PodTemplateSpec) bool {
-	return difference("", plain(template), plain(&live.Spec.Template)) == ""
+	return difference("", toUnstructured(template), toUnstructured(&live.Spec.Template)) == ""
 }
 
 func merged(live, wanted map[string]string) map[string]string {
@@ -125,7 +125,7 @@ func drift(wanted, live *appsv1.Deployment) string {
 			}
 		}
 	}
-	return difference("spec", plain(&wanted.Spec), plain(&live.Spec))
+	return difference("spec", toUnstructured(&wanted.Spec), toUnstructured(&live.Spec))
 }
 
 // difference returns the path of the first value in wanted that live does not have. It differs from
@@ -188,8 +188,8 @@ func isObject(value any) bool {
 	return ok
 }
 
-// plain returns an API value as its JSON consists of. API types always convert.
-func plain(value any) map[string]any {
+// toUnstructured returns an API value as its JSON consists of. API types always convert.
+func toUnstructured(value any) map[string]any {
 	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(value)
 	if err != nil {
 		panic(fmt.Sprintf("convert %T: %v", value, err))
@@ -200,7 +200,7 @@ func plain(value any) map[string]any {
 // hash returns a short hash of an object's meaning: empty values, which come and go with library versions, do not
 // change it.
 func hash(object any) string {
-	data, err := json.Marshal(withoutEmpty(plain(object)))
+	data, err := json.Marshal(withoutEmpty(toUnstructured(object)))
 	if err != nil {
 		panic(fmt.Sprintf("encode %T: %v", object, err))
 	}

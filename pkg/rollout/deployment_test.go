@@ -23,7 +23,7 @@ func wanting(change func(*v1alpha1.GuardedDeployment)) *appsv1.Deployment {
 	if change != nil {
 		change(g)
 	}
-	return stated(g, decode(g, recorded(g, 1)))
+	return desiredDeployment(g, decode(g, recorded(g, 1)))
 }
 
 func TestStatedSaysNoMoreThanTheSpec(t *testing.T) {
@@ -113,7 +113,7 @@ func TestOverlayOfAPauseKeepsTheTemplate(t *testing.T) {
 	live.Spec.Replicas = new(int32(8))
 	want := live.DeepCopy()
 	want.Spec.Paused = true
-	wanted := statedPaused(g)
+	wanted := desiredPaused(g)
 	want.Annotations[v1alpha1.AppliedAnnotation] = wanted.Annotations[v1alpha1.AppliedAnnotation]
 	if diff := cmp.Diff(want, Overlay(live, wanted)); diff != "" {
 		t.Errorf("paused (-want +got):\n%s", diff)
@@ -263,7 +263,7 @@ func TestNothingDriftsByItself(t *testing.T) {
 		fill.Fill(&g.Spec.DeploymentSpec)
 		g.Spec.Paused = false
 		g.Spec.Selector = newGuarded("v1").Spec.Selector // required
-		wanted := stated(g, decode(g, recorded(g, 1)))
+		wanted := desiredDeployment(g, decode(g, recorded(g, 1)))
 		live := wanted
 		if before != nil {
 			live = Overlay(before, wanted)
@@ -281,7 +281,7 @@ func TestNothingDriftsByItself(t *testing.T) {
 			t.Fatalf("%s drifted on its way: %s", got, data)
 		}
 		again := g.DeepCopy()
-		if stated(again, decode(again, recorded(again, 1))).Annotations[v1alpha1.AppliedAnnotation] != wanted.Annotations[v1alpha1.AppliedAnnotation] {
+		if desiredDeployment(again, decode(again, recorded(again, 1))).Annotations[v1alpha1.AppliedAnnotation] != wanted.Annotations[v1alpha1.AppliedAnnotation] {
 			t.Fatal("the same statement has two hashes")
 		}
 	}
@@ -290,7 +290,7 @@ func TestNothingDriftsByItself(t *testing.T) {
 // Every value that is stated counts: change any one of them in the live object, and its path is told.
 func TestEveryStatedValueCounts(t *testing.T) {
 	wanted := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
-	stated, live := plain(&wanted.Spec), plain(&defaulted(wanted).Spec)
+	stated, live := toUnstructured(&wanted.Spec), toUnstructured(&defaulted(wanted).Spec)
 	count := 0
 	root := live
 	var visit func(path string, stated, live any, set func(any))
@@ -310,8 +310,8 @@ func TestEveryStatedValueCounts(t *testing.T) {
 		default:
 			count++
 			for _, other := range []any{nil, "other", int64(-1), true, map[string]any{}, []any{}} {
-				if set(other); other != value && difference("spec", plain(&wanted.Spec), root) != path {
-					t.Errorf("%s is %v instead of %v, and that is found as %q", path, other, value, difference("spec", plain(&wanted.Spec), root))
+				if set(other); other != value && difference("spec", toUnstructured(&wanted.Spec), root) != path {
+					t.Errorf("%s is %v instead of %v, and that is found as %q", path, other, value, difference("spec", toUnstructured(&wanted.Spec), root))
 				}
 			}
 			set(value)

@@ -33,6 +33,6 @@
 // loses nothing.
 //
 // The files, in the order to read them: decide.go (the table), judge.go (how a rollout stands), revision.go (what is
-// kept), deployment.go (what the Deployment should say), status.go (what is reported), outcome.go (what follows from the
+// heldRevision), deployment.go (what the Deployment should say), status.go (what is reported), outcome.go (what follows from the
 // API server's answer); then adopt.go, retry.go and rival.go, which need not be known to understand the rest.
 package rollout

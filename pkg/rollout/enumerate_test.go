@@ -102,7 +102,7 @@ var choices = []choice{
 		func(s *scene) { s.Guarded.DeletionTimestamp = &metav1.Time{Time: noon} },
 	},
 	{ // what is remembered
-		nothing, remembering("v2", PhaseProgressing), remembering("v2", PhaseUp), remembering("v2", PhaseFailed), remembering("v1", PhaseUp), remembering("v1", PhaseFailed),
+		nothing, remembering("v2", PhaseProgressing), remembering("v2", PhaseHealthy), remembering("v2", PhaseFailed), remembering("v1", PhaseHealthy), remembering("v1", PhaseFailed),
 	},
 	{ // what is seen
 		nothing, func(s *scene) { s.cluster = crashing }, func(s *scene) { s.cluster = func(*appsv1.Deployment) *Evidence { return &Evidence{} } },
@@ -139,7 +139,7 @@ func TestEveryView(t *testing.T) {
 			if d.Record != nil || d.Mark != nil || d.Deployment != nil || len(d.Prune) > 0 || d.Status != nil {
 				atRest = 0
 			}
-			s.after(lookEvery)
+			s.after(pollInterval)
 		}
 		if atRest < 3 {
 			t.Errorf("view %s(%d): it does not come to rest", name, view)
@@ -219,7 +219,7 @@ func forbidden(s *scene, d Decision) string {
 			return "the Deployment moves before the target is recorded"
 		case r != target && !target.Failed():
 			return "a rollback of what has not failed"
-		case r != target && !r.proven() && (s.Deployment == nil || r.Name != s.Deployment.Annotations[v1alpha1.RevisionAnnotation]):
+		case r != target && !r.lastVerdictGood() && (s.Deployment == nil || r.Name != s.Deployment.Annotations[v1alpha1.RevisionAnnotation]):
 			return "a rollback to what was never good"
 		}
 	}

@@ -135,10 +135,10 @@ func stuckReason(c *corev1.ContainerStatus) (string, bool) {
 	return reason, ok
 }
 
-// blameFor returns what, at this moment, speaks against the release rather than against somebody who is absent, nil if
+// findProblem returns what, at this moment, speaks against the release rather than against somebody who is absent, nil if
 // nothing does: a pod that has a node and is not ready, one that fits on no node, or pods that are refused. recorded is
 // when the revision was: a ReplicaSet refused before that was another's.
-func blameFor(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod, seen counts, recorded metav1.Time) *v1alpha1.Failure {
+func findProblem(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod, seen counts, recorded metav1.Time) *v1alpha1.Failure {
 	for _, pod := range pods {
 		if pod.Spec.NodeName != "" && !ready(pod) {
 			return notReady(pod)
@@ -147,28 +147,28 @@ func blameFor(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.P
 	for _, pod := range pods {
 		scheduled := conditionOf(pod, corev1.PodScheduled)
 		if pod.Spec.NodeName == "" && scheduled.Reason == corev1.PodReasonUnschedulable {
-			return failure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s fits on no node: %s", pod.Name, scheduled.Message)
+			return newFailure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s fits on no node: %s", pod.Name, scheduled.Message)
 		}
 	}
 	if current != nil && valueOr(current.Spec.Replicas, 0) > seen.created {
 		for _, condition := range current.Status.Conditions {
 			if condition.Type == appsv1.ReplicaSetReplicaFailure && condition.Status == corev1.ConditionTrue {
-				return refused(condition.Message)
+				return podsRefused(condition.Message)
 			}
 		}
 	}
 	if current == nil {
 		for _, condition := range d.Status.Conditions {
 			if condition.Type == appsv1.DeploymentProgressing && condition.Reason == "ReplicaSetCreateError" && !condition.LastUpdateTime.Before(&recorded) {
-				return refused(condition.Message)
+				return podsRefused(condition.Message)
 			}
 		}
 	}
 	return nil
 }
 
-// absent names who has to act before anything can be said about the release, empty if nobody has to.
-func absent(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod, seen counts) string {
+// waitingFor names who has to act before anything can be said about the release, empty if nobody has to.
+func waitingFor(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod, seen counts) string {
 	switch {
 	case current == nil:
 		return "the Deployment controller, which has made no ReplicaSet for it"
@@ -186,7 +186,7 @@ func absent(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod
 	return ""
 }
 
-func refused(message string) *v1alpha1.Failure {
+func podsRefused(message string) *v1alpha1.Failure {
 	reason := v1alpha1.FailureDeadlineExceeded
 	switch {
 	case strings.Contains(message, "exceeded quota"):
@@ -198,14 +198,14 @@ func refused(message string) *v1alpha1.Failure {
 }
 
 func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
-	f := failure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
+	f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
 		c.Name, pod.Name, ending(c), c.RestartCount, lastWords(c))
 	f.ExitCode = exitCode(c)
 	return f
 }
 
 func stuck(reason string, pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
-	return failure(reason, pod, c.Name, "container %s of pod %s cannot start: %s: %s",
+	return newFailure(reason, pod, c.Name, "container %s of pod %s cannot start: %s: %s",
 		c.Name, pod.Name, c.State.Waiting.Reason, c.State.Waiting.Message)
 }
 
@@ -219,16 +219,16 @@ func notReady(pod *corev1.Pod) *v1alpha1.Failure {
 		if c.State.Waiting != nil {
 			state = fmt.Sprintf("waits: %s", c.State.Waiting.Reason)
 		}
-		f := failure(v1alpha1.FailureDeadlineExceeded, pod, c.Name, "pod %s is not ready: container %s %s%s",
+		f := newFailure(v1alpha1.FailureDeadlineExceeded, pod, c.Name, "pod %s is not ready: container %s %s%s",
 			pod.Name, c.Name, state, lastWords(c))
 		f.ExitCode = exitCode(c)
 		return f
 	}
-	return failure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s is not ready: %s",
+	return newFailure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s is not ready: %s",
 		pod.Name, cmp.Or(conditionOf(pod, corev1.PodReady).Message, "nothing is known of its containers"))
 }
 
-func failure(reason string, pod *corev1.Pod, container, format string, args ...any) *v1alpha1.Failure {
+func newFailure(reason string, pod *corev1.Pod, container, format string, args ...any) *v1alpha1.Failure {
 	return &v1alpha1.Failure{Reason: reason, Pod: pod.Name, Container: container,
 		Message: Clean(fmt.Sprintf(format, args...), maxMessage)}
 }

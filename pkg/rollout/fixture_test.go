@@ -17,8 +17,8 @@ import (
 // noon is when a scene is set.
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// lookEvery is Observed.LookEvery in the tests.
-const lookEvery = 3 * time.Second
+// pollInterval is Observed.PollInterval in the tests.
+const pollInterval = 3 * time.Second
 
 // template is a pod template with one container. Tests tell revisions apart by its image.
 func template(image string) corev1.PodTemplateSpec {
@@ -54,7 +54,7 @@ type scene struct {
 func asking(image string) *scene {
 	s := &scene{cluster: allUp}
 	s.DeploymentLive = true
-	s.Guarded, s.Now, s.LookEvery = newGuarded(image), noon, lookEvery
+	s.Guarded, s.Now, s.PollInterval = newGuarded(image), noon, pollInterval
 	s.Memory.UID = s.Guarded.UID
 	return s
 }
@@ -68,21 +68,21 @@ func (s *scene) with(change func(*scene)) *scene {
 type verdict func(*Revision) *appsv1.ControllerRevision
 
 func unjudged(r *Revision) *appsv1.ControllerRevision { return r.ControllerRevision }
-func good(r *Revision) *appsv1.ControllerRevision     { return judged(r, nil) }
+func good(r *Revision) *appsv1.ControllerRevision     { return withVerdict(r, nil) }
 func failed(r *Revision) *appsv1.ControllerRevision   { return failedWith("")(r) }
 
 func failedWith(token string) verdict {
 	return func(r *Revision) *appsv1.ControllerRevision {
 		f := Failure{Attempt: Attempt{Number: 1, Token: token}}
 		f.Revision, f.Reason, f.Message, f.Time = r.Name, v1alpha1.FailureCrashLoop, "it exited", metav1.NewTime(noon.Add(-time.Hour))
-		return judged(r, &f)
+		return withVerdict(r, &f)
 	}
 }
 
 // tried says that after the verdict a further attempt is under way.
 func tried(number int, token string, before verdict) verdict {
 	return func(r *Revision) *appsv1.ControllerRevision {
-		return asked(&Revision{ControllerRevision: before(r)}, r.Revision, &Attempt{Number: number, Token: token})
+		return withRequest(&Revision{ControllerRevision: before(r)}, r.Revision, &Attempt{Number: number, Token: token})
 	}
 }
 
@@ -121,7 +121,7 @@ func (s *scene) revision(image string) *Revision {
 
 // runs adds a Deployment that is up with that image, and says all that the GuardedDeployment states by now.
 func (s *scene) runs(image string) *scene {
-	s.write(stated(s.Guarded, s.revision(image)))
+	s.write(desiredDeployment(s.Guarded, s.revision(image)))
 	s.up()
 	return s
 }
@@ -158,12 +158,12 @@ func (s *scene) down() *scene {
 	return s
 }
 
-// remembers sets how the move to the revision with that image stands, as far as this process knows.
+// remembers sets how the rollout to the revision with that image stands, as far as this process knows.
 func (s *scene) remembers(image string, phase Phase) *scene {
-	s.Memory.Move = newMove(s.revision(image), s.Now, s.Now)
-	s.Memory.Move.Phase = phase
+	s.Memory.Progress = newProgress(s.revision(image), s.Now, s.Now)
+	s.Memory.Progress.Phase = phase
 	if phase == PhaseFailed {
-		s.Memory.Move.Failure = v1alpha1.Failure{Reason: v1alpha1.FailureDeadlineExceeded, Message: "it is not ready"}
+		s.Memory.Progress.Failure = v1alpha1.Failure{Reason: v1alpha1.FailureDeadlineExceeded, Message: "it is not ready"}
 	}
 	return s
 }

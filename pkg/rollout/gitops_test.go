@@ -48,7 +48,7 @@ func everyReport() []reported {
 			asking("v1").knows("v1", 1, unjudged).runs("v1").with(unattended), inProgress, "Progressing"},
 		{"good", v1alpha1.ReasonRolledOut, goodV1(), current, "Healthy"},
 		{"no replicas", v1alpha1.ReasonScaledToZero, asking("v1").scale(new(int32)).knows("v1", 1, unjudged).runs("v1"), current, "Healthy"},
-		{"paused while it was good", v1alpha1.ReasonPaused, goodV1().remembers("v1", PhaseUp).pause(), current, "Healthy"},
+		{"paused while it was good", v1alpha1.ReasonPaused, goodV1().remembers("v1", PhaseHealthy).pause(), current, "Healthy"},
 		{"paused before it was good", v1alpha1.ReasonPaused, asking("v2").knows("v1", 1, good).runs("v1").pause(), stalled, "Suspended"},
 		{"paused before there was anything", v1alpha1.ReasonPaused, asking("v1").pause(), stalled, "Suspended"},
 		{"paused by hand", v1alpha1.ReasonPaused, asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
@@ -73,7 +73,7 @@ func everyReport() []reported {
 	for _, failure := range []string{v1alpha1.FailureCrashLoop, v1alpha1.FailureImagePull, v1alpha1.FailureContainerConfig,
 		v1alpha1.FailureDeadlineExceeded, v1alpha1.FailureQuotaExceeded, v1alpha1.FailurePodsForbidden, v1alpha1.FailureUnhealthyInSoak} {
 		down := goodV1().down().remembers("v1", PhaseFailed)
-		down.Memory.Move.Failure.Reason = failure
+		down.Memory.Progress.Failure.Reason = failure
 		rows = append(rows, reported{"good before, and does not come up", failure, down, stalled, "Degraded"})
 	}
 	return rows
@@ -85,16 +85,16 @@ func dying(s *scene) { s.Deployment.DeletionTimestamp = &metav1.Time{Time: noon}
 func unattended(s *scene) {
 	s.cluster = func(*appsv1.Deployment) *Evidence { return &Evidence{} }
 	s.step()
-	s.after(absentAfter)
+	s.after(blockedAfter)
 	s.step()
-	s.Guarded.Status = v1alpha1.GuardedDeploymentStatus{} // to be written again
+	s.Guarded.Status = v1alpha1.GuardedDeploymentStatus{} // isFor be written again
 }
 
 // refusedFor sets a scene in which the API server has refused the Deployment.
 func refusedFor(reason string) *scene {
 	s := asking("v1").knows("v1", 1, unjudged)
 	d := Decide(s.Observed)
-	s.Memory.Refusal = Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Reason: reason, Message: "refused", Until: s.Now.Add(lookEvery)}
+	s.Memory.Refusal = Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Reason: reason, Message: "refused", Until: s.Now.Add(pollInterval)}
 	return s
 }
 

@@ -72,9 +72,9 @@ func (s sight) wanting(replicas int32) sight {
 	return s
 }
 
-// watched is a move to v1 that is looked at while time passes.
+// watched is a rollout to v1 that is looked at while time passes.
 type watched struct {
-	Move
+	Progress
 	now        time.Time
 	deployment *appsv1.Deployment
 	limits
@@ -90,9 +90,9 @@ func (w *watched) see(s sight) {
 	}
 	w.deployment.Status.Conditions = s.status
 	for range s.seconds / 3 {
-		w.now = w.now.Add(lookEvery)
-		w.Move = w.look(w.deployment, s.Evidence, w.limits, w.now, lookEvery)
-		if w.Phase == PhaseFailed || w.Phase == PhaseUp {
+		w.now = w.now.Add(pollInterval)
+		w.Progress = w.poll(w.deployment, s.Evidence, w.limits, w.now, pollInterval)
+		if w.Phase == PhaseFailed || w.Phase == PhaseHealthy {
 			return
 		}
 	}
@@ -102,19 +102,19 @@ func (w *watched) stands() string {
 	switch w.Phase {
 	case PhaseFailed:
 		return "Failed " + w.Failure.Reason
-	case PhaseAbsent:
-		who, _, _ := strings.Cut(w.Absent, ",")
-		return "Absent " + strings.TrimPrefix(who, "the ")
+	case PhaseBlocked:
+		who, _, _ := strings.Cut(w.WaitingFor, ",")
+		return "Blocked " + strings.TrimPrefix(who, "the ")
 	default:
 		return string(w.Phase)
 	}
 }
 
-// watching begins a move of a Deployment with so many replicas, with the default guard.
+// watching begins a rollout of a Deployment with so many replicas, with the default guard.
 func watching(replicas int32) *watched {
 	r := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Attempt: Attempt{Number: 1}}
 	r.Name, r.CreationTimestamp = "web-1", metav1.NewTime(noon)
-	w := &watched{Move: newMove(r, noon, noon), now: noon, deployment: &appsv1.Deployment{}}
+	w := &watched{Progress: newProgress(r, noon, noon), now: noon, deployment: &appsv1.Deployment{}}
 	w.limits = limitsOf(&v1alpha1.GuardedDeployment{}, false)
 	w.deployment.Spec.Template, w.deployment.Spec.Replicas = template("v1"), &replicas
 	return w
@@ -154,8 +154,8 @@ func changed(p *corev1.Pod, is ...func(*corev1.Pod)) *corev1.Pod {
 
 // With the default guard: 3 restarts, stuck after 120 s, a soak of 30 s, a deadline of 600 s. 1 replica unless said.
 func TestJudge(t *testing.T) {
-	fresh := func(w *watched) { w.Fresh = true }
-	arrival := func(w *watched) { w.limits.arrival = true }
+	fresh := func(w *watched) { w.FirstRun = true }
+	arrival := func(w *watched) { w.limits.knownGood = true }
 	replicas := func(n int32) func(*watched) { return func(w *watched) { w.deployment.Spec.Replicas = &n } }
 	minReady := func(seconds int32) func(*watched) {
 		return func(w *watched) { w.deployment.Spec.MinReadySeconds = seconds }
@@ -170,23 +170,23 @@ func TestJudge(t *testing.T) {
 	}
 
 	for _, row := range []struct {
-		name   string
-		move   func(*watched)
-		scenes []sight
-		want   string
+		name     string
+		progress func(*watched)
+		scenes   []sight
+		want     string
 	}{
 		// Good.
 		{"a release that comes up soaks first", nil, scenes(seeing(30, up("a"))), "Soaking"},
-		{"a release that soaked is up", nil, scenes(seeing(33, up("a"))), "Up"},
+		{"a release that soaked is up", nil, scenes(seeing(33, up("a"))), "Healthy"},
 		{"a soak that is interrupted begins again", nil, scenes(seeing(27, up("a")), seeing(3, starting("a")), seeing(30, up("a"))), "Soaking"},
-		{"a release is not up beside old pods", nil, scenes(seeing(60, up("a")).old(1)), "Absent Deployment controller"},
+		{"a release is not up beside old pods", nil, scenes(seeing(60, up("a")).old(1)), "Blocked Deployment controller"},
 		{"nor while old pods are going", nil, scenes(seeing(27, up("a")).going(0, 1)), "Progressing"},
 		{"nor before old pods are told to go", nil, scenes(seeing(27, up("a")).going(1, 0)), "Progressing"},
 		{"a release is not up with too few pods", replicas(3), scenes(seeing(27, up("a"), up("b")).of(3)), "Progressing"},
-		{"a release at no replicas is never up", replicas(0), scenes(seeing(60)), "Absent Deployment controller"},
+		{"a release at no replicas is never up", replicas(0), scenes(seeing(60)), "Blocked Deployment controller"},
 		{"a release that others only call available is not up", nil, scenes(seeing(60, starting("a")).available(1)), "Progressing"},
 		{"a release that is ready but not yet available is not up", minReady(20), scenes(seeing(27, up("a")).available(0)), "Progressing"},
-		{"a rollback need not soak", arrival, scenes(seeing(3, up("a"))), "Up"},
+		{"a rollback need not soak", arrival, scenes(seeing(3, up("a"))), "Healthy"},
 
 		// Failed, by evidence.
 		{"a crash loop fails", fresh, scenes(seeing(3, crashed("a", 4))), "Failed CrashLoop"},
@@ -200,11 +200,11 @@ func TestJudge(t *testing.T) {
 		{"all restarts count where there was no pod", nil, scenes(seeing(3).of(1), seeing(3, crashed("b", 4))), "Failed CrashLoop"},
 		{"restarts count though the pod is ready in between", nil, scenes(seeing(3, up("a")).old(1), seeing(3, changed(up("a"), restarted(2))).old(1),
 			seeing(3, changed(up("a"), restarted(4))).old(1), seeing(3, crashed("a", 4)).old(1)), "Failed CrashLoop"},
-		{"a dependency that comes late is no failure (F12)", nil, scenes(seeing(60, crashed("a", 1)), seeing(60, crashed("a", 3)), seeing(33, changed(up("a"), restarted(3)))), "Up"},
+		{"a dependency that comes late is no failure (F12)", nil, scenes(seeing(60, crashed("a", 1)), seeing(60, crashed("a", 3)), seeing(33, changed(up("a"), restarted(3)))), "Healthy"},
 		{"an image that cannot be pulled fails in time", nil, scenes(seeing(123, pulling("a"))), "Failed ImagePull"},
 		{"and not before", nil, scenes(seeing(120, pulling("a"))), "Progressing"},
 		{"both errors of a pull are one", nil, append(repeat(20, seeing(3, pulling("a")), seeing(3, pod("a", waits("ImagePullBackOff")))), seeing(3, pulling("a"))), "Failed ImagePull"},
-		{"a registry's hiccup is no failure (F11)", nil, append(repeat(4, seeing(90, pulling("a")), seeing(3, starting("a"))), seeing(33, up("a"))), "Up"},
+		{"a registry's hiccup is no failure (F11)", nil, append(repeat(4, seeing(90, pulling("a")), seeing(3, starting("a"))), seeing(33, up("a"))), "Healthy"},
 		{"a configuration error fails in time", nil, scenes(seeing(123, pod("a", waits("CreateContainerConfigError")))), "Failed ContainerConfig"},
 		{"any other reason to wait is none", nil, scenes(seeing(540, pod("a", waits("ContainerCreating")))), "Progressing"},
 
@@ -215,12 +215,12 @@ func TestJudge(t *testing.T) {
 		{"pods over the quota fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: exceeded quota: q")), "Failed QuotaExceeded"},
 		{"pods that are forbidden fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: violates PodSecurity")), "Failed PodsForbidden"},
 		{"pods that cannot be created fail at the deadline", nil, scenes(seeing(606).of(1).refusing("webhook: no route to host")), "Failed DeadlineExceeded"},
-		{"a refusal of long ago is none", nil, scenes(seeing(630, unlooked("a")).of(1).refusing("exceeded quota")), "Absent scheduler"},
+		{"a refusal of long ago is none", nil, scenes(seeing(630, unlooked("a")).of(1).refusing("exceeded quota")), "Blocked scheduler"},
 		{"a ReplicaSet that is refused fails at the deadline (T5)", nil, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "exceeded quota: rs", noon)), "Failed QuotaExceeded"},
 		{"one that was refused before the revision was recorded does not", nil,
-			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "exceeded quota: rs", noon.Add(-time.Minute))), "Absent Deployment controller"},
+			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "exceeded quota: rs", noon.Add(-time.Minute))), "Blocked Deployment controller"},
 		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
-		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Up"},
+		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Healthy"},
 		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("a")).old(1)), "Progressing"},
 		{"old pods that come and go are no progress", nil, repeat(110, seeing(3, starting("a")).old(2), seeing(3, starting("a")).old(1)), "Failed DeadlineExceeded"},
 		{"a pod created again is no progress", nil, append(repeat(66, seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c"))), seeing(9, starting("d"))), "Failed DeadlineExceeded"},
@@ -232,40 +232,40 @@ func TestJudge(t *testing.T) {
 		{"at most a minute counts of a time nobody looked", nil, scenes(seeing(300, starting("a")), nobodyLooks(86400), seeing(246, starting("a"))), "Failed DeadlineExceeded"},
 
 		// Somebody is absent.
-		{"no ReplicaSet: the Deployment controller is absent", nil, scenes(seeing(7200).noSet()), "Absent Deployment controller"},
+		{"no ReplicaSet: the Deployment controller is absent", nil, scenes(seeing(7200).noSet()), "Blocked Deployment controller"},
 		{"it is not called absent at once", nil, scenes(seeing(27).noSet()), "Progressing"},
-		{"no pods: the ReplicaSet controller is absent", nil, scenes(seeing(7200).of(1)), "Absent ReplicaSet controller"},
-		{"a pod nobody gave a node: the scheduler is absent", nil, scenes(seeing(7200, unlooked("a"))), "Absent scheduler"},
-		{"nothing goes on: the Deployment controller is absent", replicas(3), scenes(seeing(7200, up("a")).old(3)), "Absent Deployment controller"},
-		{"ready, and nobody says so: a controller is absent", replicas(1), scenes(seeing(7200, up("a")).available(0)), "Absent Deployment controller"},
-		{"the Deployment controller comes back", nil, scenes(seeing(7200).noSet(), seeing(540, starting("a")), seeing(33, up("a"))), "Up"},
-		{"the ReplicaSet controller comes back", nil, scenes(seeing(7200).of(1), seeing(540, starting("a")), seeing(33, up("a"))), "Up"},
-		{"the scheduler comes back", nil, scenes(seeing(7200, unlooked("a")), seeing(540, starting("a")), seeing(33, up("a"))), "Up"},
+		{"no pods: the ReplicaSet controller is absent", nil, scenes(seeing(7200).of(1)), "Blocked ReplicaSet controller"},
+		{"a pod nobody gave a node: the scheduler is absent", nil, scenes(seeing(7200, unlooked("a"))), "Blocked scheduler"},
+		{"nothing goes on: the Deployment controller is absent", replicas(3), scenes(seeing(7200, up("a")).old(3)), "Blocked Deployment controller"},
+		{"ready, and nobody says so: a controller is absent", replicas(1), scenes(seeing(7200, up("a")).available(0)), "Blocked Deployment controller"},
+		{"the Deployment controller comes back", nil, scenes(seeing(7200).noSet(), seeing(540, starting("a")), seeing(33, up("a"))), "Healthy"},
+		{"the ReplicaSet controller comes back", nil, scenes(seeing(7200).of(1), seeing(540, starting("a")), seeing(33, up("a"))), "Healthy"},
+		{"the scheduler comes back", nil, scenes(seeing(7200, unlooked("a")), seeing(540, starting("a")), seeing(33, up("a"))), "Healthy"},
 		{"the controllers come back, and a pod is lost", replicas(2), scenes(seeing(3, starting("a")).old(2), seeing(7200, up("a")).old(1),
-			seeing(540, starting("c")).old(1), seeing(3, up("c")).old(1), seeing(33, up("c"), up("d"))), "Up"},
+			seeing(540, starting("c")).old(1), seeing(3, up("c")).old(1), seeing(33, up("c"), up("d"))), "Healthy"},
 		{"a release fails after everybody is back", nil, scenes(seeing(7200, unlooked("a")), seeing(606, starting("a"))), "Failed DeadlineExceeded"},
 
 		// What does not count.
 		{"old pods never count", fresh, scenes(seeing(30, up("a")).old(3)), "Progressing"},
-		{"pods on their way out do not count", fresh, scenes(seeing(33, up("a"), changed(crashed("b", 9), onItsWay), changed(pulling("c"), onItsWay))), "Up"},
-		{"evicted pods do not count", fresh, scenes(seeing(33, up("a"), changed(crashed("b", 9), evicted))), "Up"},
+		{"pods on their way out do not count", fresh, scenes(seeing(33, up("a"), changed(crashed("b", 9), onItsWay), changed(pulling("c"), onItsWay))), "Healthy"},
+		{"evicted pods do not count", fresh, scenes(seeing(33, up("a"), changed(crashed("b", 9), evicted))), "Healthy"},
 		{"ready pods on their way out do not count either", nil, scenes(seeing(27, changed(up("a"), onItsWay)).of(1)), "Progressing"},
 
 		// The soak.
 		{"what nobody saw of a soak was not healthy", nil, scenes(seeing(9, up("a")), nobodyLooks(60), seeing(27, up("a"))), "Soaking"},
-		{"so that the soak begins again", nil, scenes(seeing(9, up("a")), nobodyLooks(60), seeing(33, up("a"))), "Up"},
+		{"so that the soak begins again", nil, scenes(seeing(9, up("a")), nobodyLooks(60), seeing(33, up("a"))), "Healthy"},
 		{"a crash loop in the soak fails", nil, scenes(seeing(9, up("a")), seeing(3, crashed("a", 4))), "Failed CrashLoop"},
 		{"restarts in the soak fail, though the pod is ready", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(4)))), "Failed UnhealthyInSoak"},
-		{"restarts from before the soak do not", nil, scenes(seeing(3, starting("a")), seeing(33, changed(up("a"), restarted(4)))), "Up"},
+		{"restarts from before the soak do not", nil, scenes(seeing(3, starting("a")), seeing(33, changed(up("a"), restarted(4)))), "Healthy"},
 		{"a pod that is unready for long in the soak fails", nil, scenes(seeing(9, up("a")), seeing(123, starting("a"))), "Failed UnhealthyInSoak"},
 		{"and not before", nil, scenes(seeing(9, up("a")), seeing(120, starting("a"))), "Progressing"},
-		{"a surplus pod that was unready before the soak has its time", nil, scenes(seeing(300, starting("a"), starting("b")).wanting(2), seeing(33, up("a"), starting("b")).wanting(1)), "Up"},
+		{"a surplus pod that was unready before the soak has its time", nil, scenes(seeing(300, starting("a"), starting("b")).wanting(2), seeing(33, up("a"), starting("b")).wanting(1)), "Healthy"},
 		{"a pod that comes and goes in the soak fails in the end", nil, repeat(40, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
 		{"a pod lost in the soak makes it begin again", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(30, up("b"))), "Soaking"},
-		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
-		{"a pod lost in the soak while the scheduler is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200, unlooked("b")), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
-		{"a pod lost in the soak while the ReplicaSet controller is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200).of(1), seeing(90, starting("b")), seeing(33, up("b"))), "Up"},
-		{"a pod that is new in the soak starts as slowly as it starts", nil, scenes(seeing(27, up("a")), seeing(600, starting("b")), seeing(33, up("b"))), "Up"},
+		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
+		{"a pod lost in the soak while the scheduler is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200, unlooked("b")), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
+		{"a pod lost in the soak while the ReplicaSet controller is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200).of(1), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
+		{"a pod that is new in the soak starts as slowly as it starts", nil, scenes(seeing(27, up("a")), seeing(600, starting("b")), seeing(33, up("b"))), "Healthy"},
 		{"but not slower than the deadline", nil, scenes(seeing(27, up("a")), seeing(633, starting("b"))), "Failed UnhealthyInSoak"},
 		{"and once it was ready it has to stay so", nil, scenes(seeing(27, up("a")), seeing(150, starting("b")), seeing(3, up("b")), seeing(123, starting("b"))), "Failed UnhealthyInSoak"},
 		{"a pod lost in the soak that fits on no node is a failure in the end", nil, scenes(seeing(27, up("a")), seeing(633, homeless("b"))), "Failed UnhealthyInSoak"},
@@ -273,17 +273,17 @@ func TestJudge(t *testing.T) {
 		// Scale.
 		{"asking for more pods sets the deadline back", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a"), starting("b")).wanting(2)), "Progressing"},
 		{"and that alone does, before there is one more", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a")).of(2).wanting(2)), "Progressing"},
-		{"asking for more pods in the soak is a rollout again", nil, scenes(seeing(27, up("a")), seeing(540, up("a"), starting("b")).wanting(2), seeing(33, up("a"), up("b"))), "Up"},
-		{"asking for fewer is no failure", replicas(3), scenes(seeing(540, starting("a"), starting("b"), starting("c")), seeing(33, up("a")).wanting(1)), "Up"},
-		{"asking for none judges nothing", nil, scenes(seeing(9, up("a")), seeing(60).wanting(0)), "Absent Deployment controller"},
+		{"asking for more pods in the soak is a rollout again", nil, scenes(seeing(27, up("a")), seeing(540, up("a"), starting("b")).wanting(2), seeing(33, up("a"), up("b"))), "Healthy"},
+		{"asking for fewer is no failure", replicas(3), scenes(seeing(540, starting("a"), starting("b"), starting("c")), seeing(33, up("a")).wanting(1)), "Healthy"},
+		{"asking for none judges nothing", nil, scenes(seeing(9, up("a")), seeing(60).wanting(0)), "Blocked Deployment controller"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
-			if row.move != nil {
-				row.move(w)
+			if row.progress != nil {
+				row.progress(w)
 			}
 			for _, scene := range row.scenes {
-				if w.see(scene); w.Phase == PhaseFailed || w.Phase == PhaseUp {
+				if w.see(scene); w.Phase == PhaseFailed || w.Phase == PhaseHealthy {
 					break
 				}
 			}
@@ -315,7 +315,7 @@ func TestTheJudgeDoesNotListenToConditions(t *testing.T) {
 		var told strings.Builder
 		for _, s := range story {
 			s.status = []appsv1.DeploymentCondition{condition}
-			if w.Phase != PhaseFailed && w.Phase != PhaseUp {
+			if w.Phase != PhaseFailed && w.Phase != PhaseHealthy {
 				w.see(s)
 			}
 			fmt.Fprintf(&told, "%s: %s\n", w.now.Sub(noon), w.stands())
@@ -343,7 +343,7 @@ func TestAReplicaSetThatIsRefusedIsTheOneWordThatCounts(t *testing.T) {
 	w := watching(1)
 	w.see(seeing(300).noSet().condition("ReplicaSetCreateError", "exceeded quota", noon))
 	w.see(seeing(33, up("a")).condition("ReplicaSetCreateError", "exceeded quota", noon))
-	if w.Phase != PhaseUp {
+	if w.Phase != PhaseHealthy {
 		t.Errorf("the quota was raised in time, and the release: %s", w.stands())
 	}
 }
@@ -351,7 +351,7 @@ func TestAReplicaSetThatIsRefusedIsTheOneWordThatCounts(t *testing.T) {
 // The evidence names what a person looks for first.
 func TestEvidenceIsCaptured(t *testing.T) {
 	w := watching(1)
-	w.Fresh = true
+	w.FirstRun = true
 	w.see(seeing(3, pod("a", restarted(4), waits("CrashLoopBackOff"), exited(7, "no database\x1b[31m\nat db:5432"))))
 	want := v1alpha1.Failure{Reason: "CrashLoop", Pod: "a", Container: "web", ExitCode: new(int32(7)),
 		Message: "container web of pod a exited with code 7, after 4 restarts: no database [31m at db:5432"}
@@ -387,7 +387,7 @@ func TestEvidenceIsCaptured(t *testing.T) {
 		p := crashed("a", 4)
 		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = row.end
 		w := watching(1)
-		w.Fresh = true
+		w.FirstRun = true
 		if w.see(seeing(3, p)); w.Failure.Message != row.want {
 			t.Errorf("got  %q\nwant %q", w.Failure.Message, row.want)
 		}
@@ -396,7 +396,7 @@ func TestEvidenceIsCaptured(t *testing.T) {
 		p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 3, Message: "just now"}
 	})
 	w = watching(1)
-	w.Fresh = true
+	w.FirstRun = true
 	if w.see(seeing(3, p)); *w.Failure.ExitCode != 3 || !strings.HasSuffix(w.Failure.Message, "just now") {
 		t.Errorf("the end that was just now: %+v", w.Failure)
 	}
@@ -450,9 +450,9 @@ func TestTheCurrentReplicaSetIsTheOldestWithTheTemplate(t *testing.T) {
 // is done, and not more often than once a second.
 func TestAHintBringsTheNextLookForward(t *testing.T) {
 	const stretched = 20 * time.Second
-	s := asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.LookEvery = stretched })
+	s := asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.PollInterval = stretched })
 	s.Guarded.Spec.Guard.SoakSeconds = new(int32(0))
-	s.Memory.Move = newMove(s.revision("v1"), s.Now, s.Now.Add(stretched))
+	s.Memory.Progress = newProgress(s.revision("v1"), s.Now, s.Now.Add(stretched))
 	for _, step := range []struct {
 		name  string
 		do    func()
@@ -485,8 +485,8 @@ func TestALookChangesNothingBefore(t *testing.T) {
 	w := watching(2)
 	sights := []sight{seeing(3, starting("a")), seeing(3, up("a"), crashed("b", 1)), seeing(3, up("a"), up("b")), seeing(3, up("a"), pulling("b"))}
 	for _, s := range sights {
-		before := fmt.Sprintf("%+v", w.Move)
-		old := w.Move
+		before := fmt.Sprintf("%+v", w.Progress)
+		old := w.Progress
 		w.see(s)
 		if after := fmt.Sprintf("%+v", old); before != after {
 			t.Errorf("before: %s\nafter:  %s", before, after)
@@ -499,7 +499,7 @@ func TestAClockThatGoesBack(t *testing.T) {
 	w := watching(1)
 	w.see(seeing(9, up("a")))
 	w.now = w.now.Add(-time.Hour)
-	if w.see(seeing(45, up("a"))); w.Phase != PhaseUp {
+	if w.see(seeing(45, up("a"))); w.Phase != PhaseHealthy {
 		t.Errorf("the release: %s", w.stands())
 	}
 }

@@ -31,9 +31,9 @@ type Observed struct {
 	// Memory is the last decision's.
 	Memory Memory
 	Now    time.Time
-	// LookEvery is the time between two looks at the evidence of one object. A container whose time is up, and a hint that
+	// PollInterval is the time between two polls of the evidence of one object. A container whose time is up, and a hint that
 	// all is done, may bring one forward.
-	LookEvery time.Duration
+	PollInterval time.Duration
 }
 
 // replace puts a revision, as the API server answered its write, in the place of the one that was observed. What was read of
@@ -47,8 +47,8 @@ func (o *Observed) replace(revision *appsv1.ControllerRevision) {
 // Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, timers begin again,
 // and nothing else happens. Decide says what it is to be, in Decision.Memory, and Decision.After what is kept of that.
 type Memory struct {
-	UID  types.UID
-	Move Move
+	UID      types.UID
+	Progress Progress
 	// Refusal is the last write that the API server refused for a reason that trying again does not mend.
 	Refusal Refusal
 

@@ -63,9 +63,9 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 		}
 		return Outcome{Memory: known}
 	case d.Deployment != nil && d.Correction != "" && unchanged(answer.Before, answer.Written):
-		// A policy wants it so, for example: nothing was put back, and nothing moves.
+		// A policy wants it so, for example: nothing was put back, and nothing rollouts.
 		memory := d.accepted(answer)
-		memory.Move = known.Move
+		memory.Progress = known.Progress
 		outcome := again(o, memory)
 		outcome.Done = true
 		return outcome
@@ -104,7 +104,7 @@ func (d Decision) done(known Memory, guarded *v1alpha1.GuardedDeployment, answer
 func (d Decision) stored(revision *appsv1.ControllerRevision) Memory {
 	memory := d.Memory
 	if d.Mark != nil && revision.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood {
-		memory.Move.Attempt = 1
+		memory.Progress.Attempt = 1
 	}
 	return memory
 }
@@ -130,13 +130,13 @@ type unanswered struct {
 	applied    string // the hash of what was stated about the Deployment before
 	generation int64  // the Deployment's after this write alone
 	correction string // Decision.Correction
-	move       Move
+	progress   Progress
 	written    written
 }
 
 // sent returns the write of d that has no good answer.
 func (d Decision) sent(answer Answer) *unanswered {
-	u := &unanswered{wanted: d.Deployment, generation: 1, correction: d.Correction, move: d.Memory.Move, written: d.Memory.written}
+	u := &unanswered{wanted: d.Deployment, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
 	if before := answer.Before; before != nil {
 		u.applied, u.generation = before.Annotations[v1alpha1.AppliedAnnotation], before.Generation+1
 	}
@@ -164,7 +164,7 @@ func (o *Observed) recall() Memory {
 	if lost == nil || o.Deployment == nil || !metav1.IsControlledBy(o.Deployment, o.Guarded) || !lost.tookEffect(o.Deployment) {
 		return memory
 	}
-	memory.unanswered, memory.Move, memory.written = nil, lost.move, lost.written
+	memory.unanswered, memory.Progress, memory.written = nil, lost.progress, lost.written
 	memory.accepted = ""
 	if o.Deployment.Generation == lost.generation { // Nobody has changed it since: what it lacks, a policy took away.
 		memory.accepted = Accept(lost.wanted, o.Deployment)

@@ -39,7 +39,7 @@ func TestAfter(t *testing.T) {
 	})
 	t.Run("a revision that is stored is decided on at once, without the old evidence", func(t *testing.T) {
 		s := goodV1("v2").knows("v2", 2, unjudged).runs("v2").with(func(s *scene) { s.cluster = crashing })
-		s.remembers("v2", PhaseProgressing).Memory.Move.Fresh = true
+		s.remembers("v2", PhaseProgressing).Memory.Progress.FirstRun = true
 		d := s.decided()
 		outcome := d.After(s.Observed, Answer{Revision: s.store(d.Mark)})
 		if !outcome.Again || !outcome.Done || outcome.Observed.Evidence != nil {
@@ -53,7 +53,7 @@ func TestAfter(t *testing.T) {
 		for name, verdict := range map[string]func(*appsv1.Deployment) *Evidence{"good": allUp, "failed": crashing} {
 			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runs("v2").with(func(s *scene) { s.cluster = verdict })
 			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
-			s.remembers("v2", PhaseProgressing).Memory.Move.Fresh = true
+			s.remembers("v2", PhaseProgressing).Memory.Progress.FirstRun = true
 			d := s.decided()
 			if d.Mark == nil {
 				t.Fatalf("%s: decided: %s", name, s.tell(d))
@@ -75,15 +75,15 @@ func TestAfter(t *testing.T) {
 		}
 	})
 	t.Run("a correction that changes nothing keeps the move", func(t *testing.T) {
-		s := goodV1("v1").remembers("v1", PhaseUp)
+		s := goodV1("v1").remembers("v1", PhaseHealthy)
 		s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
 		d := s.decided()
-		if d.Correction == "" || d.Memory.Move.Phase != PhaseProgressing {
-			t.Fatalf("decided: %s, and the move is %s", s.tell(d), d.Memory.Move.Phase)
+		if d.Correction == "" || d.Memory.Progress.Phase != PhaseProgressing {
+			t.Fatalf("decided: %s, and the move is %s", s.tell(d), d.Memory.Progress.Phase)
 		}
 		outcome := d.After(s.Observed, Answer{Before: s.Deployment, Written: s.Deployment.DeepCopy()})
-		if !outcome.Again || outcome.Memory.Move.Phase != PhaseUp || len(outcome.Events) > 0 {
-			t.Errorf("again: %t, the move is %s, Events: %v", outcome.Again, outcome.Memory.Move.Phase, outcome.Events)
+		if !outcome.Again || outcome.Memory.Progress.Phase != PhaseHealthy || len(outcome.Events) > 0 {
+			t.Errorf("again: %t, the move is %s, Events: %v", outcome.Again, outcome.Memory.Progress.Phase, outcome.Events)
 		}
 		if d := Decide(outcome.Observed); s.tell(d) != "Ready RolledOut, Normal RolledOut" {
 			t.Errorf("decided then: %s", s.tell(d))
@@ -125,7 +125,7 @@ func (s *scene) corrected(steps int) (told []string) {
 				told = append(told, strings.Fields(e.Message)[2])
 			}
 		}
-		s.after(lookEvery)
+		s.after(pollInterval)
 	}
 	return told
 }
@@ -152,7 +152,7 @@ func TestAWriteWhoseAnswerIsLostIsOurOwn(t *testing.T) {
 	}
 	t.Run("all restarts count", func(t *testing.T) {
 		s := releaseWithLostAnswer(true)
-		s.after(lookEvery)
+		s.after(pollInterval)
 		s.cluster = crashing
 		if _, told := s.step(); told != "mark v2 failed: CrashLoop, attempt 1, again in 3s" {
 			t.Errorf("decided: %s", told)
@@ -225,7 +225,7 @@ func TestEventsOfALostStatusAreToldOnce(t *testing.T) {
 			for _, e := range d.Events {
 				told[e.Action]++
 			}
-			s.after(lookEvery)
+			s.after(pollInterval)
 		}
 		for _, action := range []string{"Judge", "RollBack", "PutBack", "Ignore"} {
 			if told[action] != 1 {

@@ -66,7 +66,7 @@ func (s *state) awaitRetry(d *Decision) {
 	case at.After(s.Now):
 		d.recheckIn(at.Sub(s.Now))
 	case s.hasReplicas() && s.isRollingBack():
-		d.recheckIn(s.LookEvery)
+		d.recheckIn(s.PollInterval)
 	}
 }
 
@@ -84,12 +84,12 @@ func (s *state) hasReplicas() bool {
 
 // isRollingBack reports whether the Deployment, which is there, is on its way from the target to another revision.
 func (s *state) isRollingBack() bool {
-	move := s.Memory.Move
-	return s.runs() != s.target.Name && (move.UnderWay() || (move.Revision == "" && !arrived(s.Deployment)))
+	progress := s.Memory.Progress
+	return s.runs() != s.target.Name && (progress.UnderWay() || (progress.Revision == "" && !completedBefore(s.Deployment)))
 }
 
-// failure returns the sentence about the target's failure.
-func (s *state) failure() string {
+// failureMessage returns the sentence about the target's failure.
+func (s *state) failureMessage() string {
 	sentence := fmt.Sprintf("%s failed (%s): %s", s.target.Name, s.target.Failure.Reason, s.target.Failure.Message)
 	if most := valueOr(s.Guarded.Spec.Guard.Retries, 0); most > 0 {
 		sentence += fmt.Sprintf("; that was attempt %s", s.attempts(s.target.Failure.Attempt))

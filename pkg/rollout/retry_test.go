@@ -116,7 +116,7 @@ func TestRetryRows(t *testing.T) {
 		return func(r *Revision) *appsv1.ControllerRevision {
 			f := Failure{Attempt: Attempt{Number: made + 1, Retries: made}}
 			f.Revision, f.Reason, f.Message, f.Time = r.Name, v1alpha1.FailureCrashLoop, "it exited", metav1.NewTime(noon.Add(-ago))
-			return judged(r, &f)
+			return withVerdict(r, &f)
 		}
 	}
 	rolledBack := func(ago time.Duration, made int) *scene {
@@ -158,7 +158,7 @@ func TestARetryWaitsForTheRollback(t *testing.T) {
 		s := crashingRelease(5)
 		s.failures(20*time.Second, 0)
 		s.down().cluster = noneReady // v1 takes minutes to start
-		s.Memory.Move = newMove(s.revision("v1"), s.Now, s.Now)
+		s.Memory.Progress = newProgress(s.revision("v1"), s.Now, s.Now)
 		if restart {
 			s.restart()
 		}
@@ -166,7 +166,7 @@ func TestARetryWaitsForTheRollback(t *testing.T) {
 			if d, told := s.step(); d.Record != nil {
 				t.Fatalf("after %s, while the rollback is under way: %s", s.Now.Sub(noon), told)
 			}
-			s.after(lookEvery)
+			s.after(pollInterval)
 		}
 		s.up().cluster = allUp
 		due := func() bool {
@@ -174,7 +174,7 @@ func TestARetryWaitsForTheRollback(t *testing.T) {
 				if d, _ := s.step(); d.Record != nil {
 					return true
 				}
-				s.after(lookEvery)
+				s.after(pollInterval)
 			}
 			return false
 		}

@@ -63,17 +63,17 @@ type revisionData struct {
 
 // Unjudged reports whether the attempt under way has no verdict yet.
 func (r *Revision) Unjudged() bool {
-	return r.Retrying || (!r.proven() && r.Annotations[v1alpha1.VerdictAnnotation] != v1alpha1.VerdictFailed)
+	return r.Retrying || (!r.lastVerdictGood() && r.Annotations[v1alpha1.VerdictAnnotation] != v1alpha1.VerdictFailed)
 }
 
 // Good reports whether the last verdict on it is good and no further attempt is under way.
-func (r *Revision) Good() bool { return r.proven() && !r.Retrying }
+func (r *Revision) Good() bool { return r.lastVerdictGood() && !r.Retrying }
 
 // Failed reports whether the last verdict on it is failed and no further attempt is under way.
-func (r *Revision) Failed() bool { return !r.Unjudged() && !r.proven() }
+func (r *Revision) Failed() bool { return !r.Unjudged() && !r.lastVerdictGood() }
 
-// proven reports whether its last verdict is good: an attempt that a newer spec cut short takes nothing away from it.
-func (r *Revision) proven() bool {
+// lastVerdictGood reports whether its last verdict is good: an attempt that a newer spec cut short takes nothing away from it.
+func (r *Revision) lastVerdictGood() bool {
 	return r.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood
 }
 
@@ -82,7 +82,7 @@ func (r *Revision) proven() bool {
 type history struct {
 	revisions []*Revision
 	// unproven names those whose content or owner does not fit their name. They are never used.
-	unproven []string
+	invalid []string
 }
 
 // newHistory sorts and decodes what was observed.
@@ -92,7 +92,7 @@ func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.Controll
 		if revision := decode(guarded, object); revision != nil {
 			h.revisions = append(h.revisions, revision)
 		} else {
-			h.unproven = append(h.unproven, object.Name)
+			h.invalid = append(h.invalid, object.Name)
 		}
 	}
 	slices.SortFunc(h.revisions, func(a, b *Revision) int {
@@ -101,7 +101,7 @@ func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.Controll
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	slices.Sort(h.unproven)
+	slices.Sort(h.invalid)
 	return h
 }
 
@@ -203,7 +203,7 @@ func (h history) highest() int64 {
 // newestGood returns the newest proven revision other than except, nil if there is none.
 func (h history) newestGood(except *Revision) *Revision {
 	for _, r := range slices.Backward(h.revisions) {
-		if r.proven() && r != except {
+		if r.lastVerdictGood() && r != except {
 			return r
 		}
 	}
@@ -256,8 +256,8 @@ func OtherName(guarded *v1alpha1.GuardedDeployment, revision *appsv1.ControllerR
 	return ""
 }
 
-// Proven reports whether the name, the content and the owner of object fit: it is a revision of guarded.
-func Proven(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) bool {
+// IsRevisionOf reports whether the name, the content and the owner of object fit: it is a revision of guarded.
+func IsRevisionOf(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) bool {
 	return decode(guarded, object) != nil
 }
 
@@ -303,8 +303,8 @@ func canonical(raw []byte) []byte {
 	return data
 }
 
-// asked returns revision as the spec asks for it again: with the highest number and, if attempt is given, unjudged.
-func asked(revision *Revision, number int64, attempt *Attempt) *appsv1.ControllerRevision {
+// withRequest returns revision as the spec asks for it again: with the highest number and, if attempt is given, unjudged.
+func withRequest(revision *Revision, number int64, attempt *Attempt) *appsv1.ControllerRevision {
 	updated := revision.DeepCopy()
 	updated.Revision = number
 	if attempt != nil {
@@ -320,8 +320,8 @@ func WithLabel(revision *appsv1.ControllerRevision) *appsv1.ControllerRevision {
 	return updated
 }
 
-// judged returns revision with its verdict: failed with the evidence, good without.
-func judged(revision *Revision, failure *Failure) *appsv1.ControllerRevision {
+// withVerdict returns revision with its verdict: failed with the evidence, good without.
+func withVerdict(revision *Revision, failure *Failure) *appsv1.ControllerRevision {
 	updated := revision.DeepCopy()
 	updated.Annotations = maps.Clone(updated.Annotations)
 	if updated.Annotations == nil {

@@ -59,7 +59,7 @@ func TestNamesAreTriedInOrder(t *testing.T) {
 	r := recorded(g, 1)
 	names := []string{r.Name}
 	for r.Name = OtherName(g, r); r.Name != ""; r.Name = OtherName(g, r) {
-		if !Proven(g, r) {
+		if !IsRevisionOf(g, r) {
 			t.Errorf("%s is not proven under its other name", r.Name)
 		}
 		names = append(names, r.Name)
@@ -117,7 +117,7 @@ func TestDecodeBelievesOnlyWhatFits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := recorded(g, 1)
 			row.change(r)
-			if got := Proven(g, r); got != row.proven {
+			if got := IsRevisionOf(g, r); got != row.proven {
 				t.Errorf("proven: %t", got)
 			}
 		})
@@ -233,13 +233,13 @@ func spoilt(is verdict, key, value string) verdict {
 func TestAVerdictReplacesTheOneBefore(t *testing.T) {
 	r := asking("v1").knows("v1", 4, spoilt(tried(2, "!", failed), "a", "theirs")).revision("v1")
 	before := r.DeepCopy()
-	if diff := cmp.Diff(map[string]string{"a": "theirs", v1alpha1.VerdictAnnotation: "good"}, judged(r, nil).Annotations); diff != "" {
+	if diff := cmp.Diff(map[string]string{"a": "theirs", v1alpha1.VerdictAnnotation: "good"}, withVerdict(r, nil).Annotations); diff != "" {
 		t.Errorf("good (-want +got):\n%s", diff)
 	}
 	f := &Failure{Attempt: Attempt{Number: 2, Token: "!"}, Failure: v1alpha1.Failure{Reason: "CrashLoop", ExitCode: new(int32(1))}}
 	want := map[string]string{"a": "theirs", v1alpha1.VerdictAnnotation: "failed",
 		v1alpha1.FailureAnnotation: `{"n":2,"token":"!","reason":"CrashLoop","exitCode":1,"time":null}`}
-	if diff := cmp.Diff(want, judged(r, f).Annotations); diff != "" {
+	if diff := cmp.Diff(want, withVerdict(r, f).Annotations); diff != "" {
 		t.Errorf("failed (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(before, r.ControllerRevision); diff != "" {

@@ -139,7 +139,7 @@ func TestAFightOverWhoseItIsIsSlow(t *testing.T) {
 func TestItIsTakenOverAgain(t *testing.T) {
 	s := asking("v2").finds("v1").pause()
 	s.play()
-	s.restart().write(statedAdopted(s.Guarded, s.revision("v1")))
+	s.restart().write(desiredAdopted(s.Guarded, s.revision("v1")))
 	s.Deployment.OwnerReferences = nil
 	if s.play(); !metav1.IsControlledBy(s.Deployment, s.Guarded) {
 		t.Error("it is not taken over again")
@@ -180,7 +180,7 @@ func TestAFalseAnnotationMovesNothing(t *testing.T) {
 	}
 }
 
-// Whatever else has to be put back with the template, what comes after it is a new move: what became of the pods meanwhile
+// Whatever else has to be put back with the template, what comes after it is a new rollout: what became of the pods meanwhile
 // is nobody's failure.
 func TestATemplateThatIsPutBackIsWatchedAnew(t *testing.T) {
 	for name, change := range map[string]func(*scene){
@@ -191,24 +191,24 @@ func TestATemplateThatIsPutBackIsWatchedAnew(t *testing.T) {
 	} {
 		s := asking("v1").knows("v1", 1, unjudged).runs("v1").remembers("v1", PhaseSoaking)
 		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
-		s.Memory.Move.soaking = 1
+		s.Memory.Progress.soaking = 1
 		s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
 		change(s)
-		if d, told := s.step(); d.Deployment == nil || d.Memory.Move.Phase != PhaseProgressing || d.Memory.Move.soaking != 0 {
-			t.Errorf("%s: %s, and the move goes on as %s", name, told, d.Memory.Move.Phase)
+		if d, told := s.step(); d.Deployment == nil || d.Memory.Progress.Phase != PhaseProgressing || d.Memory.Progress.soaking != 0 {
+			t.Errorf("%s: %s, and the move goes on as %s", name, told, d.Memory.Progress.Phase)
 		}
 	}
 }
 
-// What a policy makes of every template is no reason for a new move when the replicas are written.
+// What a policy makes of every template is no reason for a new rollout when the replicas are written.
 func TestScalingWhatAPolicyChangesIsNoMove(t *testing.T) {
-	s := asking("v1").knows("v1", 1, good).runs("v1").remembers("v1", PhaseUp)
-	wanted := stated(s.Guarded, s.revision("v1"))
+	s := asking("v1").knows("v1", 1, good).runs("v1").remembers("v1", PhaseHealthy)
+	wanted := desiredDeployment(s.Guarded, s.revision("v1"))
 	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
 	s.Memory.accepted = Accept(wanted, s.Deployment)
-	if d, told := s.scale(new(int32(5))).step(); d.Deployment == nil || d.Memory.Move.Phase != PhaseUp {
-		t.Errorf("%s, and the move is %s", told, d.Memory.Move.Phase)
+	if d, told := s.scale(new(int32(5))).step(); d.Deployment == nil || d.Memory.Progress.Phase != PhaseHealthy {
+		t.Errorf("%s, and the move is %s", told, d.Memory.Progress.Phase)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestAFightOverReplicasKeepsNothingFromBeingJudged(t *testing.T) {
 		d, told := s.step()
 		s.Deployment.Spec.Replicas = new(int32(9))
 		done = append(done, told)
-		s.after(max(lookEvery, min(d.Recheck, 4*time.Second)))
+		s.after(max(pollInterval, min(d.Recheck, 4*time.Second)))
 	}
 	if all := strings.Join(done, "; "); !strings.Contains(all, "mark v2 failed") || !strings.Contains(all, "run v1") {
 		t.Errorf("done: %s", all)

@@ -49,16 +49,16 @@ type report struct {
 	reason, message string
 }
 
-// underWay reports a move that has not ended.
-func underWay(move Move, doing string) report {
+// underWay reports a rollout that has not ended.
+func underWay(progress Progress, doing string) report {
 	r := report{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonProgressing, message: doing}
-	switch move.Phase {
+	switch progress.Phase {
 	case PhaseSoaking:
 		r.reason = v1alpha1.ReasonSoaking
-		r.message = move.Revision + " is complete, and has to stay healthy for a while before it counts as good"
-	case PhaseAbsent:
+		r.message = progress.Revision + " is complete, and has to stay healthy for a while before it counts as good"
+	case PhaseBlocked:
 		r.reason = v1alpha1.ReasonWaitingForDeploymentController
-		r.message = fmt.Sprintf("%s: waiting for %s", doing, move.Absent)
+		r.message = fmt.Sprintf("%s: waiting for %s", doing, progress.WaitingFor)
 	}
 	return r
 }

@@ -176,28 +176,28 @@ func TestPutBackSaysWhatToDoInstead(t *testing.T) {
 	}
 }
 
-// The phases of a move as they are reported.
+// The phases of a rollout as they are reported.
 func TestUnderWay(t *testing.T) {
 	for _, row := range []struct {
-		move Move
-		want report
+		progress Progress
+		want     report
 	}{
-		{Move{Phase: PhaseProgressing}, report{condition: v1alpha1.ConditionReconciling, reason: "Progressing", message: "rolling out web-1"}},
-		{Move{Phase: PhaseSoaking, Revision: "web-1"}, report{condition: v1alpha1.ConditionReconciling, reason: "Soaking",
+		{Progress{Phase: PhaseProgressing}, report{condition: v1alpha1.ConditionReconciling, reason: "Progressing", message: "rolling out web-1"}},
+		{Progress{Phase: PhaseSoaking, Revision: "web-1"}, report{condition: v1alpha1.ConditionReconciling, reason: "Soaking",
 			message: "web-1 is complete, and has to stay healthy for a while before it counts as good"}},
-		{Move{Phase: PhaseAbsent, Absent: "the scheduler"}, report{condition: v1alpha1.ConditionReconciling, reason: "WaitingForDeploymentController",
+		{Progress{Phase: PhaseBlocked, WaitingFor: "the scheduler"}, report{condition: v1alpha1.ConditionReconciling, reason: "WaitingForDeploymentController",
 			message: "rolling out web-1: waiting for the scheduler"}},
 	} {
-		if diff := cmp.Diff(row.want, underWay(row.move, "rolling out web-1"), cmp.AllowUnexported(report{})); diff != "" {
+		if diff := cmp.Diff(row.want, underWay(row.progress, "rolling out web-1"), cmp.AllowUnexported(report{})); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 	}
-	for phase, want := range map[Phase]bool{PhaseProgressing: true, PhaseSoaking: true, PhaseAbsent: true, PhaseUp: false, PhaseFailed: false} {
-		if got := (Move{Revision: "a", Phase: phase}).UnderWay(); got != want {
+	for phase, want := range map[Phase]bool{PhaseProgressing: true, PhaseSoaking: true, PhaseBlocked: true, PhaseHealthy: false, PhaseFailed: false} {
+		if got := (Progress{Revision: "a", Phase: phase}).UnderWay(); got != want {
 			t.Errorf("%s is under way: %t", phase, got)
 		}
 	}
-	if (Move{}).UnderWay() {
+	if (Progress{}).UnderWay() {
 		t.Error("no move is under way")
 	}
 }
@@ -215,7 +215,7 @@ func TestWhatIsMirrored(t *testing.T) {
 	}
 	s.Deployment.Status = appsv1.DeploymentStatus{Replicas: 4, UpdatedReplicas: 3, ReadyReplicas: 2, AvailableReplicas: 1,
 		Conditions: []appsv1.DeploymentCondition{{Type: appsv1.DeploymentAvailable, Status: corev1.ConditionFalse, Reason: "MinimumReplicasUnavailable"}}}
-	status := Decide(s.remembers("v1", PhaseUp).Observed).Status
+	status := Decide(s.remembers("v1", PhaseHealthy).Observed).Status
 	if status.Replicas != 4 || status.UpdatedReplicas != 3 || status.ReadyReplicas != 2 || status.AvailableReplicas != 1 {
 		t.Errorf("counts: %+v", status)
 	}

@@ -23,13 +23,13 @@ const (
 )
 
 // run sees to it that the Deployment carries the revision. It returns what to report while it does not, nil when it
-// does. Writing the template begins a move.
+// does. Writing the template begins a rollout.
 func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	moving := s.runs() != r.Name
-	wanted := stated(s.Guarded, r)
+	wanted := desiredDeployment(s.Guarded, r)
 	busy := s.put(d, wanted)
 	if busy != nil && s.Deployment != nil && carries(s.Deployment, wanted) {
-		s.besides, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
+		s.blockedWrite, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
 	}
 	if busy != nil {
 		busy.message = doing + ": " + busy.message
@@ -38,21 +38,21 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	if d.Deployment == nil {
 		return nil
 	}
-	if moving || s.replaces(wanted, r) || !d.Memory.Move.to(r) {
-		d.Memory.Move = newMove(r, s.Now, s.Now.Add(s.LookEvery))
-		d.Memory.Move.Fresh = moving && r.Unjudged() && !r.Retrying
+	if moving || s.overwritesForeignTemplate(wanted, r) || !d.Memory.Progress.isFor(r) {
+		d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
+		d.Memory.Progress.FirstRun = moving && r.Unjudged() && !r.Retrying
 	}
-	d.recheckIn(s.LookEvery)
-	if d.Memory.Move.Phase == PhaseUp && !r.Unjudged() {
+	d.recheckIn(s.PollInterval)
+	if d.Memory.Progress.Phase == PhaseHealthy && !r.Unjudged() {
 		return nil // What is up stays up while replicas, for example, are written.
 	}
-	begun := underWay(d.Memory.Move, doing)
+	begun := underWay(d.Memory.Progress, doing)
 	return &begun
 }
 
-// replaces reports whether stating wanted puts r's template in the place of what somebody else wrote. What a policy made
+// overwritesForeignTemplate reports whether stating wanted puts r's template in the place of what somebody else wrote. What a policy made
 // of our own last write is nobody else's.
-func (s *state) replaces(wanted *appsv1.Deployment, r *Revision) bool {
+func (s *state) overwritesForeignTemplate(wanted *appsv1.Deployment, r *Revision) bool {
 	return !hasTemplate(s.Deployment, &r.Template) && fingerprint(wanted, s.Deployment) != s.Memory.accepted
 }
 
@@ -72,7 +72,7 @@ func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
 	case s.Deployment != nil && stated == s.Memory.stated:
 		changed = appliedPath // Otherwise whoever changes it, again and again, would be fought without limit.
 	}
-	if refused := s.refused(d, writeOfDeployment(wanted)); refused != nil {
+	if refused := s.refusalInForce(d, writeOfDeployment(wanted)); refused != nil {
 		return refused
 	}
 	if changed != "" {
@@ -113,61 +113,61 @@ func (s *state) correct(d *Decision, changed string) *report {
 	return nil
 }
 
-// watch looks after the move to the revision that the Deployment carries, and returns how it stands. arrival says that
-// the revision was good before.
-func (s *state) watch(d *Decision, r *Revision, arrival bool) Move {
-	move := d.Memory.Move
-	if !move.to(r) {
-		move = newMove(r, s.Now, s.Now)
+// watch looks after the rollout to the revision that the Deployment carries, and returns its progress. knownGood says
+// that the revision was good before.
+func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
+	progress := d.Memory.Progress
+	if !progress.isFor(r) {
+		progress = newProgress(r, s.Now, s.Now)
 		switch {
 		case r.Failed():
-			move.Phase = PhaseFailed
-		case arrival && arrived(s.Deployment):
-			move.Phase = PhaseUp
+			progress.Phase = PhaseFailed
+		case knownGood && completedBefore(s.Deployment):
+			progress.Phase = PhaseHealthy
 		}
 	}
-	hint := fullyUp(s.Deployment)
-	waiting := move.Phase == PhaseFailed && !hint
-	switch lookAt := move.nextLookAt(hint); {
-	case move.Phase == PhaseUp || waiting:
-	case s.Now.Before(lookAt):
-		d.recheckIn(lookAt.Sub(s.Now))
+	hint := rolloutComplete(s.Deployment)
+	waiting := progress.Phase == PhaseFailed && !hint
+	switch next := progress.nextPoll(hint); {
+	case progress.Phase == PhaseHealthy || waiting:
+	case s.Now.Before(next):
+		d.recheckIn(next.Sub(s.Now))
 	case s.Evidence == nil:
 		d.NeedEvidence = true
 	default:
-		move = move.look(s.Deployment, s.Evidence, limitsOf(s.Guarded, arrival), s.Now, s.LookEvery)
-		move.hinted = hint
-		d.recheckIn(move.lookAt.Sub(s.Now))
+		progress = progress.poll(s.Deployment, s.Evidence, limitsOf(s.Guarded, knownGood), s.Now, s.PollInterval)
+		progress.hinted = hint
+		d.recheckIn(progress.pollAfter.Sub(s.Now))
 	}
-	d.Memory.Move = move
-	return move
+	d.Memory.Progress = progress
+	return progress
 }
 
-// fullyUp reports whether the Deployment controller says that every pod is new and available: a hint to look.
-func fullyUp(d *appsv1.Deployment) bool {
+// rolloutComplete reports whether the Deployment controller says that every pod is new and available: a hint to poll.
+func rolloutComplete(d *appsv1.Deployment) bool {
 	wanted := valueOr(d.Spec.Replicas, 1)
-	return allNew(d) && d.Status.AvailableReplicas >= wanted
+	return allUpdated(d) && d.Status.AvailableReplicas >= wanted
 }
 
-// arrived reports whether the Deployment controller says that the move to its template was completed at some time: pods
+// completedBefore reports whether the Deployment controller says that the rollout to its template was completed at some time: pods
 // may have been lost since. A completion that it reports of another template is told by the counts.
-func arrived(d *appsv1.Deployment) bool {
+func completedBefore(d *appsv1.Deployment) bool {
 	for _, condition := range d.Status.Conditions {
-		if condition.Type == appsv1.DeploymentProgressing && condition.Reason == "NewReplicaSetAvailable" && allNew(d) {
+		if condition.Type == appsv1.DeploymentProgressing && condition.Reason == "NewReplicaSetAvailable" && allUpdated(d) {
 			return true
 		}
 	}
-	return fullyUp(d)
+	return rolloutComplete(d)
 }
 
-func allNew(d *appsv1.Deployment) bool {
+func allUpdated(d *appsv1.Deployment) bool {
 	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas >= valueOr(d.Spec.Replicas, 1) &&
 		d.Status.Replicas == d.Status.UpdatedReplicas
 }
 
-// refused returns what to report if the API server refused this very write, asked for by this very spec, and it is not yet
+// refusalInForce returns what to report if the API server refused this very write, asked for by this very spec, and it is not yet
 // time to try again.
-func (s *state) refused(d *Decision, write string) *report {
+func (s *state) refusalInForce(d *Decision, write string) *report {
 	refusal := s.Memory.Refusal
 	if refusal.Write != write || refusal.Generation != s.Guarded.Generation || !s.Now.Before(refusal.Until) {
 		return nil

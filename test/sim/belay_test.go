@@ -148,7 +148,7 @@ func (b *belay) sync() (time.Duration, error) {
 	o := rollout.Observed{
 		Guarded: b.caches["guardeddeployments"].guarded, Deployment: b.caches["deployments"].deployment,
 		Revisions: slices.Collect(maps.Values(b.caches["controllerrevisions"].revisions)),
-		Memory:    b.memory, Now: b.now, LookEvery: lookEvery,
+		Memory:    b.memory, Now: b.now, PollInterval: pollInterval,
 	}
 	for range maxSteps {
 		d := b.decide(&o)

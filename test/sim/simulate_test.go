@@ -31,8 +31,8 @@ var (
 const (
 	deadline = 60 * time.Second
 	soak     = 10 * time.Second
-	// lookEvery is Observed.LookEvery.
-	lookEvery = 3 * time.Second
+	// pollInterval is Observed.PollInterval.
+	pollInterval = 3 * time.Second
 	// maxSteps bounds the decisions of one sync.
 	maxSteps = 5
 	stuck    = 20 * time.Second
@@ -316,7 +316,7 @@ func (r *run) settle(most time.Duration) {
 	if r.failed {
 		return
 	}
-	r.world.run(lookEvery, nil) // until the last action is seen
+	r.world.run(pollInterval, nil) // until the last action is seen
 	if !r.settled() && !r.world.run(most, r.settled) {
 		r.violated("L1: not settled after %s", most)
 		return
