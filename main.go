@@ -205,14 +205,19 @@ func run(ctx context.Context, o options) error {
 	}
 	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
 	work := func(ctx context.Context) error { return process.Run(ctx, o.workers) }
-	if !o.leaderElect {
+	if fence == nil {
 		return work(ctx)
 	}
-	leaseClient, _, err := kubeclient.New(config, leader.RenewDeadline/2, nil) // It shares no limit of --kube-api-qps with anything.
+	return elect(ctx, config, o.leaseNamespace, fence, watchdog, work)
+}
+
+// elect does work while this process is the leader.
+func elect(ctx context.Context, config *rest.Config, namespace string, fence *leader.Fence, watchdog *leaderelection.HealthzAdaptor, work func(context.Context) error) error {
+	kube, _, err := kubeclient.New(config, leader.RenewDeadline/2, nil) // It shares no limit of --kube-api-qps with anything.
 	if err != nil {
 		return err
 	}
-	lease, err := leader.NewLease(leaseClient, o.leaseNamespace)
+	lease, err := leader.NewLease(kube, namespace)
 	if err != nil {
 		return err
 	}
@@ -255,9 +260,9 @@ func start(background context.Context, c clients, namespace string, search watch
 	if err := belayscheme.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
-	of, frame := guard.NewMetrics(), telemetry.NewMetrics()
+	releases, frame := guard.NewMetrics(), telemetry.NewMetrics()
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: frame.EventsDropped, Final: leader.ErrFenced})
-	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), of, objects, deployments, revisions)
+	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), releases, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +272,7 @@ func start(background context.Context, c clients, namespace string, search watch
 	}
 	p := &process{Controller: controller, watches: watches, counted: metrics.NewKubeRegistry()}
 	frame.Register(p.counted, versionString())
-	of.Register(p.counted, objects.Lister())
+	releases.Register(p.counted, objects.Lister())
 	watches.Register(p.counted)
 	if err := broadcaster.StartRecordingToSinkWithContext(background); err != nil {
 		return nil, fmt.Errorf("record events: %w", err)
