@@ -6,9 +6,9 @@
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-group=belay
-version=v1alpha1
-types=./pkg/apis/${group}/${version}
+# The folders with API types, GROUP/VERSION below pkg/apis, are those in which some file has the marker +groupName.
+versions=($(cd pkg/apis && grep --files-with-matches '^// +groupName=' */*/*.go | xargs -n 1 dirname | sort -u))
+types=("${versions[@]/#/./pkg/apis/}")
 package=$(go list -m)/pkg/generated
 
 generate() { # generate TOOL ARGUMENT...
@@ -26,17 +26,17 @@ fi
 new=$(mktemp -d pkg/.generated.XXXXXX) # in here, so that mv cannot fail halfway
 trap 'rm -rf "${new}"' EXIT
 
-generate deepcopy-gen --output-file zz_generated.deepcopy.go "${types}"
-generate register-gen --output-file zz_generated.register.go "${types}"
-generate client-gen --input-base "$(go list -m)/pkg/apis" --input "${group}/${version}" --clientset-name versioned \
+generate deepcopy-gen --output-file zz_generated.deepcopy.go "${types[@]}"
+generate register-gen --output-file zz_generated.register.go "${types[@]}"
+generate client-gen --input-base "$(go list -m)/pkg/apis" --input "$(IFS=, && echo "${versions[*]}")" --clientset-name versioned \
   --output-dir "${new}/generated/clientset" --output-pkg "${package}/clientset"
-generate lister-gen --output-dir "${new}/generated/listers" --output-pkg "${package}/listers" "${types}"
+generate lister-gen --output-dir "${new}/generated/listers" --output-pkg "${package}/listers" "${types[@]}"
 generate informer-gen --output-dir "${new}/generated/informers" --output-pkg "${package}/informers" \
-  --versioned-clientset-package "${package}/clientset/versioned" --listers-package "${package}/listers" "${types}"
+  --versioned-clientset-package "${package}/clientset/versioned" --listers-package "${package}/listers" "${types[@]}"
 
 echo controller-gen
-go tool controller-gen crd:generateEmbeddedObjectMeta=true paths="${types}" output:crd:stdout |
-  go run ./hack/crd >"${new}/crd.yaml"
+go tool controller-gen crd:generateEmbeddedObjectMeta=true paths=./pkg/apis/... output:crd:stdout |
+  go run ./hack/crd "${types[@]#./}" >"${new}/crd.yaml"
 
 rm -rf pkg/generated
 mv "${new}/generated" pkg/generated
