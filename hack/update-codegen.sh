@@ -6,12 +6,9 @@
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-types=() inputs=() # one for each pkg/apis/GROUP/VERSION
-for directory in pkg/apis/*/*/; do
-  directory=${directory%/}
-  types+=("./${directory}")
-  inputs+=(--input "${directory#pkg/apis/}")
-done
+# The folders with API types, GROUP/VERSION below pkg/apis, are those in which some file has the marker +groupName.
+versions=($(cd pkg/apis && grep --files-with-matches '^// +groupName=' */*/*.go | xargs -n 1 dirname | sort -u))
+types=("${versions[@]/#/./pkg/apis/}")
 package=$(go list -m)/pkg/generated
 
 generate() { # generate TOOL ARGUMENT...
@@ -31,7 +28,7 @@ trap 'rm -rf "${new}"' EXIT
 
 generate deepcopy-gen --output-file zz_generated.deepcopy.go "${types[@]}"
 generate register-gen --output-file zz_generated.register.go "${types[@]}"
-generate client-gen --input-base "$(go list -m)/pkg/apis" "${inputs[@]}" --clientset-name versioned \
+generate client-gen --input-base "$(go list -m)/pkg/apis" --input "$(IFS=, && echo "${versions[*]}")" --clientset-name versioned \
   --output-dir "${new}/generated/clientset" --output-pkg "${package}/clientset"
 generate lister-gen --output-dir "${new}/generated/listers" --output-pkg "${package}/listers" "${types[@]}"
 generate informer-gen --output-dir "${new}/generated/informers" --output-pkg "${package}/informers" \
@@ -39,7 +36,7 @@ generate informer-gen --output-dir "${new}/generated/informers" --output-pkg "${
 
 echo controller-gen
 go tool controller-gen crd:generateEmbeddedObjectMeta=true paths=./pkg/apis/... output:crd:stdout |
-  go run ./hack/crd pkg/apis >"${new}/crd.yaml"
+  go run ./hack/crd "${types[@]#./}" >"${new}/crd.yaml"
 
 rm -rf pkg/generated
 mv "${new}/generated" pkg/generated

@@ -2,106 +2,125 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 )
 
-// edits are what crd_edits.yaml says about one kind, in the version whose directory it is in.
-type edits struct {
-	Kind  string `json:"kind"`
-	Edits []edit `json:"edits"` // made in this order
+// editsFile is the name of the file with the edits, in the folder of the types.
+const editsFile = "crd_edits.yaml"
 
-	version string
-}
+// versionedKind is a kind in one version of its group.
+type versionedKind struct{ group, version, kind string }
 
-// edit changes one field of the schema, or all below it.
+func (k versionedKind) String() string { return fmt.Sprintf("%s/%s %s", k.group, k.version, k.kind) }
+
+// edit changes a schema, as the package's comment says.
 type edit struct {
-	// Path leads to the field, as in spec.template: [] stands for the items of a list, {} for the values of a map. Empty is
-	// the whole.
-	Path string `json:"path"`
-	// Set has fields of a schema, which replace what is there.
-	Set json.RawMessage `json:"set,omitempty"`
-	// Require names fields that become required, too.
-	Require []string `json:"require,omitempty"`
-	// Duplicates lets the list have equal keys.
-	Duplicates bool `json:"duplicates,omitempty"`
-	// Timestamp declares a creationTimestamp below it: many tools write "creationTimestamp: null" into a template's metadata.
-	Timestamp bool `json:"timestamp,omitempty"`
-
-	// Bare drops the descriptions and the defaults of it and all below it.
-	Bare bool `json:"bare,omitempty"`
-	// Optional names, for fields of any of these names below it, the fields in them that may be left out.
-	Optional map[string][]string `json:"optional,omitempty"`
-	// Nulls accepts null for each field below it that may be left out and has no default, for the values of a map and the
-	// items of a list.
-	Nulls bool `json:"nulls,omitempty"`
+	At            []string            `json:"at"`
+	Set           json.RawMessage     `json:"set"`
+	SetBelow      json.RawMessage     `json:"setBelow"`
+	OptionalBelow map[string][]string `json:"optionalBelow"`
+	NullableBelow bool                `json:"nullableBelow"`
 }
 
-// readEdits reads each crd_edits.yaml in directories like types/GROUP/VERSION.
-func readEdits(types string) (all []edits, err error) {
-	files, err := filepath.Glob(filepath.Join(types, "*", "*", "crd_edits.yaml"))
-	if err != nil {
-		return nil, err
-	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
+var groupName = regexp.MustCompile(`(?m)^// \+groupName=(\S+)$`)
+
+// readEdits returns the edits of each kind with types in one of the folders. The name of a folder is the version.
+func readEdits(folders []string) (map[versionedKind][]edit, error) {
+	all := map[versionedKind][]edit{}
+	for _, folder := range folders {
+		path := filepath.Join(folder, editsFile)
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		var kinds map[string][]edit
+		if err := yaml.UnmarshalStrict(data, &kinds); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		group, err := groupOf(folder)
 		if err != nil {
 			return nil, err
 		}
-		read := edits{version: filepath.Base(filepath.Dir(file))}
-		if err := yaml.UnmarshalStrict(data, &read); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+		for kind, edits := range kinds {
+			all[versionedKind{group, filepath.Base(folder), kind}] = edits
 		}
-		all = append(all, read)
 	}
 	return all, nil
 }
 
-// editsOf returns the edits of a kind in a version, none if there are none.
-func editsOf(all []edits, kind, version string) []edit {
-	for _, e := range all {
-		if e.Kind == kind && e.version == version {
-			return e.Edits
+// groupOf returns the API group of the types in the folder, as the marker +groupName says it.
+func groupOf(folder string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		if found := groupName.FindSubmatch(source); found != nil {
+			return string(found[1]), nil
 		}
 	}
-	return nil
+	return "", fmt.Errorf("no file in %s has the marker +groupName", folder)
 }
 
-// apply makes the edit in the schema that its path leads to.
-func (e edit) apply(s *schema) error {
-	if e.Set != nil {
-		if err := json.Unmarshal(e.Set, s); err != nil {
+// apply makes the edit below root.
+func (e edit) apply(root *schema) error {
+	if len(e.At) == 0 {
+		return errors.New("it says no place: at is missing")
+	}
+	for _, path := range e.At {
+		var failed error
+		if err := at(root, path, func(s *schema) { failed = e.change(s) }); err != nil {
 			return err
 		}
-	}
-	s.Required = append(s.Required, e.Require...)
-	if e.Duplicates {
-		s.XListType, s.XListMapKeys = new("atomic"), nil
-	}
-	if e.Timestamp {
-		field := schema{Type: "string", Format: "date-time", Nullable: true}
-		decodable(&field)
-		s.Properties["creationTimestamp"] = field
-	}
-	if e.Bare {
-		walk(s, func(s *schema) { s.Description, s.Default = "", nil })
-	}
-	if e.Optional != nil {
-		walk(s, e.leaveOut)
-	}
-	if e.Nulls {
-		walk(s, acceptNulls)
+		if failed != nil {
+			return fmt.Errorf("%s: %w", path, failed)
+		}
 	}
 	return nil
 }
 
-// leaveOut lets the optional fields of what is directly below s be left out.
-func (e edit) leaveOut(s *schema) {
-	for name, fields := range e.Optional {
+// change makes the edit in s. What it adds to s must be decodable, too.
+func (e edit) change(s *schema) error {
+	err := set(s, e.Set)
+	walk(s, func(s *schema) {
+		if err == nil {
+			err = set(s, e.SetBelow)
+		}
+		optional(s, e.OptionalBelow)
+		if e.NullableBelow {
+			nullable(s)
+		}
+	})
+	walk(s, decodable)
+	return err
+}
+
+// set gives the fields of s the values that the JSON object has for them.
+func set(s *schema, fields json.RawMessage) error {
+	if fields == nil {
+		return nil
+	}
+	return yaml.UnmarshalStrict(fields, s)
+}
+
+// optional lets fields of the properties of s, or of the items of these, be left out: by the names of the properties.
+func optional(s *schema, fields map[string][]string) {
+	for name, fields := range fields {
 		if property, ok := s.Properties[name]; ok {
 			of := &property
 			if property.Items != nil {
@@ -113,7 +132,9 @@ func (e edit) leaveOut(s *schema) {
 	}
 }
 
-func acceptNulls(s *schema) {
+// nullable accepts null for each field of s that may be left out and has no default, for the values of a map and the items of
+// a list.
+func nullable(s *schema) {
 	if s.Items != nil && (s.XListType == nil || *s.XListType == "atomic") { // Nothing else may have nulls.
 		s.Items.Schema.Nullable = true
 	}
@@ -124,4 +145,23 @@ func acceptNulls(s *schema) {
 		property.Nullable = !slices.Contains(s.Required, name) && property.Default == nil
 		s.Properties[name] = property
 	}
+}
+
+// at applies edit to the schema at the path below s: names of properties, [] for the items of a list and {} for the values
+// of a map, with dots between.
+func at(s *schema, path string, edit func(*schema)) error {
+	if path == "" {
+		edit(s)
+		return nil
+	}
+	step, rest, _ := strings.Cut(path, ".")
+	child, put, ok := childOf(s, step)
+	if !ok {
+		return fmt.Errorf("no %q where %q was to be edited", step, path)
+	}
+	if err := at(child, rest, edit); err != nil {
+		return fmt.Errorf("%s: %w", step, err)
+	}
+	put()
+	return nil
 }

@@ -38,6 +38,7 @@ func desiredPaused(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
 	return withAppliedHash(wanted)
 }
 
+// desiredMeta returns a Deployment with the metadata that Belay states in any case: name, label and owner.
 func desiredMeta(guarded *v1alpha1.GuardedDeployment) *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
 		Name:            guarded.Name,
@@ -100,6 +101,7 @@ func hasTemplate(live *appsv1.Deployment, template *corev1.PodTemplateSpec) bool
 	return difference("", toUnstructured(template), toUnstructured(&live.Spec.Template)) == ""
 }
 
+// merged returns what live has and wanted does not, and all that wanted has.
 func merged(live, wanted map[string]string) map[string]string {
 	all := maps.Clone(live)
 	if all == nil {
@@ -183,6 +185,7 @@ func counterpart(wanted any, live []any, at int) int {
 	return at
 }
 
+// isObject reports whether a JSON value is an object.
 func isObject(value any) bool {
 	_, ok := value.(map[string]any)
 	return ok
@@ -208,6 +211,8 @@ func hash(object any) string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// withoutEmpty returns a JSON value without what is empty in it: nulls, empty strings, lists and maps. Items of a list keep
+// their places; zeros and false are not empty. It changes value.
 func withoutEmpty(value any) any {
 	switch value := value.(type) {
 	case map[string]any:

@@ -84,10 +84,12 @@ func active(pods []*corev1.Pod) []*corev1.Pod {
 	return active
 }
 
+// ready reports whether the pod says that it is ready.
 func ready(pod *corev1.Pod) bool {
 	return conditionOf(pod, corev1.PodReady).Status == corev1.ConditionTrue
 }
 
+// conditionOf returns the pod's condition of this type, one without a status if it has none.
 func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) corev1.PodCondition {
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == kind {
@@ -111,7 +113,12 @@ func containers(pod *corev1.Pod) iter.Seq[*corev1.ContainerStatus] {
 }
 
 // stuckReasons are the reasons for which the kubelet makes a container wait until somebody mends its image or its
-// configuration, and what they are called here.
+// configuration, and what they are called here. They are from the kubelet and the CRI of Kubernetes 1.37:
+//
+//   - https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubelet/images/types.go
+//   - https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubelet/kuberuntime/kuberuntime_container.go
+//   - https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubelet/container/sync_result.go
+//   - https://github.com/kubernetes/cri-api/blob/v0.37.2/pkg/errors/errors.go
 var stuckReasons = map[string]string{
 	"ErrImagePull":               v1alpha1.FailureImagePull,
 	"ImagePullBackOff":           v1alpha1.FailureImagePull,
@@ -127,6 +134,7 @@ var stuckReasons = map[string]string{
 	"RunContainerError":          v1alpha1.FailureContainerConfig,
 }
 
+// stuckReason returns the failure reason of a container that waits for one of the stuckReasons.
 func stuckReason(c *corev1.ContainerStatus) (string, bool) {
 	if c.State.Waiting == nil {
 		return "", false
@@ -186,6 +194,8 @@ func waitingFor(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1
 	return ""
 }
 
+// podsRefused returns the failure of a release whose pods the API server does not let be created, by its message. A quota's says
+// "forbidden", too: it is asked first.
 func podsRefused(message string) *v1alpha1.Failure {
 	reason := v1alpha1.FailureDeadlineExceeded
 	switch {
@@ -197,6 +207,7 @@ func podsRefused(message string) *v1alpha1.Failure {
 	return &v1alpha1.Failure{Reason: reason, Message: Clean("its pods cannot be created: "+message, maxMessage)}
 }
 
+// crashLoop returns the failure of a release of which a container restarted too often, with how it ended last.
 func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
 	f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
 		c.Name, pod.Name, ending(c), c.RestartCount, lastWords(c))
@@ -204,6 +215,7 @@ func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
 	return f
 }
 
+// stuck returns the failure of a release of which a container waits for one of the stuckReasons.
 func stuck(reason string, pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
 	return newFailure(reason, pod, c.Name, "container %s of pod %s cannot start: %s: %s",
 		c.Name, pod.Name, c.State.Waiting.Reason, c.State.Waiting.Message)
@@ -228,6 +240,7 @@ func notReady(pod *corev1.Pod) *v1alpha1.Failure {
 		pod.Name, cmp.Or(conditionOf(pod, corev1.PodReady).Message, "nothing is known of its containers"))
 }
 
+// newFailure returns a failure that a pod shows, and if container is not empty, that container of it.
 func newFailure(reason string, pod *corev1.Pod, container, format string, args ...any) *v1alpha1.Failure {
 	return &v1alpha1.Failure{Reason: reason, Pod: pod.Name, Container: container,
 		Message: Clean(fmt.Sprintf(format, args...), maxMessage)}
@@ -241,6 +254,7 @@ func ended(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return c.LastTerminationState.Terminated
 }
 
+// exitCode returns the exit code of the container's last end, nil if it never ended.
 func exitCode(c *corev1.ContainerStatus) *int32 {
 	if end := ended(c); end != nil {
 		return new(end.ExitCode)
@@ -248,6 +262,7 @@ func exitCode(c *corev1.ContainerStatus) *int32 {
 	return nil
 }
 
+// ending says how the container last ended, as the verb of a sentence.
 func ending(c *corev1.ContainerStatus) string {
 	end := ended(c)
 	switch {

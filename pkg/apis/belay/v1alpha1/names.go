@@ -1,95 +1,122 @@
 package v1alpha1
 
-// Names that Belay writes on the objects it owns, and reads on those it guards.
+// The label and the annotations that Belay writes on the objects it owns, and reads on those it guards.
 const (
-	// GuardedLabel is on every object that Belay owns, with the value "true"; its informers filter on it.
+	// GuardedLabel is on every object that Belay owns, with the value "true"; its informers filter on it. Taken away, it is put
+	// back.
 	GuardedLabel = "belay.dev/guarded"
 
-	// RevisionAnnotation, on the Deployment, names the ControllerRevision that it runs.
+	// RevisionAnnotation, on the Deployment, names the ControllerRevision that it runs. Belay writes it with the template.
 	RevisionAnnotation = "belay.dev/revision"
-	// AppliedAnnotation, on the Deployment, is the hash of everything that Belay states about it.
+	// AppliedAnnotation, on the Deployment, is the hash of everything that Belay states about it. Another hash than the one
+	// that would be stated now has Belay write the Deployment.
 	AppliedAnnotation = "belay.dev/applied"
 
-	// AdoptAnnotation, on a Deployment, is its owner's consent that the GuardedDeployment of this name takes it over.
+	// AdoptAnnotation, on a Deployment, is its owner's consent that the GuardedDeployment of this name takes it over. Without
+	// it a Deployment that Belay does not own is left alone, and NameTaken is reported.
 	AdoptAnnotation = "belay.dev/adopt"
 
-	// VerdictAnnotation, on a ControllerRevision, is VerdictGood or VerdictFailed; absent while it is unjudged.
+	// VerdictAnnotation, on a ControllerRevision, is VerdictGood or VerdictFailed; absent while it is unjudged. It is written
+	// before anything acts on the verdict.
 	VerdictAnnotation = "belay.dev/verdict"
-	// FailureAnnotation, on a ControllerRevision, is the evidence of the failure, as JSON.
+	// FailureAnnotation, on a ControllerRevision, is the evidence of the failure, as JSON. It comes with VerdictFailed, and the
+	// status shows it while the spec asks for this revision.
 	FailureAnnotation = "belay.dev/failure"
-	// AttemptAnnotation, on a ControllerRevision, is a further attempt under way, as JSON: it is unjudged again.
+	// AttemptAnnotation, on a ControllerRevision, is a further attempt under way, as JSON: it is unjudged again. The next
+	// verdict ends the attempt.
 	AttemptAnnotation = "belay.dev/attempt"
 
-	// RetryAnnotation, on a GuardedDeployment: any new value retries a failed revision.
+	// RetryAnnotation, on a GuardedDeployment, is set by a person: any new value retries a failed revision, once. To take it
+	// away is no retry.
 	RetryAnnotation = "belay.dev/retry"
 
-	// VerdictGood is the verdict on a revision that came up and stayed up.
+	// VerdictGood is the verdict on a revision that came up and stayed up for spec.guard.soakSeconds: one to go back to.
 	VerdictGood = "good"
-	// VerdictFailed is the verdict on a revision that did not.
+	// VerdictFailed is the verdict on a revision that did not. It is not run again until the spec or a retry asks for it.
 	VerdictFailed = "failed"
 )
 
 // The types of the conditions in the status.
 const (
-	// ConditionReady is True only when the revision that the spec asks for is good and running.
+	// ConditionReady is True only when the revision that the spec asks for is good and running, or has no replicas to judge it
+	// by. Its reason says what keeps it from that.
 	ConditionReady = "Ready"
-	// ConditionReconciling is True while a rollout, a soak or a rollback is under way.
+	// ConditionReconciling is True while a rollout, a soak or a rollback is under way: wait.
 	ConditionReconciling = "Reconciling"
-	// ConditionStalled is True when only a person, or a set retry, can move it on.
+	// ConditionStalled is True when only a person, or a set retry, can move it on: whoever waits should stop waiting.
 	ConditionStalled = "Stalled"
-	// ConditionAvailable is the Deployment's own.
+	// ConditionAvailable is the Deployment's own: whether the service is fine, whatever became of the release.
 	ConditionAvailable = "Available"
 )
 
-// The reasons of conditions and Events: how the object stands.
+// The reasons of the conditions, and of the Events about how things ended. In brackets: which condition is True with it.
 const (
-	// ReasonRolledOut: what the spec asks for is good and running. Ready is True.
+	// ReasonRolledOut: the revision that the spec asks for is good and running (Ready). Nothing comes next.
 	ReasonRolledOut = "RolledOut"
-	// ReasonProgressing: a rollout or a rollback is under way, and the judge reads the pods.
+	// ReasonProgressing: the Deployment moves to a revision, the one asked for or the last good one, or is about to
+	// (Reconciling). A soak comes next, or a failure.
 	ReasonProgressing = "Progressing"
-	// ReasonSoaking: every pod is new and available, and has to stay so for spec.guard.soakSeconds.
+	// ReasonSoaking: the rollout is complete, and has to stay healthy for spec.guard.soakSeconds (Reconciling). RolledOut comes
+	// next, or a failure.
 	ReasonSoaking = "Soaking"
-	// ReasonRolledBack: the release failed, and the Deployment is back on the last good revision. It stays there until the spec
-	// changes or a retry is due.
+	// ReasonRolledBack: the release failed, and the Deployment is back on the last good revision (Stalled). It stays there until
+	// the template changes or a retry is asked for or due.
 	ReasonRolledBack = "RolledBack"
-	// ReasonNoGoodRevision: the release failed, and no revision was ever good. The Deployment is left on it.
+	// ReasonNoGoodRevision: the release failed, and no revision was ever good: the Deployment is left as it is (Stalled). Mend
+	// the template; a release that comes up late is good after all.
 	ReasonNoGoodRevision = "NoGoodRevision"
-	// ReasonHeld: the release failed, and is left in place, as spec.guard.onFailure asks.
+	// ReasonHeld: the release failed, and is left as it is, because spec.guard.onFailure is Hold (Stalled). What comes next is
+	// as with NoGoodRevision.
 	ReasonHeld = "Held"
-	// ReasonRollbackFailed: the release failed, and the good revision that is back does not come up either.
+	// ReasonRollbackFailed: the release failed, and the last good revision does not come up either (Stalled). The Deployment
+	// stays on that: look at its pods, the cause is hardly in the template.
 	ReasonRollbackFailed = "RollbackFailed"
-	// ReasonPaused: the spec or the Deployment is paused. Nothing is rolled out or judged until it is resumed.
+	// ReasonPaused: spec.paused is set, or the Deployment was paused by hand: nothing is judged (Stalled, or Ready if the
+	// revision had come up before). The release starts to be watched anew on resume.
 	ReasonPaused = "Paused"
-	// ReasonScaledToZero: there are no replicas to judge by. Ready is True.
+	// ReasonScaledToZero: the Deployment has no replicas to judge its revision by (Ready). It is judged when it has some.
 	ReasonScaledToZero = "ScaledToZero"
-	// ReasonInvalid: the API server refuses what the spec asks for, in its own words. The spec has to change.
+	// ReasonInvalid: the API server refuses what the spec asks for as invalid, or it cannot be written down (Stalled). Change
+	// the spec; the message has the API server's words.
 	ReasonInvalid = "Invalid"
-	// ReasonDenied: an admission policy or webhook refuses it, or the namespace is being deleted. It is tried again every five minutes.
+	// ReasonDenied: a policy, a webhook, a quota or a namespace that is being deleted keeps Belay from a write (Stalled). It is
+	// tried again when the spec changes, and now and then. (A right that Belay lacks is SyncFailing.)
 	ReasonDenied = "Denied"
-	// ReasonNameTaken: a Deployment of this name is somebody else's, and is left alone. The message says how to consent.
+	// ReasonNameTaken: the Deployment of this name is somebody else's and is left alone (Stalled). Delete it, or consent to its
+	// adoption with AdoptAnnotation.
 	ReasonNameTaken = "NameTaken"
-	// ReasonWaitingForDeploymentController: nothing happens, and kube-controller-manager or the scheduler has to act first.
+	// ReasonWaitingForDeploymentController: a release makes no progress, and somebody has yet to act: the Deployment or
+	// ReplicaSet controller, or the scheduler; the message says who (Reconciling). It is no failure of the release.
 	ReasonWaitingForDeploymentController = "WaitingForDeploymentController"
-	// ReasonContested: somebody keeps changing what the spec states about the Deployment. It is put back less and less often.
+	// ReasonContested: somebody keeps changing what the spec says of the Deployment (Stalled); it is put back at a slow pace.
+	// The Normal Event of this reason tells of a single value put back.
 	ReasonContested = "Contested"
-	// ReasonSyncFailing: for a minute nothing that was decided could be done. It goes on by itself when the cause is gone.
+	// ReasonSyncFailing: for a minute or more no attempt to bring the object up to date came to its end (Stalled, unless it was
+	// Ready before). Belay goes on trying; the message has the error.
 	ReasonSyncFailing = "SyncFailing"
 )
 
-// The reasons of a failure: what the verdict rests on.
+// The reasons of a failure: Failure.Reason, and the Event about it. RolledBack, Held or NoGoodRevision comes next.
 const (
-	// FailureCrashLoop: a container was restarted more often than spec.guard.maxRestarts.
+	// FailureCrashLoop: a container of a new pod restarted more than spec.guard.maxRestarts times and is not ready. It rests on
+	// the pod's container statuses.
 	FailureCrashLoop = "CrashLoop"
-	// FailureImagePull: a container waited for its image for spec.guard.stuckSeconds.
+	// FailureImagePull: a container of a new pod waited for its image for spec.guard.stuckSeconds. It rests on the reason for
+	// which the kubelet lets the container wait, ImagePullBackOff for example.
 	FailureImagePull = "ImagePull"
-	// FailureContainerConfig: a container waited that long for its configuration, a Secret that is missing for example.
+	// FailureContainerConfig: the same, of a container that cannot be made or started: a missing Secret or ConfigMap, a command
+	// that is not there. The kubelet's reason is CreateContainerConfigError, for example.
 	FailureContainerConfig = "ContainerConfig"
-	// FailureDeadlineExceeded: nothing got better for spec.progressDeadlineSeconds, and the pods say why.
+	// FailureDeadlineExceeded: no progress for spec.progressDeadlineSeconds, while something spoke against the release: a new
+	// pod that has a node and is not ready, one that fits on no node, or pods that cannot be created. It rests on the conditions
+	// of pods and ReplicaSets.
 	FailureDeadlineExceeded = "DeadlineExceeded"
-	// FailureQuotaExceeded: a quota refused pods until the deadline.
+	// FailureQuotaExceeded: the same, because a ResourceQuota keeps pods from being created. It rests on the words of the API
+	// server in the ReplicaSet's condition ReplicaFailure.
 	FailureQuotaExceeded = "QuotaExceeded"
-	// FailurePodsForbidden: the API server refused the pods or their ReplicaSet until the deadline.
+	// FailurePodsForbidden: the same, because admission, Pod Security for example, forbids the pods.
 	FailurePodsForbidden = "PodsForbidden"
-	// FailureUnhealthyInSoak: it was complete, and did not stay healthy for spec.guard.soakSeconds.
+	// FailureUnhealthyInSoak: the rollout was complete, and then a pod was unready for spec.guard.stuckSeconds, a container
+	// restarted once too often, or the pods did not stay up. It rests on the pods as they were in the soak.
 	FailureUnhealthyInSoak = "UnhealthyInSoak"
 )
