@@ -111,7 +111,7 @@ func must(err error) {
 	}
 }
 
-func TestAFailedReleaseIsRolledBackAndAFixGoesForward(t *testing.T) {
+func TestRollback_ThenFix(t *testing.T) {
 	inWorld(t, func(w *world) {
 		fake.Add(w, fake.Webshop("web", "web:1"))
 		w.Pass(time.Minute)
@@ -152,7 +152,7 @@ func TestAFailedReleaseIsRolledBackAndAFixGoesForward(t *testing.T) {
 	})
 }
 
-func TestAThousandFailingKeysShareNoBucketOfRetries(t *testing.T) {
+func TestNext_NoSharedBucketOfRetries(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const objects = 1000
 		failed := map[string]bool{}
@@ -179,7 +179,7 @@ func TestAThousandFailingKeysShareNoBucketOfRetries(t *testing.T) {
 	})
 }
 
-func TestAFailingKeyDoesNotDelayAnother(t *testing.T) {
+func TestNext_FailingKeyDelaysNoOther(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if r.Name == "broken" && r.Writes() {
@@ -195,7 +195,7 @@ func TestAFailingKeyDoesNotDelayAnother(t *testing.T) {
 	})
 }
 
-func TestAFailureIsRetriedAfter5MillisecondsDoublingUpTo30Seconds(t *testing.T) {
+func TestNext_Backoff(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if r.Writes() {
@@ -221,7 +221,7 @@ func TestAFailureIsRetriedAfter5MillisecondsDoublingUpTo30Seconds(t *testing.T) 
 	})
 }
 
-func TestRunReturnsOnlyAfterASyncThatHadBegun(t *testing.T) {
+func TestRun_WaitsForSyncsThatHaveBegun(t *testing.T) {
 	fake.In(t, func(w *world) {
 		belay := startBelay(w)
 		synctest.Wait() // A request that sleeps holds a mutex of the fake client: nothing else may ask for it meanwhile.
@@ -245,7 +245,7 @@ func TestRunReturnsOnlyAfterASyncThatHadBegun(t *testing.T) {
 	})
 }
 
-func TestABacklogIsNotWorkedOffAfterTheEnd(t *testing.T) {
+func TestRun_LeavesTheBacklog(t *testing.T) {
 	fake.In(t, func(w *world) {
 		for i := range 1000 {
 			fake.Add(w, fake.Webshop(fmt.Sprintf("web-%d", i), "web:1"))
@@ -265,7 +265,7 @@ func TestABacklogIsNotWorkedOffAfterTheEnd(t *testing.T) {
 	})
 }
 
-func TestBelayCanBeStoppedBeforeItsCachesAreFilled(t *testing.T) {
+func TestRun_StoppedBeforeCachesAreFilled(t *testing.T) {
 	fake.In(t, func(w *world) {
 		w.Intercept(func(request, func() error) error { return apierrors.NewInternalError(fmt.Errorf("not now")) })
 		belay := startBelay(w)
@@ -278,7 +278,7 @@ func TestBelayCanBeStoppedBeforeItsCachesAreFilled(t *testing.T) {
 	})
 }
 
-func TestWhatHasBegunHasTheTimeOfTheDrain(t *testing.T) {
+func TestRun_DrainTimeout(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer time.Duration // how long the API server takes
 		cut    bool
@@ -326,7 +326,7 @@ func healthOf(p *belay) *serve.Health {
 	return h
 }
 
-func TestBelayIsNotReadyBeforeItsCachesAreFilled(t *testing.T) {
+func TestReady_WaitsForCaches(t *testing.T) {
 	fake.In(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if r.Resource == "deployments" {
@@ -347,7 +347,7 @@ func TestBelayIsNotReadyBeforeItsCachesAreFilled(t *testing.T) {
 	})
 }
 
-func TestBelayIsNotAliveWhileAWorkerIsStuck(t *testing.T) {
+func TestAlive_StuckWorker(t *testing.T) {
 	fake.In(t, func(w *world) {
 		p := startBelay(w)
 		synctest.Wait()
@@ -388,7 +388,7 @@ func conditionsOf(w *world, name string) string {
 // told returns how often Belay has logged a sentence.
 func told(w *world, sentence string) int { return strings.Count(w.Logged(), sentence) }
 
-func TestAStandstillIsToldOnceAndEnds(t *testing.T) {
+func TestStandstill_ToldOnceAndEnds(t *testing.T) {
 	for name, row := range map[string]struct {
 		stop, goOn func(w *world)
 		says       string
@@ -452,7 +452,7 @@ func TestAStandstillIsToldOnceAndEnds(t *testing.T) {
 }
 
 // What was reported of the present spec stays; and with the object, its standstill is gone.
-func TestAStandstillOfAnObjectThatIsReady(t *testing.T) {
+func TestStandstill_ObjectStaysReady(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		w.UpAndRunning("web")
 		w.Intercept(func(r request, carryOut func() error) error {
@@ -475,7 +475,7 @@ func TestAStandstillOfAnObjectThatIsReady(t *testing.T) {
 }
 
 // What is left to prune is tried again; all else has been done, and nobody who waits for the release may hear otherwise.
-func TestWhatCannotBePrunedIsNoStandstill(t *testing.T) {
+func TestStandstill_NotWhenOnlyPruningFails(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if r.Verb == "delete" { // a revision is pruned
@@ -493,7 +493,7 @@ func TestWhatCannotBePrunedIsNoStandstill(t *testing.T) {
 }
 
 // A conflict is no failure: a cache is behind, as happens in an undisturbed release, too.
-func TestEverySyncThatFailsIsCounted(t *testing.T) {
+func TestNext_CountsFailuresAndStaleSyncs(t *testing.T) {
 	for name, c := range map[string]struct {
 		err    error
 		failed string
@@ -528,7 +528,7 @@ func TestEverySyncThatFailsIsCounted(t *testing.T) {
 }
 
 // A whole story, in which a policy answers whatever it likes.
-func TestEveryLineOfAStoryIsARecord(t *testing.T) {
+func TestLog_EveryLineIsARecord(t *testing.T) {
 	says := "two\nlines, \x1b[31mred, I1121 12:00:00.000000 1 main.go:1] \"forged\"\nE1121"
 	for name, c := range map[string]struct {
 		logger func(log *lockedBuffer) klog.Logger

@@ -25,7 +25,7 @@ func args(t *testing.T, line ...string) {
 	flag.CommandLine.SetOutput(io.Discard)
 }
 
-func TestTheFlagsHaveDefaultsThatWork(t *testing.T) {
+func TestFlags_DefaultsWork(t *testing.T) {
 	args(t)
 	o := parseFlags()
 	if o.kubeconfig != "" || o.master != "" || o.namespace != "" || o.version || o.workers < 1 || o.qps >= 0 {
@@ -33,7 +33,7 @@ func TestTheFlagsHaveDefaultsThatWork(t *testing.T) {
 	}
 }
 
-func TestTheFlagsAreRead(t *testing.T) {
+func TestFlags_AreRead(t *testing.T) {
 	args(t, "--kubeconfig", "/some/file", "--master=https://server", "--namespace", "shop", "--workers", "3",
 		"--kube-api-qps", "20.5", "--kube-api-burst", "40", "--version", "-v", "4", "--logging-format=json",
 		"--leader-elect", "--leader-elect-namespace=belay-system", "--health-address=:8081", "--metrics-address=:8443",
@@ -52,7 +52,7 @@ func TestTheFlagsAreRead(t *testing.T) {
 	}
 }
 
-func TestWhoScrapesIsAskedUnlessItIsTheMachineItself(t *testing.T) {
+func TestFlags_MetricsReviewedUnlessLoopback(t *testing.T) {
 	for address, asks := range map[string]bool{
 		"": false, "127.0.0.1:8080": false, "[::1]:8080": false, "localhost:8080": false,
 		":8443": true, "0.0.0.0:8443": true, "10.1.2.3:8443": true, "localhost.example:8443": true,
@@ -64,7 +64,7 @@ func TestWhoScrapesIsAskedUnlessItIsTheMachineItself(t *testing.T) {
 	}
 }
 
-func TestRunRefusesWhatItCannotDo(t *testing.T) {
+func TestMain_RefusesWhatItCannotDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		line []string
 		want string
@@ -88,7 +88,7 @@ func TestRunRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
-func TestVersionIsPrintedWithoutACluster(t *testing.T) {
+func TestVersion_NeedsNoCluster(t *testing.T) {
 	outsideOfAnyCluster(t)
 	args(t, "--version")
 	if err := run(t.Context(), parseFlags()); err != nil {
@@ -96,7 +96,7 @@ func TestVersionIsPrintedWithoutACluster(t *testing.T) {
 	}
 }
 
-func TestVersionStringIsTheReleasesIfItHasOne(t *testing.T) {
+func TestVersion_OfARelease(t *testing.T) {
 	if versionString() == "" {
 		t.Error("no version, want at least that of the module")
 	}
@@ -107,7 +107,7 @@ func TestVersionStringIsTheReleasesIfItHasOne(t *testing.T) {
 	}
 }
 
-func TestTheFlagGoesBeforeTheEnvironmentAndThatBeforeTheDefaultFile(t *testing.T) {
+func TestKubeconfig_Precedence(t *testing.T) {
 	outsideOfAnyCluster(t)
 	host := func(o options) string {
 		t.Helper()
@@ -134,7 +134,7 @@ func TestTheFlagGoesBeforeTheEnvironmentAndThatBeforeTheDefaultFile(t *testing.T
 	}
 }
 
-func TestAFlagGoesBeforeThePodThatBelayRunsIn(t *testing.T) {
+func TestKubeconfig_FlagBeforePod(t *testing.T) {
 	outsideOfAnyCluster(t)
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
@@ -147,7 +147,7 @@ func TestAFlagGoesBeforeThePodThatBelayRunsIn(t *testing.T) {
 	}
 }
 
-func TestTheClientSaysWhoItIsAndKeepsToItsLimits(t *testing.T) {
+func TestKubeconfig_AgentAndLimits(t *testing.T) {
 	outsideOfAnyCluster(t)
 	config, err := kubeclient.Config((&options{kubeconfig: writeKubeconfig(t, "https://flag"), qps: 7, burst: 9}).client())
 	if err != nil {
@@ -192,7 +192,7 @@ func writeFile(t *testing.T, content string) string {
 	return path
 }
 
-func TestAnAddressIsChecked(t *testing.T) {
+func TestFlags_AddressIsChecked(t *testing.T) {
 	for _, address := range []string{"8080", "::1:8080:", "localhost"} {
 		for flag, o := range map[string]options{"--health-address": {workers: 1, healthAddress: address}, "--metrics-address": {workers: 1, metricsAddress: address}} {
 			args(t)
@@ -201,7 +201,7 @@ func TestAnAddressIsChecked(t *testing.T) {
 	}
 }
 
-func TestEveryFlagIsExplained(t *testing.T) {
+func TestFlags_AreDocumented(t *testing.T) {
 	args(t)
 	parseFlags()
 	operations, err := os.ReadFile("docs/operations.md")

@@ -114,7 +114,7 @@ func (s served) check(expression string) (wrong []string) {
 	return wrong
 }
 
-func TestTheCheckOfExpressionsFindsMistakes(t *testing.T) {
+func TestMonitoring_CheckFindsMistakes(t *testing.T) {
 	s := scrape(t)
 	for expression, want := range map[string]string{
 		`belay_rollback_total`:                           "no metric",
@@ -146,7 +146,7 @@ func alerts(t *testing.T) []alert {
 	return file.Spec.Groups[0].Rules
 }
 
-func TestAlertsAskForWhatIsServed(t *testing.T) {
+func TestMonitoring_AlertsUseServedMetrics(t *testing.T) {
 	s := scrape(t)
 	all := alerts(t)
 	if len(all) < 5 {
@@ -159,7 +159,7 @@ func TestAlertsAskForWhatIsServed(t *testing.T) {
 	}
 }
 
-func TestEveryAlertSaysWhatToDo(t *testing.T) {
+func TestMonitoring_AlertsSayWhatToDo(t *testing.T) {
 	docs := operations()
 	for _, a := range alerts(t) {
 		for _, text := range []string{a.For, a.Labels["severity"], a.Annotations["summary"], a.Annotations["description"]} {
@@ -176,7 +176,7 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestTheDashboardAsksForWhatIsServed(t *testing.T) {
+func TestMonitoring_DashboardUsesServedMetrics(t *testing.T) {
 	var dashboard struct {
 		Panels []struct {
 			Title   string
@@ -199,7 +199,7 @@ func TestTheDashboardAsksForWhatIsServed(t *testing.T) {
 }
 
 // The other way round: what Belay itself counts is shown or alerted on, and explained.
-func TestEveryMetricOfBelayIsUsedAndExplained(t *testing.T) {
+func TestMonitoring_MetricsAreUsedAndDocumented(t *testing.T) {
 	used := readText("artifacts/monitoring/alerts.yaml") + readText("artifacts/monitoring/dashboard.json")
 	docs := operations()
 	for name := range scrape(t).labels {
@@ -215,7 +215,7 @@ func TestEveryMetricOfBelayIsUsedAndExplained(t *testing.T) {
 	}
 }
 
-func TestEveryReasonIsExplained(t *testing.T) {
+func TestMonitoring_ReasonsAreDocumented(t *testing.T) {
 	names, docs := readText("pkg/apis/belay/v1alpha1/names.go"), operations()
 	reasons := regexp.MustCompile(`\b(?:Reason|Failure)\w+\s+= "(\w+)"`).FindAllStringSubmatch(names, -1)
 	if len(reasons) != 22 {

@@ -9,7 +9,7 @@ import (
 	"github.com/belay-dev/belay/internal/expect"
 )
 
-func TestNamespacesTakeTurns(t *testing.T) {
+func TestQueue_NamespacesTakeTurns(t *testing.T) {
 	q := &fairQueue{waiting: map[string][]cache.ObjectName{}}
 	push := func(keys ...string) {
 		for _, key := range keys {
@@ -36,7 +36,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 }
 
 // However much waits in other namespaces, one key of each goes first, at most.
-func TestAKeyWaitsForOneOfEachOtherNamespace(t *testing.T) {
+func TestQueue_WaitsForOneOfEachOtherNamespace(t *testing.T) {
 	const namespaces, keys = 10, 1000
 	q := &fairQueue{waiting: map[string][]cache.ObjectName{}}
 	for i := range namespaces * keys {

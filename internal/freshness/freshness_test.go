@@ -33,11 +33,11 @@ func wantStale(t *testing.T, f *Tracker, key cache.ObjectName) {
 	}
 }
 
-func TestAKeyWithoutWritesIsFresh(t *testing.T) {
+func TestCheck_NoWrites(t *testing.T) {
 	wantFresh(t, New(), webKey)
 }
 
-func TestAWriteIsWaitedForUntilTheStoreReachesIt(t *testing.T) {
+func TestCheck_WaitsUntilTheStoreReachesTheWrite(t *testing.T) {
 	for _, c := range []struct{ at, written string }{
 		{at: "9", written: "10"}, // as strings the other way round
 		{at: "99", written: "100"},
@@ -52,13 +52,13 @@ func TestAWriteIsWaitedForUntilTheStoreReachesIt(t *testing.T) {
 	}
 }
 
-func TestAStoreThatIsAheadOfTheWriteIsFresh(t *testing.T) {
+func TestCheck_StoreAheadOfTheWrite(t *testing.T) {
 	f := New()
 	f.Wrote(webKey, newStore("100"), "99")
 	wantFresh(t, f, webKey)
 }
 
-func TestWhatWasSeenOnceIsNotWaitedForAgain(t *testing.T) {
+func TestCheck_SeenOnce(t *testing.T) {
 	f, store := New(), newStore("10")
 	f.Wrote(webKey, store, "10")
 	wantFresh(t, f, webKey)
@@ -66,7 +66,7 @@ func TestWhatWasSeenOnceIsNotWaitedForAgain(t *testing.T) {
 	wantFresh(t, f, webKey)
 }
 
-func TestOnlyTheLastWriteIsWaitedFor(t *testing.T) {
+func TestCheck_OnlyTheLastWrite(t *testing.T) {
 	f, store := New(), newStore("10")
 	f.Wrote(webKey, store, "11")
 	f.Wrote(webKey, store, "13")
@@ -76,7 +76,7 @@ func TestOnlyTheLastWriteIsWaitedFor(t *testing.T) {
 	wantFresh(t, f, webKey)
 }
 
-func TestEveryStoreIsWaitedFor(t *testing.T) {
+func TestCheck_EveryStore(t *testing.T) {
 	f := New()
 	first, second := newStore("10"), newStore("10")
 	f.Wrote(webKey, first, "11")
@@ -87,7 +87,7 @@ func TestEveryStoreIsWaitedFor(t *testing.T) {
 	wantFresh(t, f, webKey)
 }
 
-func TestVersionsThatCannotBeComparedAreNotWaitedFor(t *testing.T) {
+func TestCheck_IncomparableVersions(t *testing.T) {
 	for _, c := range []struct{ at, written string }{{"", "10"}, {"10", ""}, {"abc", "10"}, {"10", "abc"}, {"0", "10"}} {
 		f := New()
 		f.Wrote(webKey, newStore(c.at), c.written)
@@ -95,7 +95,7 @@ func TestVersionsThatCannotBeComparedAreNotWaitedFor(t *testing.T) {
 	}
 }
 
-func TestAStoreThatNeverShowsTheWriteIsBelievedAfter30Seconds(t *testing.T) {
+func TestCheck_GivesUpAfter30Seconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New()
 		f.Wrote(webKey, newStore("10"), "11")
@@ -106,7 +106,7 @@ func TestAStoreThatNeverShowsTheWriteIsBelievedAfter30Seconds(t *testing.T) {
 	})
 }
 
-func TestANewWriteBeginsANewWait(t *testing.T) {
+func TestCheck_NewWriteNewWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, store := New(), newStore("10")
 		f.Wrote(webKey, store, "11")
@@ -117,14 +117,14 @@ func TestANewWriteBeginsANewWait(t *testing.T) {
 	})
 }
 
-func TestAForgottenKeyIsFresh(t *testing.T) {
+func TestForget(t *testing.T) {
 	f := New()
 	f.Wrote(webKey, newStore("10"), "11")
 	f.Forget(webKey)
 	wantFresh(t, f, webKey)
 }
 
-func TestKeysDoNotWaitForEachOther(t *testing.T) {
+func TestCheck_KeysAreIndependent(t *testing.T) {
 	f, store := New(), newStore("10")
 	other := cache.NewObjectName("shop", "other")
 	f.Wrote(webKey, store, "11")
@@ -133,7 +133,7 @@ func TestKeysDoNotWaitForEachOther(t *testing.T) {
 	wantStale(t, f, webKey)
 }
 
-func TestNothingIsKeptOfKeysThatAreFresh(t *testing.T) {
+func TestCheck_KeepsNothingOfFreshKeys(t *testing.T) {
 	f, store := New(), newStore("10")
 	f.Wrote(webKey, store, "10")
 	wantFresh(t, f, webKey)
@@ -142,7 +142,7 @@ func TestNothingIsKeptOfKeysThatAreFresh(t *testing.T) {
 	}
 }
 
-func TestWorkersMayUseItAtTheSameTime(t *testing.T) {
+func TestTracker_Concurrent(t *testing.T) {
 	f, store := New(), newStore("10")
 	var workers sync.WaitGroup
 	for _, name := range []string{"a", "b", "c", "d"} {

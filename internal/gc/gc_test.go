@@ -17,7 +17,7 @@ func collections() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-func TestMemoryIsGivenBackOnceAfterEachBusyTime(t *testing.T) {
+func TestReturnMemory_OnceAfterEachBusyTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

@@ -83,7 +83,7 @@ func restingObjects(tb testing.TB, name string) (*v1alpha1.GuardedDeployment, *a
 
 // Every request of a release, and of one that fails. How many looks it takes depends on how long it takes: one each 3 s at
 // the most often, of two lists. Everything else is what docs/benchmarks.md argues for.
-func TestCostOfReleasesInRequests(t *testing.T) {
+func TestCost_RequestsOfReleases(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.ForgetRequests()
 		fake.Add(w, fake.Webshop("web", "web:1"))
@@ -116,7 +116,7 @@ func TestCostOfReleasesInRequests(t *testing.T) {
 }
 
 // A sync that finds nothing to do asks nothing of the API server, and makes no more garbage than it did.
-func TestCostOfSyncAtRest(t *testing.T) {
+func TestCost_ReconcileAtRest(t *testing.T) {
 	const allocations = 1500
 	r := newResting(t, 1)
 	sync := func() {

@@ -22,7 +22,7 @@ import (
 
 // The crash plans: the story of tellStory, disturbed at each of its writes in turn, has to end as it does undisturbed.
 
-func TestTheStoryEndsTheSameIfBelayDiesAfterAnyOfItsWrites(t *testing.T) {
+func TestCrash_AfterAnyWrite(t *testing.T) {
 	forEveryWrite(t, func(w *world, k int, undisturbed telling) {
 		belay := startBelay(w)
 		afterWrite(w, k, func() error {
@@ -48,7 +48,7 @@ var lostAnswers = map[string]error{
 	"sent again":      apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "web", errors.New("modified")), // by client-go
 }
 
-func TestTheStoryEndsTheSameIfTheAnswerToAnyWriteIsLost(t *testing.T) {
+func TestLostAnswer_ToAnyWrite(t *testing.T) {
 	forEveryWrite(t, func(w *world, k int, undisturbed telling) {
 		startBelay(w)
 		why := slices.Sorted(maps.Keys(lostAnswers))[k%len(lostAnswers)]
@@ -60,7 +60,7 @@ func TestTheStoryEndsTheSameIfTheAnswerToAnyWriteIsLost(t *testing.T) {
 	})
 }
 
-func TestTheStoryEndsTheSameIfEveryAnswerIsLost(t *testing.T) {
+func TestLostAnswer_ToEveryWrite(t *testing.T) {
 	for why, err := range lostAnswers {
 		t.Run(why, func(t *testing.T) {
 			var undisturbed telling
@@ -84,7 +84,7 @@ func TestTheStoryEndsTheSameIfEveryAnswerIsLost(t *testing.T) {
 }
 
 // More releases in an hour than somebody's changes are put back at once.
-func TestEveryFailedReleaseIsRolledBackAlthoughTheAnswersAreLost(t *testing.T) {
+func TestLostAnswer_EveryFailureIsRolledBack(t *testing.T) {
 	for why, err := range lostAnswers {
 		t.Run(why, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -115,7 +115,7 @@ func TestEveryFailedReleaseIsRolledBackAlthoughTheAnswersAreLost(t *testing.T) {
 	}
 }
 
-func TestTheStoryEndsTheSameIfBelayDiesAfterEachOfItsWrites(t *testing.T) {
+func TestCrash_AfterEachWrite(t *testing.T) {
 	fake.In(t, func(w *world) {
 		lives := make(chan *belay, 1)
 		lives <- startBelay(w)

@@ -89,7 +89,7 @@ func wantTheEnding(w *world) {
 	}, e)
 }
 
-func TestAnErrorThatPassesChangesNothingInTheEnd(t *testing.T) {
+func TestErrors_Passing(t *testing.T) {
 	for what, is := range everyWrite {
 		for why, err := range passing {
 			t.Run(what+"/"+why, func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestAnErrorThatPassesChangesNothingInTheEnd(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsLostIsNoReasonToWriteTwice(t *testing.T) {
+func TestLostAnswer_NotWrittenTwice(t *testing.T) {
 	for what, is := range everyWrite {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -130,7 +130,7 @@ func TestAnAnswerThatIsLostIsNoReasonToWriteTwice(t *testing.T) {
 	}
 }
 
-func TestAConflictIsRetriedQuietly(t *testing.T) {
+func TestErrors_ConflictIsQuiet(t *testing.T) {
 	for what, is := range everyWrite {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -187,7 +187,7 @@ func namespaceTerminating() error {
 	return err
 }
 
-func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
+func TestRefusal_ReportedOnce(t *testing.T) {
 	for _, write := range []string{"record a revision", "create the Deployment", "update the Deployment"} {
 		for why, refusal := range refusals {
 			t.Run(write+"/"+why, func(t *testing.T) {
@@ -227,7 +227,7 @@ func TestARefusalIsReportedOnceAndWaitsForAPerson(t *testing.T) {
 	}
 }
 
-func TestARefusalThatIsLiftedIsNoticedAfterFiveMinutes(t *testing.T) {
+func TestRefusal_LiftedIsNoticed(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if everyWrite["create the Deployment"](r) {
@@ -246,7 +246,7 @@ func TestARefusalThatIsLiftedIsNoticedAfterFiveMinutes(t *testing.T) {
 }
 
 // A verdict, a deletion or a status that is refused for good cannot be reported by a condition. It must not be a hot loop.
-func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
+func TestRefusal_NoHotLoop(t *testing.T) {
 	for _, write := range []string{"mark a revision", "prune a revision", "write the status"} {
 		for why, refusal := range refusals {
 			t.Run(write+"/"+why, func(t *testing.T) {
@@ -280,7 +280,7 @@ func TestARefusedVerdictPruneOrStatusIsNoHotLoop(t *testing.T) {
 	}
 }
 
-func TestTheStatusIsWrittenAlthoughPruningFails(t *testing.T) {
+func TestPruneRevisions_FailureKeepsNoStatusBack(t *testing.T) {
 	for why, err := range map[string]error{"refused": forbidden("policy"), "failed": passing["internal error"]} {
 		t.Run(why, func(t *testing.T) {
 			inWorld(t, func(w *world) {

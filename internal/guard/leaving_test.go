@@ -53,7 +53,7 @@ func wantReleased(w *world, before *appsv1.Deployment) {
 	}
 }
 
-func TestAnOrphanIsLetGoOfOnce(t *testing.T) {
+func TestLetGo_Once(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		before, _ := fake.Read[*appsv1.Deployment](w, "web")
@@ -69,7 +69,7 @@ func TestAnOrphanIsLetGoOfOnce(t *testing.T) {
 	})
 }
 
-func TestAnOrphanFromWhenBelayWasAwayIsLetGoOf(t *testing.T) {
+func TestLetGo_OrphanedWhileAway(t *testing.T) {
 	fake.In(t, func(w *world) {
 		p := startBelay(w)
 		w.UpAndRunning("web")
@@ -86,7 +86,7 @@ func TestAnOrphanFromWhenBelayWasAwayIsLetGoOf(t *testing.T) {
 }
 
 // While it is being deleted, the GuardedDeployment has the last word still.
-func TestNothingIsLetGoOfWhileTheGuardedDeploymentIsThere(t *testing.T) {
+func TestLetGo_NotWhileOwnerExists(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Edit(w, "web", managed)
@@ -102,7 +102,7 @@ func TestNothingIsLetGoOfWhileTheGuardedDeploymentIsThere(t *testing.T) {
 }
 
 // The cache may not have heard of a GuardedDeployment that the API server has: an orphan is its own to ask for.
-func TestAnOrphanIsNotLetGoOfBehindAnotherLifesBack(t *testing.T) {
+func TestLetGo_NotForAnotherLife(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Edit(w, "web", managed)
@@ -122,7 +122,7 @@ func TestAnOrphanIsNotLetGoOfBehindAnotherLifesBack(t *testing.T) {
 	})
 }
 
-func TestWhatOnlyLooksLikeAnOrphanIsLeftAlone(t *testing.T) {
+func TestLetGo_OnlyLooksLikeAnOrphan(t *testing.T) {
 	for name, change := range map[string]func(*appsv1.Deployment){
 		"with a controller":          func(d *appsv1.Deployment) { d.OwnerReferences[0].UID = "another" },
 		"guarded in place":           func(d *appsv1.Deployment) { d.Labels[v1alpha1.GuardedLabel] = "in-place" },
@@ -151,7 +151,7 @@ func TestWhatOnlyLooksLikeAnOrphanIsLeftAlone(t *testing.T) {
 }
 
 // The Deployment controller writes its status while Belay reads, for example.
-func TestLettingGoIsTriedAgainAfterAConflict(t *testing.T) {
+func TestLetGo_Conflict(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		before, _ := fake.Read[*appsv1.Deployment](w, "web")
@@ -170,7 +170,7 @@ func TestLettingGoIsTriedAgainAfterAConflict(t *testing.T) {
 	})
 }
 
-func TestAPolicyThatRefusesToLetGoIsAskedSeldom(t *testing.T) {
+func TestLetGo_Refused(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Intercept(func(r request, carryOut func() error) error {
@@ -192,7 +192,7 @@ func TestAPolicyThatRefusesToLetGoIsAskedSeldom(t *testing.T) {
 	})
 }
 
-func TestNothingIsLetGoOfWithoutAnAnswerThatTheGuardedDeploymentIsGone(t *testing.T) {
+func TestLetGo_OwnerUnknown(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Intercept(func(r request, carryOut func() error) error {

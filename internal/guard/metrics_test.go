@@ -25,7 +25,7 @@ func askAgain(w *world, name, token string) {
 	})
 }
 
-func TestAReleaseARollbackAndARetryAreCounted(t *testing.T) {
+func TestMetrics_ReleaseRollbackRetry(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		expect.Same(t, "before anything happens", []string(nil), expect.Scraped(t, p.counted, append(judged, "belay_guardeddeployments")...))
 		w.UpAndRunning("web")
@@ -64,7 +64,7 @@ func TestAReleaseARollbackAndARetryAreCounted(t *testing.T) {
 	})
 }
 
-func TestAHeldReleaseIsNoRollback(t *testing.T) {
+func TestMetrics_HeldIsNoRollback(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		g := fake.Webshop("web", "web:1")
 		g.Spec.Guard.OnFailure = v1alpha1.Hold
@@ -86,7 +86,7 @@ func TestAHeldReleaseIsNoRollback(t *testing.T) {
 	})
 }
 
-func TestARefusedRollbackIsCountedWhenItIsDone(t *testing.T) {
+func TestMetrics_RefusedRollback(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
@@ -108,7 +108,7 @@ func TestARefusedRollbackIsCountedWhenItIsDone(t *testing.T) {
 	})
 }
 
-func TestAFirstReleaseThatFailsIsNoRollback(t *testing.T) {
+func TestMetrics_FirstFailureIsNoRollback(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		w.Node.Set("web:1", fake.Crashing)
 		fake.Add(w, fake.Webshop("web", "web:1"))
@@ -118,7 +118,7 @@ func TestAFirstReleaseThatFailsIsNoRollback(t *testing.T) {
 	})
 }
 
-func TestAdoptionIsNoRelease(t *testing.T) {
+func TestMetrics_AdoptionIsNoRelease(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		theirs := fake.DeploymentOf(fake.Webshop("web", "web:1"))
 		theirs.Annotations = map[string]string{v1alpha1.AdoptAnnotation: "web"}
@@ -132,7 +132,7 @@ func TestAdoptionIsNoRelease(t *testing.T) {
 	})
 }
 
-func TestObjectsAreCountedByTheirState(t *testing.T) {
+func TestMetrics_ObjectsByState(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		w.UpAndRunning("a")
 		w.UpAndRunning("b")
@@ -150,7 +150,7 @@ func TestObjectsAreCountedByTheirState(t *testing.T) {
 	})
 }
 
-func TestWhatIsWrittenAgainAfterAConflictIsCountedOnce(t *testing.T) {
+func TestMetrics_ConflictCountsOnce(t *testing.T) {
 	for _, write := range []string{"mark a revision", "update the Deployment", "write the status"} {
 		t.Run(write, func(t *testing.T) {
 			inWorldWith(t, func(w *world, p *belay) {
@@ -183,7 +183,7 @@ func TestWhatIsWrittenAgainAfterAConflictIsCountedOnce(t *testing.T) {
 }
 
 // The recorder has retries of its own: the two must not multiply.
-func TestTheRecorderDoesNotTryAgainByItself(t *testing.T) {
+func TestEvents_RecorderDoesNotRetry(t *testing.T) {
 	for name, c := range map[string]struct {
 		err   error
 		tries int
@@ -207,7 +207,7 @@ func TestTheRecorderDoesNotTryAgainByItself(t *testing.T) {
 	}
 }
 
-func TestAnEventArrivesAfterAnOutage(t *testing.T) {
+func TestEvents_ArriveAfterAnOutage(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		over := time.Now().Add(100 * time.Second)
 		arrived := 0

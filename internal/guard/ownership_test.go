@@ -16,7 +16,7 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-func TestADeploymentOfSomebodyElseIsNotTouched(t *testing.T) {
+func TestNameTaken_NotTouched(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Node.SwitchOff(true)
 		theirs := fake.Add(w, fake.DeploymentOf(fake.Webshop("web", "other:1")))
@@ -38,7 +38,7 @@ func TestADeploymentOfSomebodyElseIsNotTouched(t *testing.T) {
 }
 
 // As in a Helm upgrade that changes the kind: the GuardedDeployment is created first, and the Deployment deleted after that.
-func TestANameIsTakenUpAsSoonAsItIsFree(t *testing.T) {
+func TestNameTaken_FreedName(t *testing.T) {
 	inWorld(t, func(w *world) {
 		fake.Add(w, fake.DeploymentOf(fake.Webshop("web", "other:1")))
 		fake.Add(w, fake.Webshop("web", "web:1"))
@@ -53,7 +53,7 @@ func TestANameIsTakenUpAsSoonAsItIsFree(t *testing.T) {
 	})
 }
 
-func TestADeploymentWhoseOwnerReferenceIsRemovedIsSomebodyElses(t *testing.T) {
+func TestNameTaken_OwnerReferenceRemoved(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		theirs := fake.Edit(w, "web", func(d *appsv1.Deployment) { d.OwnerReferences = nil })
@@ -67,7 +67,7 @@ func TestADeploymentWhoseOwnerReferenceIsRemovedIsSomebodyElses(t *testing.T) {
 }
 
 // As after "kubectl get deployment web -o yaml", another name, and "kubectl apply".
-func TestACopyOfTheDeploymentIsToldOfAndLeftAlone(t *testing.T) {
+func TestStrays_CopyIsLeftAlone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Node.SwitchOff(true)
@@ -85,7 +85,7 @@ func TestACopyOfTheDeploymentIsToldOfAndLeftAlone(t *testing.T) {
 }
 
 // What still has Belay's label is watched, after its owner reference was taken away for example: consent is noticed at once.
-func TestConsentIsNoticedAtOnceOnWhatHasTheLabel(t *testing.T) {
+func TestAdopt_ConsentOnLabelledDeployment(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Edit(w, "web", func(d *appsv1.Deployment) { d.OwnerReferences = nil })
@@ -97,7 +97,7 @@ func TestConsentIsNoticedAtOnceOnWhatHasTheLabel(t *testing.T) {
 	})
 }
 
-func TestAFightIsTold(t *testing.T) {
+func TestContested_FightIsTold(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.ForgetRequests()
@@ -120,7 +120,7 @@ func TestAFightIsTold(t *testing.T) {
 	})
 }
 
-func TestALabelTakenFromTheDeploymentIsPutBack(t *testing.T) {
+func TestLabel_TakenFromTheDeployment(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		before, _ := fake.Read[*appsv1.Deployment](w, "web")
@@ -137,7 +137,7 @@ func TestALabelTakenFromTheDeploymentIsPutBack(t *testing.T) {
 	})
 }
 
-func TestALabelTakenFromARevisionIsPutBack(t *testing.T) {
+func TestLabel_TakenFromARevision(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
@@ -154,7 +154,7 @@ func TestALabelTakenFromARevisionIsPutBack(t *testing.T) {
 	})
 }
 
-func TestAGoodRevisionThatLostItsLabelIsGoneBackTo(t *testing.T) {
+func TestLabel_RollbackToUnlabelledRevision(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
@@ -170,7 +170,7 @@ func TestAGoodRevisionThatLostItsLabelIsGoneBackTo(t *testing.T) {
 }
 
 // The longest way that one sync goes: nothing waits for another one.
-func TestEveryGoodRevisionThatLostItsLabelGetsItBackInOneSync(t *testing.T) {
+func TestLabel_AllInOneReconcile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		for _, image := range []string{"web:2", "web:3"} {
@@ -204,7 +204,7 @@ func TestEveryGoodRevisionThatLostItsLabelGetsItBackInOneSync(t *testing.T) {
 	})
 }
 
-func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
+func TestRecordRevision_NameTakenByForgery(t *testing.T) {
 	forgeries := map[string]func(r *appsv1.ControllerRevision){
 		"of nobody":                   func(r *appsv1.ControllerRevision) { r.OwnerReferences = nil },
 		"of the same owner":           func(r *appsv1.ControllerRevision) { r.Data.Raw = []byte(`{"spec":{}}`) },
@@ -238,7 +238,7 @@ func TestARevisionNameTakenByAForgeryIsAvoided(t *testing.T) {
 	}
 }
 
-func TestARefusedRevisionUnderItsSecondNameIsNoHotLoop(t *testing.T) {
+func TestRecordRevision_RefusedUnderSecondName(t *testing.T) {
 	inWorld(t, func(w *world) {
 		forged := false
 		w.Intercept(func(r request, carryOut func() error) error {
@@ -265,7 +265,7 @@ func TestARefusedRevisionUnderItsSecondNameIsNoHotLoop(t *testing.T) {
 	})
 }
 
-func TestNothingIsWrittenAfterTheGuardedDeploymentIsDeleted(t *testing.T) {
+func TestDeletion_NothingWrittenAfter(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Release(w, "web", "web:2")
@@ -282,7 +282,7 @@ func TestNothingIsWrittenAfterTheGuardedDeploymentIsDeleted(t *testing.T) {
 	})
 }
 
-func TestNothingIsWrittenWhileTheGuardedDeploymentIsBeingDeleted(t *testing.T) {
+func TestDeletion_NothingWrittenDuring(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Finalizers = []string{"foregroundDeletion"} })
@@ -296,7 +296,7 @@ func TestNothingIsWrittenWhileTheGuardedDeploymentIsBeingDeleted(t *testing.T) {
 }
 
 // The watch of Deployments may be ahead of that of GuardedDeployments.
-func TestADeploymentIsNotCreatedAgainForAnOwnerWhoseDeletionIsNotYetKnown(t *testing.T) {
+func TestPutDeployment_OwnerDeletedMeanwhile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.ForgetRequests()
@@ -310,7 +310,7 @@ func TestADeploymentIsNotCreatedAgainForAnOwnerWhoseDeletionIsNotYetKnown(t *tes
 	})
 }
 
-func TestASecondLifeUnderTheSameNameKnowsNothingOfTheFirst(t *testing.T) {
+func TestSecondLife_KnowsNothingOfTheFirst(t *testing.T) {
 	inWorld(t, func(w *world) {
 		fake.Add(w, fake.Webshop("web", "web:1"))
 		w.Pass(20 * time.Second)
@@ -331,7 +331,7 @@ func TestASecondLifeUnderTheSameNameKnowsNothingOfTheFirst(t *testing.T) {
 	})
 }
 
-func TestADeploymentOfTheFirstLifeIsLeftToTheGarbageCollector(t *testing.T) {
+func TestSecondLife_FirstDeploymentIsLeft(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Node.SwitchOff(true)

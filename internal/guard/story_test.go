@@ -15,7 +15,7 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-func TestTheFailureIsReportedAsItWasBeforeThePodsWent(t *testing.T) {
+func TestStatus_FailureFromBeforeThePodsWent(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
@@ -39,7 +39,7 @@ func TestTheFailureIsReportedAsItWasBeforeThePodsWent(t *testing.T) {
 	})
 }
 
-func TestAtRestNothingIsAskedOfTheAPIServer(t *testing.T) {
+func TestAtRest_NoRequests(t *testing.T) {
 	for name, arrive := range map[string]func(w *world){
 		"Ready=True RolledOut": func(w *world) { w.UpAndRunning("web") },
 		"Ready=False RolledBack": func(w *world) {
@@ -80,7 +80,7 @@ func TestAtRestNothingIsAskedOfTheAPIServer(t *testing.T) {
 	}
 }
 
-func TestARestartOfBelayAtRestAsksForNothingButItsCaches(t *testing.T) {
+func TestAtRest_RestartFillsCachesOnly(t *testing.T) {
 	fake.In(t, func(w *world) {
 		first := startBelay(w)
 		w.UpAndRunning("web")
@@ -97,7 +97,7 @@ func TestARestartOfBelayAtRestAsksForNothingButItsCaches(t *testing.T) {
 	})
 }
 
-func TestEvidenceIsReadAtMostEveryThreeSeconds(t *testing.T) {
+func TestEvidence_AtMostEveryThreeSeconds(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
@@ -121,7 +121,7 @@ func TestEvidenceIsReadAtMostEveryThreeSeconds(t *testing.T) {
 	})
 }
 
-func TestManyObjectsOnTheMoveAreLookedAtLessOften(t *testing.T) {
+func TestEvidence_ManyRolloutsArePolledLessOften(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const objects = 300
 		w.Node.Set("web:1", fake.NeverReady)

@@ -97,7 +97,7 @@ func TestRefusalOf(t *testing.T) {
 	}
 }
 
-func TestTheMessageOfARefusalIsTheServers(t *testing.T) {
+func TestRefusalOf_ServersMessage(t *testing.T) {
 	got := refusalOf(fmt.Errorf("write Deployment: %w", deniedByPolicy()), "deployment 1234", 7)
 	for _, part := range []string{"write Deployment", "ValidatingAdmissionPolicy 'owned'", "no"} {
 		if !strings.Contains(got.Message, part) {
@@ -106,7 +106,7 @@ func TestTheMessageOfARefusalIsTheServers(t *testing.T) {
 	}
 }
 
-func TestAVerdictIsNeverRefused(t *testing.T) {
+func TestRefusalOf_Verdict(t *testing.T) {
 	if got := refusalOf(deniedByPolicy(), "", 7); got != nil {
 		t.Errorf("refusal %+v, want an error that is tried again", got)
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestWhoLearnsThatAnotherHoldsTheLeaseWritesNoMore(t *testing.T) {
+func TestLead_AnotherHoldsTheLease(t *testing.T) {
 	for phase := range 5 {
 		synctest.Test(t, func(t *testing.T) {
 			server := newLeaseServer()
@@ -37,7 +37,7 @@ func TestWhoLearnsThatAnotherHoldsTheLeaseWritesNoMore(t *testing.T) {
 	}
 }
 
-func TestNobodyGivesBackTheLeaseOfAnother(t *testing.T) {
+func TestLead_GivesBackOnlyItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newLeaseServer()
 		a, b := &contender{name: "a", server: server, drain: drainTimeout}, &contender{name: "b", server: server}

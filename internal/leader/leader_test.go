@@ -191,7 +191,7 @@ func (c *contender) ledAt() time.Duration {
 	return c.server.led[c.name]
 }
 
-func TestASlowAnswerLetsTwoLeadButOneWrite(t *testing.T) {
+func TestLead_SlowAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newLeaseServer()
 		a, b := &contender{name: "a", server: server}, &contender{name: "b", server: server}
@@ -254,7 +254,7 @@ func last(times []time.Duration) time.Duration {
 	return times[len(times)-1]
 }
 
-func TestWhoIsTerminatedDrainsAndHandsOver(t *testing.T) {
+func TestLead_Terminated(t *testing.T) {
 	var longest time.Duration
 	for phase := range 25 {
 		synctest.Test(t, func(t *testing.T) {
@@ -288,7 +288,7 @@ func TestWhoIsTerminatedDrainsAndHandsOver(t *testing.T) {
 	}
 }
 
-func TestWhoIsKilledIsSucceeded(t *testing.T) {
+func TestLead_Killed(t *testing.T) {
 	var longest time.Duration
 	for phase := range 25 {
 		synctest.Test(t, func(t *testing.T) {
@@ -327,7 +327,7 @@ func TestWhoIsKilledIsSucceeded(t *testing.T) {
 	}
 }
 
-func TestALostLeaseIsNotGivenBackWhileTheWorkGoesOn(t *testing.T) {
+func TestLead_LostLeaseWhileWorking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newLeaseServer()
 		a := &contender{name: "a", server: server, drain: time.Minute}
@@ -359,7 +359,7 @@ func TestALostLeaseIsNotGivenBackWhileTheWorkGoesOn(t *testing.T) {
 	})
 }
 
-func TestWhoNeverLedEndsAtOnce(t *testing.T) {
+func TestLead_NeverLed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newLeaseServer()
 		a, b := &contender{name: "a", server: server}, &contender{name: "b", server: server}
@@ -390,7 +390,7 @@ type closing struct {
 
 func (c *closing) Close() error { c.closed = true; return nil }
 
-func TestTheFence(t *testing.T) {
+func TestFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, sent := &Fence{}, 0
 		hang := false
@@ -452,7 +452,7 @@ func TestTheFence(t *testing.T) {
 	})
 }
 
-func TestIdentitiesAreUnique(t *testing.T) {
+func TestNewLease_IdentitiesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
 		lease, err := NewLease(kubernetes.NewForConfigOrDie(&rest.Config{Host: "https://server"}), "belay-system")

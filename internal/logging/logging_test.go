@@ -93,7 +93,7 @@ func logNasty(logger klog.Logger, s string) int {
 }
 
 // The process under test is this one, started again: it logs, and is looked at from outside.
-func TestEveryRecordOfTheProcessIsOneLine(t *testing.T) {
+func TestStart_EveryRecordIsOneLine(t *testing.T) {
 	const format = "BELAY_TEST_LOG"
 	if os.Getenv(format) != "" {
 		config := logging.Flags()
@@ -149,7 +149,7 @@ func FuzzALineOfJSON(f *testing.F) {
 }
 
 // What is no control character stays as it is: people search for it.
-func TestTextStaysReadable(t *testing.T) {
+func TestOneLine_StaysReadable(t *testing.T) {
 	for record, want := range map[string]string{
 		"plain\n":             "plain\n",
 		"日本語 ünïcödé 🧗 \" \\": "日本語 ünïcödé 🧗 \" \\\n",
@@ -180,7 +180,7 @@ func (b *lockedBuffer) Write(data []byte) (int, error) {
 
 func (b *lockedBuffer) Sync() error { return nil }
 
-func TestTheFlagsForLoggingAreThree(t *testing.T) {
+func TestFlags_AreThree(t *testing.T) {
 	all := flag.CommandLine
 	t.Cleanup(func() { flag.CommandLine = all })
 	flag.CommandLine = flag.NewFlagSet("", flag.ContinueOnError)

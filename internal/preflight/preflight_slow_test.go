@@ -12,7 +12,7 @@ import (
 	"github.com/belay-dev/belay/internal/kubeclient"
 )
 
-func TestPreflightPassesWhereEachAnswerTakesItsTime(t *testing.T) {
+func TestPreflight_SlowAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		config rest.Config
 		slow   time.Duration

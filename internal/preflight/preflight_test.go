@@ -92,7 +92,7 @@ func clientOf(t *testing.T, config *rest.Config) kubernetes.Interface {
 	return kube
 }
 
-func TestPreflightPassesOverTheWire(t *testing.T) {
+func TestPreflight_OverTheWire(t *testing.T) {
 	s := &server{}
 	web := httptest.NewServer(s)
 	defer web.Close()
@@ -108,7 +108,7 @@ func TestPreflightPassesOverTheWire(t *testing.T) {
 	}
 }
 
-func TestPreflightSaysThatTheServerCannotBeReached(t *testing.T) {
+func TestPreflight_ServerUnreachable(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestPreflightSaysThatTheServerCannotBeReached(t *testing.T) {
 	expect.Error(t, err, address, "cannot be used", "check the kubeconfig")
 }
 
-func TestPreflightWaitsForTheServerFor10Seconds(t *testing.T) {
+func TestPreflight_SilentServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		silent := roundTrip(func(r *http.Request) (*http.Response, error) {
@@ -138,7 +138,7 @@ type roundTrip func(r *http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestPreflightSaysHowToInstallTheCRD(t *testing.T) {
+func TestPreflight_NoCRD(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: &server{installed: never}}), Config{}, func(error) {})
@@ -149,7 +149,7 @@ func TestPreflightSaysHowToInstallTheCRD(t *testing.T) {
 	})
 }
 
-func TestPreflightWaitsForACRDThatIsInstalledAtTheSameMoment(t *testing.T) {
+func TestPreflight_CRDInstalledMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{installed: time.Now().Add(2500 * time.Millisecond)}
 		began := time.Now()
@@ -162,7 +162,7 @@ func TestPreflightWaitsForACRDThatIsInstalledAtTheSameMoment(t *testing.T) {
 	})
 }
 
-func TestPreflightNamesEveryMissingRight(t *testing.T) {
+func TestPreflight_MissingPermissions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{denied: map[string]bool{
 			"update guardeddeployments/status": true, "delete controllerrevisions": true, "list pods": true}}
@@ -174,7 +174,7 @@ func TestPreflightNamesEveryMissingRight(t *testing.T) {
 	})
 }
 
-func TestPreflightAsksForTheRightsInItsNamespaceOnly(t *testing.T) {
+func TestPreflight_OneNamespace(t *testing.T) {
 	s := &server{}
 	err := Run(t.Context(), "https://server", clientOf(t, &rest.Config{Host: "https://server", Transport: s}), Config{Namespace: "shop"}, func(error) {})
 	if err != nil {
@@ -187,7 +187,7 @@ func TestPreflightAsksForTheRightsInItsNamespaceOnly(t *testing.T) {
 	}
 }
 
-func TestPreflightEndsWhenItIsInterrupted(t *testing.T) {
+func TestPreflight_Interrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/2, cancel)

@@ -49,7 +49,7 @@ func listed(rules []rbacv1.PolicyRule) (list []string) {
 
 // Whoever has the roles is not told that a right is missing, and they have nothing that is not needed. With one namespace
 // and metrics on loopback, the first two are enough.
-func TestTheRolesHaveWhatIsNeeded(t *testing.T) {
+func TestRoles_GrantWhatIsRequired(t *testing.T) {
 	roles := rolesOf(t, "../../artifacts/controller/rbac.yaml")
 	for _, deployed := range []struct {
 		name   string
@@ -78,7 +78,7 @@ func TestTheRolesHaveWhatIsNeeded(t *testing.T) {
 }
 
 // What a stolen token of Belay's must not be good for.
-func TestTheRolesHaveNothingDangerous(t *testing.T) {
+func TestRoles_GrantNothingDangerous(t *testing.T) {
 	roles := rolesOf(t, "../../artifacts/controller/rbac.yaml")
 	for _, name := range []string{"belay", "belay-leader-election", "belay-metrics-auth", "belay-metrics-reader", "belay-adopt"} {
 		if len(roles[name]) == 0 {
@@ -107,7 +107,7 @@ func TestTheRolesHaveNothingDangerous(t *testing.T) {
 }
 
 // Only the roles that are meant to be are bound: belay-adopt and belay-metrics-reader are for others to bind.
-func TestTheRolesThatAreBound(t *testing.T) {
+func TestRoles_AreBound(t *testing.T) {
 	data, err := os.ReadFile("../../artifacts/controller/rbac.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -87,7 +87,7 @@ func behind(t *testing.T, v *reviewer) http.Handler {
 	return Authorized(kube, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") }))
 }
 
-func TestMetricsAreForWhomTheAPIServerLetsGetThem(t *testing.T) {
+func TestAuthorized(t *testing.T) {
 	for name, c := range map[string]struct {
 		reviewer *reviewer
 		token    string
@@ -113,7 +113,7 @@ func TestMetricsAreForWhomTheAPIServerLetsGetThem(t *testing.T) {
 	}
 }
 
-func TestOnlyABearerTokenIsOne(t *testing.T) {
+func TestAuthorized_OnlyBearerTokens(t *testing.T) {
 	for _, header := range []string{"Basic dTpw", "Bearer ", "Bearer", "t"} {
 		v := &reviewer{token: "t", may: true}
 		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
@@ -126,7 +126,7 @@ func TestOnlyABearerTokenIsOne(t *testing.T) {
 	}
 }
 
-func TestTheAPIServerHearsAllThatItSaidOfTheUser(t *testing.T) {
+func TestAuthorized_PassesOnAllOfTheUser(t *testing.T) {
 	v := &reviewer{token: "t", may: true, user: authenticationv1.UserInfo{Username: "scraper", UID: "7", Groups: []string{"a", "b"},
 		Extra: map[string]authenticationv1.ExtraValue{"scopes": {"x", "y"}}}}
 	expect.Answer(t, behind(t, v), "/debug/pprof/heap", "t", 200, "secret")
@@ -135,7 +135,7 @@ func TestTheAPIServerHearsAllThatItSaidOfTheUser(t *testing.T) {
 		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/debug/pprof/heap", Verb: "get"}}, v.review)
 }
 
-func TestWhoKnocksOftenKeepsNobodyOut(t *testing.T) {
+func TestAuthorized_BadTokensLockNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &reviewer{token: "good", may: true, takes: 20 * time.Millisecond}
 		handler := behind(t, v)
@@ -161,7 +161,7 @@ func TestWhoKnocksOftenKeepsNobodyOut(t *testing.T) {
 	})
 }
 
-func TestAnAPIServerThatHangsIsNotWaitedForUntilNobodyHears(t *testing.T) {
+func TestAuthorized_HangingAPIServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := behind(t, &reviewer{takes: time.Hour})
 		began := time.Now()

@@ -59,7 +59,7 @@ func shown(address string) (string, error) {
 	return response.TLS.PeerCertificates[0].DNSNames[0], nil
 }
 
-func TestACertificateIsMadeIfNoneIsGiven(t *testing.T) {
+func TestEncryption_SelfSigned(t *testing.T) {
 	config, err := Encryption("", "")
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func TestACertificateIsMadeIfNoneIsGiven(t *testing.T) {
 	}
 }
 
-func TestARenewedCertificateIsShownWithoutARestart(t *testing.T) {
+func TestEncryption_RenewedCertificate(t *testing.T) {
 	certFile, keyFile := filepath.Join(t.TempDir(), "tls.crt"), filepath.Join(t.TempDir(), "tls.key")
 	write := func(name string) {
 		t.Helper()
@@ -111,12 +111,12 @@ func TestARenewedCertificateIsShownWithoutARestart(t *testing.T) {
 	}
 }
 
-func TestACertificateThatCannotBeReadIsSaidAtStart(t *testing.T) {
+func TestEncryption_UnreadableCertificate(t *testing.T) {
 	_, err := Encryption("/no/such/cert", "/no/such/key")
 	expect.Error(t, err, "read the certificate", "/no/such/cert")
 }
 
-func TestServingEndsWithItsContext(t *testing.T) {
+func TestServe_EndsWithItsContext(t *testing.T) {
 	address, end := serving(t, nil)
 	end()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -131,7 +131,7 @@ func TestServingEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatCannotBeServedOnIsOneClearLine(t *testing.T) {
+func TestServe_BadAddress(t *testing.T) {
 	taken, _ := serving(t, nil)
 	for _, address := range []string{taken, "127.0.0.1:99999"} {
 		err := Serve(t.Context(), address, nil, Timeout, http.NotFoundHandler())
@@ -139,7 +139,7 @@ func TestAnAddressThatCannotBeServedOnIsOneClearLine(t *testing.T) {
 	}
 }
 
-func TestOnlyALoopbackAddressIsServedWithoutAsking(t *testing.T) {
+func TestIsLoopback(t *testing.T) {
 	for address, asks := range map[string]bool{"": false, "127.0.0.1:8080": false, "localhost:8080": false, "[::1]:8080": false, "127.8.8.8:1": false,
 		":8443": true, "0.0.0.0:8443": true, "[::]:8443": true, "10.0.0.7:8443": true, "example.com:8443": true} {
 		if loopback, err := IsLoopback(address); (err == nil && !loopback) != asks {
@@ -148,7 +148,7 @@ func TestOnlyALoopbackAddressIsServedWithoutAsking(t *testing.T) {
 	}
 }
 
-func TestProfilesAreServedOnlyIfAskedFor(t *testing.T) {
+func TestMetrics_Profiles(t *testing.T) {
 	registry := metrics.NewKubeRegistry()
 	for path, want := range map[string]int{"/debug/pprof/": 200, "/debug/pprof/goroutine": 200, "/debug/pprof/heap": 200, "/metrics": 200, "/": 404} {
 		expect.Answer(t, Metrics(registry, true), path, "", want, "")
@@ -159,7 +159,7 @@ func TestProfilesAreServedOnlyIfAskedFor(t *testing.T) {
 	}
 }
 
-func TestMetricsCanOnlyBeGotten(t *testing.T) {
+func TestMetrics_OnlyGet(t *testing.T) {
 	recorder := httptest.NewRecorder()
 	Metrics(metrics.NewKubeRegistry(), false).ServeHTTP(recorder, httptest.NewRequest(http.MethodPost, "/metrics", nil))
 	if recorder.Code != http.StatusMethodNotAllowed {
@@ -167,7 +167,7 @@ func TestMetricsCanOnlyBeGotten(t *testing.T) {
 	}
 }
 
-func TestWhoHasGotAnAnswerHoldsNoConnection(t *testing.T) {
+func TestServe_NoIdleConnections(t *testing.T) {
 	address := freeAddress(t)
 	expect.NoError(t, Serve(t.Context(), address, nil, Timeout, &Health{}))
 	connection, err := net.Dial("tcp", address)

@@ -18,7 +18,7 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-func TestSlim(t *testing.T) {
+func TestTransform(t *testing.T) {
 	slim := newSlimmer().slim
 	large := strings.Repeat("x", largeAnnotation+1)
 	full := metav1.ObjectMeta{
@@ -60,7 +60,7 @@ func TestSlim(t *testing.T) {
 	}
 }
 
-func TestEqualMapsAreShared(t *testing.T) {
+func TestIntern_EqualMaps(t *testing.T) {
 	slim := newSlimmer().slim
 	cached := func(object any) *appsv1.DeploymentSpec {
 		object, err := slim(object)
@@ -94,7 +94,7 @@ func decoded(number, bytes int) map[string]string {
 }
 
 // What is kept to be shared is bounded in bytes, and outlives the objects: whatever large they held goes with them.
-func TestSharedMapsAreBoundedInBytes(t *testing.T) {
+func TestIntern_BoundedInBytes(t *testing.T) {
 	const limit = 12 << 20
 	for name, row := range map[string]struct {
 		objects int

@@ -86,7 +86,7 @@ func post(t *testing.T, err error, failures int, check func(t *testing.T, box *p
 	}
 }
 
-func TestAnEventIsSentAgainUntilTheAPIServerHasTime(t *testing.T) {
+func TestEventSink_Retries(t *testing.T) {
 	for name, err := range busyServer {
 		t.Run(name, func(t *testing.T) {
 			post(t, err, 3, func(t *testing.T, box *postbox, dropped bool, answer error) {
@@ -98,7 +98,7 @@ func TestAnEventIsSentAgainUntilTheAPIServerHasTime(t *testing.T) {
 	}
 }
 
-func TestAnEventThatIsRefusedIsDroppedAndCounted(t *testing.T) {
+func TestEventSink_Refused(t *testing.T) {
 	for name, err := range refusedEvents {
 		t.Run(name, func(t *testing.T) {
 			post(t, err, 1, func(t *testing.T, box *postbox, dropped bool, answer error) {
@@ -110,7 +110,7 @@ func TestAnEventThatIsRefusedIsDroppedAndCounted(t *testing.T) {
 	}
 }
 
-func TestAnEventIsGivenUpAfterTwoMinutes(t *testing.T) {
+func TestEventSink_GivesUpAfterTwoMinutes(t *testing.T) {
 	for name, err := range busyServer {
 		t.Run(name, func(t *testing.T) {
 			post(t, err, 1000, func(t *testing.T, box *postbox, dropped bool, answer error) {
@@ -125,7 +125,7 @@ func TestAnEventIsGivenUpAfterTwoMinutes(t *testing.T) {
 	}
 }
 
-func TestHowLongAnEventIsTried(t *testing.T) {
+func TestEventSink_HowLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, box := time.Now(), &postbox{err: busyServer["unavailable"], failures: 1000}
 		_, _ = (&EventSink{EventSink: box, Dropped: NewMetrics().EventsDropped}).Create(t.Context(), &eventsv1.Event{})
@@ -136,7 +136,7 @@ func TestHowLongAnEventIsTried(t *testing.T) {
 }
 
 // What the recorder has to hear, it hears, and it is no loss.
-func TestASeriesOfEventsGoesOn(t *testing.T) {
+func TestEventSink_Series(t *testing.T) {
 	events := schema.GroupResource{Group: "events.k8s.io", Resource: "events"}
 	for name, err := range map[string]error{"not found": apierrors.NewNotFound(events, "e"), "already exists": apierrors.NewAlreadyExists(events, "e")} {
 		t.Run(name, func(t *testing.T) {

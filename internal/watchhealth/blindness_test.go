@@ -84,7 +84,7 @@ func failing(w *watched, resource string, err error) {
 	w.Cut()
 }
 
-func TestBlindnessIsToldAndEnds(t *testing.T) {
+func TestWatches_ObjectThatCannotBeDecoded(t *testing.T) {
 	inWatchedWorld(t, func(w *watched) {
 		h := w.health()
 		fake.Add(w.World, fake.Webshop("web", "web:1"))
@@ -124,7 +124,7 @@ func TestBlindnessIsToldAndEnds(t *testing.T) {
 	})
 }
 
-func TestAnOutageIsBlindnessWithoutASearch(t *testing.T) {
+func TestWatches_Outage(t *testing.T) {
 	inWatchedWorld(t, func(w *watched) {
 		w.undecodable = []string{"not to be found"}
 		failing(w, "deployments", errRefused)
@@ -136,7 +136,7 @@ func TestAnOutageIsBlindnessWithoutASearch(t *testing.T) {
 	})
 }
 
-func TestADeletedCRDIsNoBlindness(t *testing.T) {
+func TestWatches_DeletedCRD(t *testing.T) {
 	inWatchedWorld(t, func(w *watched) {
 		failing(w, "guardeddeployments", errNoCRD)
 		w.Pass(10 * time.Minute)
@@ -147,7 +147,7 @@ func TestADeletedCRDIsNoBlindness(t *testing.T) {
 	})
 }
 
-func TestAListWithoutAWatchDoesNotSee(t *testing.T) {
+func TestWatches_ListWithoutWatch(t *testing.T) {
 	inWatchedWorld(t, func(w *watched) {
 		h := w.health()
 		fake.Add(w.World, fake.Webshop("web", "web:1"))

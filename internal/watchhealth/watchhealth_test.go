@@ -83,7 +83,7 @@ func TestSight(t *testing.T) {
 
 // failing makes every list and watch of a resource fail, and ends those that are open.
 // A stream that begins with all there is has shown it at the mark, and not before.
-func TestTheFirstEventsEndAtTheirMark(t *testing.T) {
+func TestWatchedTo_EndsAtTheMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, all := watch.NewFake(), false
 		w := watchedTo(source, func() { all = true })
@@ -152,7 +152,7 @@ func listServer(t *testing.T, objects int, content func(i int) string) (source S
 
 // All is read, a page at a time; what is in a page that cannot be decoded, one by one. Nesting can be so deep that it is too
 // deep in a list only, and then not even the name can be decoded.
-func TestUndecodableObjectsAreFound(t *testing.T) {
+func TestUndecodable(t *testing.T) {
 	template := func(metadata string) string { return `"spec": {"template": {"metadata": {` + metadata + `}}}` }
 	const deep = 9997 // 10,000 are the most, and a list has four around it, an object two
 	bad := map[int]string{0: template(`"creationTimestamp": []`), 57: template(`"creationTimestamp": "2025-01-01T00:00:00+99:99"`),
@@ -179,7 +179,7 @@ func TestUndecodableObjectsAreFound(t *testing.T) {
 }
 
 // Of many, the first are told.
-func TestManyUndecodableObjectsEndTheSearch(t *testing.T) {
+func TestUndecodable_Many(t *testing.T) {
 	source, _ := listServer(t, 100, func(int) string { return `"spec": 1` })
 	if found, err := Undecodable(t.Context(), source); err != nil || len(found) != mostUndecodable {
 		t.Errorf("found %d (%v)", len(found), err)

@@ -92,7 +92,7 @@ func play(s *scene) (done []string) {
 }
 
 // Taking over changes whose the Deployment is, and nothing else.
-func TestAdoptionLeavesEverythingElseAsItWas(t *testing.T) {
+func TestAdopt_LeavesEverythingElse(t *testing.T) {
 	s := asking("v2").finds("v1")
 	before := s.Deployment.DeepCopy()
 	s.step()
@@ -109,7 +109,7 @@ func TestAdoptionLeavesEverythingElseAsItWas(t *testing.T) {
 }
 
 // A rollback after an adoption restores the template as it was found: the same ReplicaSet, so the same pods.
-func TestARollbackGoesBackToWhatWasAdopted(t *testing.T) {
+func TestRollback_ToWhatWasAdopted(t *testing.T) {
 	s := asking("v2").scale(nil).finds("v1")
 	s.Guarded.Spec.Guard.MaxRestarts = new(int32(0))
 	found := s.Deployment.Spec.Template.DeepCopy()
@@ -128,7 +128,7 @@ func TestARollbackGoesBackToWhatWasAdopted(t *testing.T) {
 
 // The same template is good whatever its pods do at that moment, and however many more are asked for: it has nothing to
 // prove. That it does not come up is reported.
-func TestTheSameTemplateIsNoRelease(t *testing.T) {
+func TestDecide_SameTemplate(t *testing.T) {
 	for name, replicas := range map[string]*int32{"as many": nil, "more than fit": new(int32(6))} {
 		s := asking("v1").scale(replicas).finds("v1")
 		s.cluster = noneReady
@@ -150,7 +150,7 @@ func TestTheSameTemplateIsNoRelease(t *testing.T) {
 }
 
 // The mark of an earlier "kubectl rollout restart" is in no manifest, and is no reason to replace the pods.
-func TestAdoptionOfWhatWasRestartedMovesNothing(t *testing.T) {
+func TestAdopt_Restarted(t *testing.T) {
 	s := asking("v1").scale(nil).finds("v1")
 	s.Deployment.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "2024"}
 	found := s.Deployment.Spec.Template.DeepCopy()
@@ -164,7 +164,7 @@ func TestAdoptionOfWhatWasRestartedMovesNothing(t *testing.T) {
 }
 
 // Taken back after its owner has changed the template: what ran then is what a failure goes back to.
-func TestTakenBackWithAnotherTemplate(t *testing.T) {
+func TestLeave_TakenBackWithAnotherTemplate(t *testing.T) {
 	s := asking("v10").scale(nil).knows("v1", 1, good).runs("v1")
 	s.Deployment.OwnerReferences = nil
 	s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web"
@@ -179,7 +179,7 @@ func TestTakenBackWithAnotherTemplate(t *testing.T) {
 	}
 }
 
-func TestWithoutConsentNothingIsWritten(t *testing.T) {
+func TestNameTaken_NothingIsWritten(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(*appsv1.Deployment)
 		why    string // what the message has to say
@@ -216,7 +216,7 @@ func TestWithoutConsentNothingIsWritten(t *testing.T) {
 }
 
 // A name that is about to be freed is looked at often, one that stays taken seldom. What has changed about it begins anew.
-func TestATakenNameIsLookedAtOftenAtFirst(t *testing.T) {
+func TestNameTaken_RecheckedOftenAtFirst(t *testing.T) {
 	s := asking("v1").finds("v1")
 	delete(s.Deployment.Annotations, v1alpha1.AdoptAnnotation)
 	looks := func(over time.Duration) (n int) {
@@ -248,7 +248,7 @@ func TestATakenNameIsLookedAtOftenAtFirst(t *testing.T) {
 }
 
 // Before anything is created, what the cache misses is looked up.
-func TestAMissingDeploymentIsLookedUp(t *testing.T) {
+func TestDecide_MissingDeployment(t *testing.T) {
 	for name, s := range map[string]*scene{
 		"nothing recorded": asking("v1"),
 		"a target":         asking("v1").knows("v1", 1, good),

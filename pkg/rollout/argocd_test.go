@@ -94,7 +94,7 @@ func readArtifact(t *testing.T, name string) string {
 }
 
 // What nobody has reported on, or what is not as it should be, is on its way at best.
-func TestArgoCDHealthOfIncompleteObjects(t *testing.T) {
+func TestArgoCD_IncompleteObjects(t *testing.T) {
 	const waiting = "Waiting for Belay to report on this spec"
 	for _, row := range []struct {
 		object string
@@ -128,7 +128,7 @@ func TestArgoCDHealthOfIncompleteObjects(t *testing.T) {
 	}
 }
 
-func TestArgoCDConfigMapHasTheHealthCheck(t *testing.T) {
+func TestArgoCD_ConfigMapHasTheHealthCheck(t *testing.T) {
 	var patch corev1.ConfigMap
 	if err := yaml.UnmarshalStrict([]byte(readArtifact(t, "argocd-cm.yaml")), &patch); err != nil {
 		t.Fatal(err)

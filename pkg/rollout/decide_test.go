@@ -278,7 +278,7 @@ func settled() map[string]*scene {
 	return scenes
 }
 
-func TestAtRestNothingIsWrittenOrWaitedFor(t *testing.T) {
+func TestDecide_AtRest(t *testing.T) {
 	for reason, s := range settled() {
 		t.Run(reason, func(t *testing.T) {
 			if got := conditions(&s.Guarded.Status); !strings.HasSuffix(got, reason) {
@@ -294,7 +294,7 @@ func TestAtRestNothingIsWrittenOrWaitedFor(t *testing.T) {
 	}
 }
 
-func TestALostMemoryMovesNothing(t *testing.T) {
+func TestDecide_LostMemory(t *testing.T) {
 	for reason, s := range settled() {
 		t.Run(reason, func(t *testing.T) {
 			events := 0
@@ -315,7 +315,7 @@ func TestALostMemoryMovesNothing(t *testing.T) {
 	}
 }
 
-func TestANewTemplateWinsInEveryState(t *testing.T) {
+func TestDecide_NewTemplateWins(t *testing.T) {
 	for reason, s := range settled() {
 		t.Run(reason, func(t *testing.T) {
 			s.resume().ask("v9")
@@ -327,7 +327,7 @@ func TestANewTemplateWinsInEveryState(t *testing.T) {
 	}
 }
 
-func TestPausingStartsTheWindowsAnew(t *testing.T) {
+func TestPause_TimersStartAnew(t *testing.T) {
 	s := asking("v1").knows("v1", 1, unjudged).runs("v1").down()
 	for range 190 { // of the 200 looks within the deadline
 		s.step()
@@ -343,7 +343,7 @@ func TestPausingStartsTheWindowsAnew(t *testing.T) {
 	}
 }
 
-func TestPausingWritesNothingButPausedAndReplicas(t *testing.T) {
+func TestPause_WritesPausedAndReplicasOnly(t *testing.T) {
 	s := asking("v2").knows("v1", 1, good).runs("v1").pause().scale(new(int32(7)))
 	want := s.Deployment.DeepCopy()
 	want.Spec.Paused, want.Spec.Replicas = true, new(int32(7))
@@ -354,7 +354,7 @@ func TestPausingWritesNothingButPausedAndReplicas(t *testing.T) {
 	}
 }
 
-func TestChangesOutsideTheTemplateAreNoAttempt(t *testing.T) {
+func TestDecide_ChangesOutsideTheTemplate(t *testing.T) {
 	for name, change := range map[string]func(*v1alpha1.GuardedDeploymentSpec){
 		"guard":    func(s *v1alpha1.GuardedDeploymentSpec) { s.Guard.MaxRestarts = new(int32(9)) },
 		"replicas": func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas = new(int32(9)) },
@@ -383,7 +383,7 @@ func TestChangesOutsideTheTemplateAreNoAttempt(t *testing.T) {
 }
 
 // What is refused beside a rollback does not hide why the release failed.
-func TestARefusedCorrectionIsReportedWithTheFailure(t *testing.T) {
+func TestRefusal_CorrectionWithTheFailure(t *testing.T) {
 	s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed).remembers("v1", PhaseHealthy)
 	s.Deployment.Spec.Replicas = new(int32(7))
 	s.Memory.Refusal = Refusal{Write: new(Decide(s.Observed)).Write(), Generation: 1, Reason: v1alpha1.ReasonDenied, Message: "the policy says no", Until: noon.Add(time.Hour)}
@@ -395,7 +395,7 @@ func TestARefusedCorrectionIsReportedWithTheFailure(t *testing.T) {
 }
 
 // At zero replicas nothing is seen, and no time passes for a release.
-func TestTimersEndAtZeroReplicas(t *testing.T) {
+func TestNotJudged_TimersEndAtZeroReplicas(t *testing.T) {
 	for _, phase := range []Phase{PhaseProgressing, PhaseSoaking, PhaseFailed, PhaseHealthy} {
 		s := asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runs("v1").remembers("v1", phase)
 		before := s.Memory.Progress
@@ -412,7 +412,7 @@ func TestTimersEndAtZeroReplicas(t *testing.T) {
 
 // What is settled stays reported as it is while replicas are written: an HPA must not make a release look unfinished, nor
 // tell of its end again each time.
-func TestScalingWhatIsSettledIsNoNews(t *testing.T) {
+func TestCorrect_ScalingWhatIsSettled(t *testing.T) {
 	for _, reason := range []string{"RolledOut", "RolledBack"} {
 		s := settled()[reason]
 		s.scale(new(int32(9)))
@@ -425,7 +425,7 @@ func TestScalingWhatIsSettledIsNoNews(t *testing.T) {
 }
 
 // A copy of our Deployment under another name is told of once, and changes nothing.
-func TestStraysAreToldOfOnce(t *testing.T) {
+func TestStrays_ToldOnce(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good).runs("v1")
 	s.play()
 	s.Strays = []string{"web-copy", "web-other"}
@@ -440,7 +440,7 @@ func TestStraysAreToldOfOnce(t *testing.T) {
 }
 
 // While a failure is held, whatever the annotation says: the target runs, and the annotation is put back.
-func TestAForgedAnnotationWhileHeldMovesNothing(t *testing.T) {
+func TestHold_ForgedAnnotation(t *testing.T) {
 	for _, forged := range []string{"garbage", "v1"} {
 		s := asking("v2").hold().knows("v1", 1, failed).knows("v2", 2, failed).runs("v2").down()
 		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
@@ -457,7 +457,7 @@ func TestAForgedAnnotationWhileHeldMovesNothing(t *testing.T) {
 	}
 }
 
-func TestUnprovenRevisionsAreNeverUsed(t *testing.T) {
+func TestHistory_InvalidRevisionsAreNeverUsed(t *testing.T) {
 	for name, spoil := range map[string]func(*appsv1.ControllerRevision){
 		"changed content": func(r *appsv1.ControllerRevision) { r.Data.Raw = recorded(newGuarded("evil"), 1).Data.Raw },
 		"no content":      func(r *appsv1.ControllerRevision) { r.Data.Raw = nil },
@@ -486,7 +486,7 @@ func TestUnprovenRevisionsAreNeverUsed(t *testing.T) {
 }
 
 // What the API server refused is not tried again until the spec changes or its time has come.
-func TestARefusedWriteWaits(t *testing.T) {
+func TestRefusal_Waits(t *testing.T) {
 	refuse := func(s *scene) *scene {
 		d := Decide(s.Observed)
 		s.Memory.Refusal = Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Reason: v1alpha1.ReasonDenied, Message: "denied by policy", Until: s.Now.Add(5 * time.Minute)}
@@ -551,7 +551,7 @@ func (s *scene) play0(steps int) {
 	}
 }
 
-func TestWhatOthersChangeIsPutBack(t *testing.T) {
+func TestCorrect_WhatOthersChange(t *testing.T) {
 	meddle := func(s *scene) {
 		s.Deployment = s.Deployment.DeepCopy()
 		s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
@@ -600,7 +600,7 @@ func TestWhatOthersChangeIsPutBack(t *testing.T) {
 }
 
 // A correction is one write with one Event; that the release is good and running is no news then.
-func TestACorrectionIsToldOnce(t *testing.T) {
+func TestAfter_CorrectionIsToldOnce(t *testing.T) {
 	s := asking("v1")
 	s.play()
 	s.Deployment.Spec.Replicas = new(int32(1))
@@ -618,7 +618,7 @@ func TestACorrectionIsToldOnce(t *testing.T) {
 }
 
 // A mutating policy changes every write. The answer is accepted, and only what changes after that is put back.
-func TestAPolicysChangeIsAccepted(t *testing.T) {
+func TestAccept_PolicysChange(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good)
 	d, _ := s.step()
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
@@ -634,7 +634,7 @@ func TestAPolicysChangeIsAccepted(t *testing.T) {
 	}
 }
 
-func TestOnlyCountsAreWrittenSeldom(t *testing.T) {
+func TestReport_CountsAreWrittenSeldom(t *testing.T) {
 	s := asking("v1")
 	s.play()
 	begun, writes := s.Now, 0
@@ -661,7 +661,7 @@ func TestOnlyCountsAreWrittenSeldom(t *testing.T) {
 }
 
 // A generation that changes nothing is observed in one write, and transition times stay.
-func TestEveryConditionFollowsTheGeneration(t *testing.T) {
+func TestReport_ConditionsFollowTheGeneration(t *testing.T) {
 	for reason, s := range settled() {
 		t.Run(reason, func(t *testing.T) {
 			before := s.Guarded.Status.DeepCopy()
@@ -681,7 +681,7 @@ func TestEveryConditionFollowsTheGeneration(t *testing.T) {
 }
 
 // Only the pods of a template that never ran before have no past.
-func TestRestartsOfThePastCountOnlyWhereThereIsNone(t *testing.T) {
+func TestJudge_RestartsOfThePast(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		given *scene
@@ -700,7 +700,7 @@ func TestRestartsOfThePastCountOnlyWhereThereIsNone(t *testing.T) {
 }
 
 // What the memory knows of another object of the same name is not believed.
-func TestAnotherLifesMemoryIsForgotten(t *testing.T) {
+func TestMemory_OfAnotherLife(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good).runs("v1").remembers("v1", PhaseFailed)
 	s.Memory.UID = "an earlier life"
 	if _, told := s.step(); told != "Ready RolledOut, Normal RolledOut" {

@@ -26,7 +26,7 @@ func wanting(change func(*v1alpha1.GuardedDeployment)) *appsv1.Deployment {
 	return desiredDeployment(g, decode(g, recorded(g, 1)))
 }
 
-func TestStatedSaysNoMoreThanTheSpec(t *testing.T) {
+func TestDesiredDeployment_NoMoreThanTheSpec(t *testing.T) {
 	got := wanting(func(g *v1alpha1.GuardedDeployment) {
 		g.Labels, g.Annotations = map[string]string{"argocd": "web"}, map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}"}
 	})
@@ -246,7 +246,7 @@ func TestDrift(t *testing.T) {
 
 // Whatever a spec states: what comes back from the API server, with its defaults and in its JSON, has not drifted. And
 // what was written by Overlay has not, whatever was there before.
-func TestNothingDriftsByItself(t *testing.T) {
+func TestDrift_NothingByItself(t *testing.T) {
 	fill := randfill.NewWithSeed(7).NilChance(0.7).NumElements(1, 2).MaxDepth(12).Funcs(
 		func(q *resource.Quantity, c randfill.Continue) {
 			*q = resource.MustParse([]string{"1000m", "1024Mi", "0.5", "1e3", "0"}[c.Intn(5)])
@@ -288,7 +288,7 @@ func TestNothingDriftsByItself(t *testing.T) {
 }
 
 // Every value that is stated counts: change any one of them in the live object, and its path is told.
-func TestEveryStatedValueCounts(t *testing.T) {
+func TestDrift_EveryStatedValue(t *testing.T) {
 	wanted := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
 	stated, live := toUnstructured(&wanted.Spec), toUnstructured(&defaulted(wanted).Spec)
 	count := 0
@@ -323,7 +323,7 @@ func TestEveryStatedValueCounts(t *testing.T) {
 	}
 }
 
-func TestHashMeansTheSame(t *testing.T) {
+func TestHash_MeansTheSame(t *testing.T) {
 	base := wanting(nil)
 	if wanting(nil).Annotations[v1alpha1.AppliedAnnotation] != base.Annotations[v1alpha1.AppliedAnnotation] {
 		t.Error("the same is stated with another hash")
@@ -365,7 +365,7 @@ func TestHashMeansTheSame(t *testing.T) {
 }
 
 // The hashes are stored. If this test fails, an upgrade writes every Deployment once.
-func TestHashesNeverChange(t *testing.T) {
+func TestHash_NeverChanges(t *testing.T) {
 	if got := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() }).Annotations[v1alpha1.AppliedAnnotation]; got != "4c007e3d37dc6310" {
 		t.Errorf("got %s", got)
 	}
@@ -405,7 +405,7 @@ func TestFingerprint(t *testing.T) {
 }
 
 // What others add to a list stays, wherever they put it: kubectl patch puts a sidecar first, kubectl set env a variable last.
-func TestAdditionsToListsAreNoDrift(t *testing.T) {
+func TestDrift_AdditionsToLists(t *testing.T) {
 	container := func(name string) corev1.Container { return corev1.Container{Name: name, Image: name} }
 	for name, row := range map[string]struct {
 		change func(*corev1.PodSpec)
@@ -441,7 +441,7 @@ func TestAdditionsToListsAreNoDrift(t *testing.T) {
 }
 
 // A value that is put back leaves alone what others added to the template that runs.
-func TestAForgedAnnotationDoesNotUndoARestart(t *testing.T) {
+func TestDecide_ForgedAnnotationKeepsARestart(t *testing.T) {
 	for _, annotation := range []string{"belay.dev/revision", "belay.dev/applied"} {
 		s := asking("v1")
 		s.play()

@@ -116,7 +116,7 @@ func (r reported) object(t *testing.T) *v1alpha1.GuardedDeployment {
 	return g
 }
 
-func TestToolsReadEveryStatusAsItIsMeant(t *testing.T) {
+func TestGitOps_ToolsReadEveryStatus(t *testing.T) {
 	for _, row := range everyReport() {
 		t.Run(row.reason+"/"+row.name, func(t *testing.T) {
 			g := row.object(t)
@@ -143,7 +143,7 @@ func TestToolsReadEveryStatusAsItIsMeant(t *testing.T) {
 }
 
 // A reason that is added has to be given a meaning for these tools, too.
-func TestEveryReasonIsReported(t *testing.T) {
+func TestReport_EveryReason(t *testing.T) {
 	missing := reasonsOfTheAPI(t)
 	for _, row := range everyReport() {
 		delete(missing, row.reason)

@@ -296,7 +296,7 @@ func TestJudge(t *testing.T) {
 
 // Whatever the Deployment controller says of a rollout, true, stale or false (T1 to T4), the judge does not change its
 // mind: what fails without the word fails with it, at the same look, and what does not does not.
-func TestTheJudgeDoesNotListenToConditions(t *testing.T) {
+func TestJudge_IgnoresConditions(t *testing.T) {
 	stories := map[string][]sight{
 		"T1 the exceeded deadline of the template before": {seeing(30, starting("a")).old(1), seeing(33, up("a"))},
 		"T2 the completion of the template before":        {seeing(9).noSet().old(1), seeing(66, starting("a"))},
@@ -339,7 +339,7 @@ func TestTheJudgeDoesNotListenToConditions(t *testing.T) {
 
 // T5: a ReplicaSet that is refused shows in the condition alone. That is the one word that counts, and only while there
 // is no ReplicaSet, for the whole deadline.
-func TestAReplicaSetThatIsRefusedIsTheOneWordThatCounts(t *testing.T) {
+func TestJudge_ReplicaSetRefused(t *testing.T) {
 	w := watching(1)
 	w.see(seeing(300).noSet().condition("ReplicaSetCreateError", "exceeded quota", noon))
 	w.see(seeing(33, up("a")).condition("ReplicaSetCreateError", "exceeded quota", noon))
@@ -349,7 +349,7 @@ func TestAReplicaSetThatIsRefusedIsTheOneWordThatCounts(t *testing.T) {
 }
 
 // The evidence names what a person looks for first.
-func TestEvidenceIsCaptured(t *testing.T) {
+func TestJudge_EvidenceIsCaptured(t *testing.T) {
 	w := watching(1)
 	w.FirstRun = true
 	w.see(seeing(3, pod("a", restarted(4), waits("CrashLoopBackOff"), exited(7, "no database\x1b[31m\nat db:5432"))))
@@ -413,7 +413,7 @@ func TestStuckReasons(t *testing.T) {
 }
 
 // The Deployment controller uses the oldest of the ReplicaSets with the template, and so does the judge.
-func TestTheCurrentReplicaSetIsTheOldestWithTheTemplate(t *testing.T) {
+func TestCurrentReplicaSet_IsTheOldest(t *testing.T) {
 	set := func(name, image string, age int) *appsv1.ReplicaSet {
 		s := &appsv1.ReplicaSet{}
 		s.Name, s.UID, s.CreationTimestamp = name, types.UID(name), metav1.NewTime(noon.Add(-time.Duration(age)*time.Hour))
@@ -448,7 +448,7 @@ func TestTheCurrentReplicaSetIsTheOldestWithTheTemplate(t *testing.T) {
 // A look is a value: looking changes nothing of what was.
 // What the Deployment controller says decides nothing, but makes a look worth while: once, each time it says anew that all
 // is done, and not more often than once a second.
-func TestAHintBringsTheNextLookForward(t *testing.T) {
+func TestNextPoll_Hint(t *testing.T) {
 	const stretched = 20 * time.Second
 	s := asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.PollInterval = stretched })
 	s.Guarded.Spec.Guard.SoakSeconds = new(int32(0))
@@ -481,7 +481,7 @@ func TestAHintBringsTheNextLookForward(t *testing.T) {
 	}
 }
 
-func TestALookChangesNothingBefore(t *testing.T) {
+func TestPoll_LeavesWhatItIsCalledOn(t *testing.T) {
 	w := watching(2)
 	sights := []sight{seeing(3, starting("a")), seeing(3, up("a"), crashed("b", 1)), seeing(3, up("a"), up("b")), seeing(3, up("a"), pulling("b"))}
 	for _, s := range sights {
@@ -495,7 +495,7 @@ func TestALookChangesNothingBefore(t *testing.T) {
 }
 
 // A clock that goes back (it never does: Go's is monotonic) makes no failure and no hang.
-func TestAClockThatGoesBack(t *testing.T) {
+func TestJudge_ClockGoesBack(t *testing.T) {
 	w := watching(1)
 	w.see(seeing(9, up("a")))
 	w.now = w.now.Add(-time.Hour)

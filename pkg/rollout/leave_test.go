@@ -30,7 +30,7 @@ func manages(manager string, operation metav1.ManagedFieldsOperationType, subres
 		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:template":{}}}`)}
 }
 
-func TestWhatIsLeftBehindLosesWhatBelayPutThere(t *testing.T) {
+func TestRelease_LosesWhatBelayPutThere(t *testing.T) {
 	d := leftBehind()
 	d.ManagedFields = append(d.ManagedFields, manages("belay", metav1.ManagedFieldsOperationApply, ""),
 		manages("belay-of-others", metav1.ManagedFieldsOperationUpdate, ""), manages("belay", metav1.ManagedFieldsOperationUpdate, "scale"))
@@ -52,7 +52,7 @@ func TestWhatIsLeftBehindLosesWhatBelayPutThere(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotBelaysToReleaseStays(t *testing.T) {
+func TestRelease_LeavesWhatIsNotBelays(t *testing.T) {
 	for name, change := range map[string]func(*appsv1.Deployment){
 		"it has a controller": func(d *appsv1.Deployment) {
 			d.OwnerReferences = append(d.OwnerReferences, metav1.OwnerReference{Kind: "Rollout", Name: "theirs", UID: "uid-of-rollout", Controller: new(true)})
@@ -75,7 +75,7 @@ func TestWhatIsNotBelaysToReleaseStays(t *testing.T) {
 }
 
 // A Deployment that was taken over and has not been released yet has no revision that is known.
-func TestWhatWasTakenOverOnlyIsLeftBehindToo(t *testing.T) {
+func TestRelease_TakenOverOnly(t *testing.T) {
 	d := leftBehind()
 	d.Annotations[v1alpha1.RevisionAnnotation] = ""
 	if Release(d, "belay") == nil {

@@ -130,7 +130,7 @@ func (s *scene) corrected(steps int) (told []string) {
 	return told
 }
 
-func TestAWriteWhoseAnswerIsLostIsOurOwn(t *testing.T) {
+func TestAfter_LostWriteIsOurOwn(t *testing.T) {
 	for name, tookEffect := range map[string]bool{"it took effect": true, "it did not": false} {
 		t.Run(name, func(t *testing.T) {
 			s := releaseWithLostAnswer(tookEffect)
@@ -175,7 +175,7 @@ func TestAWriteWhoseAnswerIsLostIsOurOwn(t *testing.T) {
 	})
 }
 
-func TestACorrectionWhoseAnswerIsLostIsToldOnce(t *testing.T) {
+func TestAfter_LostCorrectionIsToldOnce(t *testing.T) {
 	for name, tookEffect := range map[string]bool{"it took effect": true, "it did not": false} {
 		s := asking("v1")
 		s.play()
@@ -190,7 +190,7 @@ func TestACorrectionWhoseAnswerIsLostIsToldOnce(t *testing.T) {
 }
 
 // What somebody took the owner reference from looks as it did when it was taken over, but for that.
-func TestATakeoverThatDidNotTakeEffectIsMade(t *testing.T) {
+func TestAfter_TakeoverWithoutEffect(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good).runs("v1").with(func(s *scene) { s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web" })
 	s.Deployment.OwnerReferences = nil
 	s.step()
@@ -206,7 +206,7 @@ func TestATakeoverThatDidNotTakeEffectIsMade(t *testing.T) {
 }
 
 // A status that cannot be written, or may have been, owes its Events.
-func TestEventsOfALostStatusAreToldOnce(t *testing.T) {
+func TestAfter_EventsOfALostStatus(t *testing.T) {
 	for name, tookEffect := range map[string]bool{"it took effect": true, "it did not": false} {
 		s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed)
 		s.Strays = []string{"web-copy"}

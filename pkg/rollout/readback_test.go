@@ -26,7 +26,7 @@ func readFrom(t *testing.T, metadata, spec string) *v1alpha1.GuardedDeployment {
 
 // Some values are decoded to something that is encoded to something else. Whatever a template holds, it is found again
 // once it is recorded: one that was not would be recorded for ever, and never rolled out.
-func TestWhatIsRecordedIsFoundAgain(t *testing.T) {
+func TestFind_WhatWasRecorded(t *testing.T) {
 	metadata := func(value string) [2]string { return [2]string{value, ""} }
 	spec := func(value string) [2]string { return [2]string{"", value} }
 	container := func(value string) [2]string {
@@ -85,7 +85,7 @@ func TestWhatIsRecordedIsFoundAgain(t *testing.T) {
 }
 
 // What cannot be written down so that it can be read again, is told, and written nowhere.
-func TestWhatCannotBeRecordedIsInvalid(t *testing.T) {
+func TestDecide_Unrecordable(t *testing.T) {
 	for _, instant := range []string{"9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00"} {
 		s := asking("v1")
 		s.Guarded.Spec.Template = readFrom(t, `"creationTimestamp": "`+instant+`"`, "").Spec.Template
@@ -97,7 +97,7 @@ func TestWhatCannotBeRecordedIsInvalid(t *testing.T) {
 }
 
 // The time of a failure is an annotation that anybody may have written. The status holds whole seconds, and is written once.
-func TestFailureWithAFractionOfASecondIsReportedOnce(t *testing.T) {
+func TestReport_FailureWithAFractionOfASecond(t *testing.T) {
 	s := asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v1").up()
 	r := s.revision("v2").ControllerRevision
 	annotation := r.Annotations[v1alpha1.FailureAnnotation]

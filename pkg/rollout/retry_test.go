@@ -14,7 +14,7 @@ import (
 
 func (s *scene) retries(n int32) *scene { s.Guarded.Spec.Guard.Retries = &n; return s }
 
-func TestRetryDelayDoublesUpToAnHour(t *testing.T) {
+func TestRetryDelay(t *testing.T) {
 	want := []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 32 * time.Minute, time.Hour, time.Hour}
 	for made, delay := range want {
 		if got := retryDelay(made); got != delay {
@@ -68,7 +68,7 @@ func (s *scene) failures(during, restartEvery time.Duration) (at []time.Duration
 
 // So many attempts are made as are asked for, and one; each so long after the failure before it, however often the
 // process is started anew.
-func TestRetriesAreMadeAndNoMore(t *testing.T) {
+func TestRetry_AsManyAsAsked(t *testing.T) {
 	for _, every := range []time.Duration{0, 7 * time.Second, 45 * time.Second, 10 * time.Minute} {
 		s := crashingRelease(3)
 		at := s.failures(30*time.Minute, every)
@@ -89,7 +89,7 @@ func TestRetriesAreMadeAndNoMore(t *testing.T) {
 	}
 }
 
-func TestARetryIsTold(t *testing.T) {
+func TestRetry_IsTold(t *testing.T) {
 	s := crashingRelease(2)
 	s.failures(30*time.Second, 0)
 	f := s.Guarded.Status.Failure
@@ -111,7 +111,7 @@ func TestARetryIsTold(t *testing.T) {
 	}
 }
 
-func TestRetryRows(t *testing.T) {
+func TestRetry_Rows(t *testing.T) {
 	failedAt := func(ago time.Duration, made int) verdict {
 		return func(r *Revision) *appsv1.ControllerRevision {
 			f := Failure{Attempt: Attempt{Number: made + 1, Retries: made}}
@@ -153,7 +153,7 @@ func TestRetryRows(t *testing.T) {
 }
 
 // A retry does not cut a rollback short: the service comes first.
-func TestARetryWaitsForTheRollback(t *testing.T) {
+func TestRetry_WaitsForTheRollback(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		s := crashingRelease(5)
 		s.failures(20*time.Second, 0)
@@ -185,7 +185,7 @@ func TestARetryWaitsForTheRollback(t *testing.T) {
 }
 
 // Whoever asks again gets as many automatic retries as before.
-func TestAskingAgainCountsRetriesAnew(t *testing.T) {
+func TestRetry_CountedAnewWhenAskedAgain(t *testing.T) {
 	s := crashingRelease(1)
 	if at := s.failures(10*time.Minute, 0); len(at) != 2 {
 		t.Fatalf("failed at %s, want twice", at)

@@ -48,13 +48,13 @@ func TestRevisionNames(t *testing.T) {
 }
 
 // The names are stored. If this test fails, every revision that is stored is not proven any more.
-func TestRevisionNamesNeverChange(t *testing.T) {
+func TestRevisionNames_NeverChange(t *testing.T) {
 	if got := revisionName("web", "uid", []byte(`{"a":1}`), 0); got != "web-e50f06a477" {
 		t.Errorf("got %s", got)
 	}
 }
 
-func TestNamesAreTriedInOrder(t *testing.T) {
+func TestRevisionNames_InOrder(t *testing.T) {
 	g := newGuarded("v1")
 	r := recorded(g, 1)
 	names := []string{r.Name}
@@ -95,7 +95,7 @@ func TestCanonicalData(t *testing.T) {
 	}
 }
 
-func TestDecodeBelievesOnlyWhatFits(t *testing.T) {
+func TestDecode_BelievesOnlyWhatFits(t *testing.T) {
 	g := newGuarded("v1")
 	for name, row := range map[string]struct {
 		change func(*appsv1.ControllerRevision)
@@ -125,7 +125,7 @@ func TestDecodeBelievesOnlyWhatFits(t *testing.T) {
 }
 
 // A key that is there twice means one thing to who hashes and another to who decodes, unless both read the same.
-func TestDoubledKeysSmuggleNothingIn(t *testing.T) {
+func TestDecode_DoubledKeys(t *testing.T) {
 	g := newGuarded("v1")
 	r := recorded(g, 1)
 	r.Data.Raw = []byte(strings.Replace(string(r.Data.Raw), `{"spec":`, `{"spec":{"template":{"spec":{"hostNetwork":true}}},"spec":`, 1))
@@ -149,7 +149,7 @@ func reordered(raw []byte) []byte {
 }
 
 // A revision is found by what its template means: the bytes change when a library is upgraded.
-func TestFindByMeaning(t *testing.T) {
+func TestFind_ByMeaning(t *testing.T) {
 	g := newGuarded("v1")
 	g.Spec.Template.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("500m")}
 	h := newHistory(g, []*appsv1.ControllerRevision{recorded(g, 1)})
@@ -230,7 +230,7 @@ func spoilt(is verdict, key, value string) verdict {
 }
 
 // The verdict takes away what was there of an earlier one, and nothing else.
-func TestAVerdictReplacesTheOneBefore(t *testing.T) {
+func TestWithVerdict_ReplacesTheOneBefore(t *testing.T) {
 	r := asking("v1").knows("v1", 4, spoilt(tried(2, "!", failed), "a", "theirs")).revision("v1")
 	before := r.DeepCopy()
 	if diff := cmp.Diff(map[string]string{"a": "theirs", v1alpha1.VerdictAnnotation: "good"}, withVerdict(r, nil).Annotations); diff != "" {

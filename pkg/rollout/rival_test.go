@@ -64,7 +64,7 @@ func TestRivalOf(t *testing.T) {
 }
 
 // Whatever somebody else does, however fast: five corrections, and then one in ten minutes, which names what and who.
-func TestAFightIsSlow(t *testing.T) {
+func TestCorrect_FightIsSlow(t *testing.T) {
 	for name, fight := range map[string]struct {
 		change func(*appsv1.Deployment, int)
 		path   string
@@ -113,7 +113,7 @@ func TestAFightIsSlow(t *testing.T) {
 }
 
 // Nor is it taken over more often, when somebody takes the owner reference away and leaves the consent.
-func TestAFightOverWhoseItIsIsSlow(t *testing.T) {
+func TestAdopt_FightIsSlow(t *testing.T) {
 	s := asking("v1")
 	s.play()
 	begun, takenOver := s.Now, 0
@@ -136,7 +136,7 @@ func TestAFightOverWhoseItIsIsSlow(t *testing.T) {
 }
 
 // The owner reference may go before anything else is stated: it is taken over again all the same.
-func TestItIsTakenOverAgain(t *testing.T) {
+func TestLeave_TakenOverAgain(t *testing.T) {
 	s := asking("v2").finds("v1").pause()
 	s.play()
 	s.restart().write(desiredAdopted(s.Guarded, s.revision("v1")))
@@ -147,7 +147,7 @@ func TestItIsTakenOverAgain(t *testing.T) {
 }
 
 // A new release is written although the Deployment is contested, whatever somebody does to the annotations.
-func TestAFightKeepsNoReleaseFromBeingWritten(t *testing.T) {
+func TestCorrect_ReleaseIsWrittenDuringFight(t *testing.T) {
 	s := asking("v1")
 	s.play()
 	s.Memory.corrections, s.Memory.corrected = freeCorrections, s.Now
@@ -163,7 +163,7 @@ func TestAFightKeepsNoReleaseFromBeingWritten(t *testing.T) {
 }
 
 // What is left as it is stays so, whatever somebody lets the annotation say: it is put back, and no template is written.
-func TestAFalseAnnotationMovesNothing(t *testing.T) {
+func TestDecide_FalseRevisionAnnotation(t *testing.T) {
 	for _, name := range []string{"", "theirs", "v1"} {
 		s := asking("v2").knows("v1", 1, failed).knows("v2", 2, failed).runs("v2").hold()
 		s.cluster = crashing
@@ -182,7 +182,7 @@ func TestAFalseAnnotationMovesNothing(t *testing.T) {
 
 // Whatever else has to be put back with the template, what comes after it is a new rollout: what became of the pods meanwhile
 // is nobody's failure.
-func TestATemplateThatIsPutBackIsWatchedAnew(t *testing.T) {
+func TestCorrect_TemplateIsWatchedAnew(t *testing.T) {
 	for name, change := range map[string]func(*scene){
 		"the template alone": func(*scene) {},
 		"the label":          func(s *scene) { delete(s.Deployment.Labels, v1alpha1.GuardedLabel) },
@@ -201,7 +201,7 @@ func TestATemplateThatIsPutBackIsWatchedAnew(t *testing.T) {
 }
 
 // What a policy makes of every template is no reason for a new rollout when the replicas are written.
-func TestScalingWhatAPolicyChangesIsNoMove(t *testing.T) {
+func TestCorrect_ScalingWhatAPolicyChanges(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good).runs("v1").remembers("v1", PhaseHealthy)
 	wanted := desiredDeployment(s.Guarded, s.revision("v1"))
 	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
@@ -213,7 +213,7 @@ func TestScalingWhatAPolicyChangesIsNoMove(t *testing.T) {
 }
 
 // A fight over anything but the template keeps nothing from being judged, and from being rolled back.
-func TestAFightOverReplicasKeepsNothingFromBeingJudged(t *testing.T) {
+func TestCorrect_JudgedDuringFightOverReplicas(t *testing.T) {
 	s := asking("v1")
 	s.play()
 	s.Memory.corrections, s.Memory.corrected = freeCorrections, s.Now

@@ -13,7 +13,7 @@ import (
 )
 
 // The package comment has the rows of the table, in their order.
-func TestRowsAreDocumented(t *testing.T) {
+func TestRows_AreDocumented(t *testing.T) {
 	source, err := os.ReadFile("doc.go")
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ var exclusive = map[[2]string]string{
 }
 
 // Every row is taken, and the order of any two neighbours matters, or they exclude each other.
-func TestRowOrder(t *testing.T) {
+func TestRows_Order(t *testing.T) {
 	taken, both, differ := map[string]bool{}, map[int]bool{}, map[int]bool{}
 	for _, view := range views() {
 		s := newState(view.Observed)

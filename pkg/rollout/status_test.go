@@ -72,7 +72,7 @@ func FuzzClean(f *testing.F) {
 }
 
 // Whatever a container says, what Belay writes about it can be stored and shown.
-func TestNothingThatOthersSayBreaksWhatIsWritten(t *testing.T) {
+func TestClean_WhatOthersSay(t *testing.T) {
 	for _, words := range []string{strings.Repeat("x", 100_000), strings.Repeat("語", 40_000), "\x1b[2J\n\x00\u009b", strings.Repeat("\xff", 5000), ""} {
 		s := asking("v2").knows("v1", 1, good).runs("v1")
 		s.cluster = func(d *appsv1.Deployment) *Evidence {
@@ -153,14 +153,14 @@ func TestOutcomes(t *testing.T) {
 }
 
 // The other Event, about what was put back, has all that the API server asks for.
-func TestEveryEventIsComplete(t *testing.T) {
+func TestReport_EventsAreComplete(t *testing.T) {
 	e := putBack("web", "spec.replicas", "")
 	if e.Type != Normal || e.Reason == "" || e.Action == "" || !strings.Contains(e.Message, "spec.replicas") {
 		t.Errorf("%+v", e)
 	}
 }
 
-func TestPutBackSaysWhatToDoInstead(t *testing.T) {
+func TestPutBack_SaysWhatToDoInstead(t *testing.T) {
 	for _, row := range []struct{ path, rival, want string }{
 		{"spec.template.spec.containers[0].image", "kubectl-set", `put back spec.template.spec.containers[0].image of the Deployment, ` +
 			`which "kubectl-set" had changed: change it in GuardedDeployment web instead, in git or with "kubectl patch gd web"`},
@@ -203,7 +203,7 @@ func TestUnderWay(t *testing.T) {
 }
 
 // Available is the Deployment's own word, and the counts are its counts. A stranger's are not shown.
-func TestWhatIsMirrored(t *testing.T) {
+func TestMirror(t *testing.T) {
 	available := func(s *scene) string {
 		status := Decide(s.Observed).Status
 		i := slices.IndexFunc(status.Conditions, func(c metav1.Condition) bool { return c.Type == v1alpha1.ConditionAvailable })

@@ -18,7 +18,7 @@ import (
 )
 
 // Whoever takes the owner reference away, again and again, from a Deployment that goes on consenting.
-func TestAFightOverTheOwnerReferenceIsSlow(t *testing.T) {
+func TestContested_OwnerReferenceIsSlow(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Annotations[v1alpha1.AdoptAnnotation] = "web" })
@@ -36,7 +36,7 @@ func TestAFightOverTheOwnerReferenceIsSlow(t *testing.T) {
 }
 
 // The owner reference goes right after the takeover, before the template is stated.
-func TestATakeoverThatIsUndoneAtOnceIsMadeAgain(t *testing.T) {
+func TestAdopt_UndoneAtOnce(t *testing.T) {
 	inWorld(t, func(w *world) {
 		d := fake.DeploymentOf(fake.Webshop("web", "web:1"))
 		d.Annotations = map[string]string{v1alpha1.AdoptAnnotation: "web"}
@@ -58,7 +58,7 @@ func TestATakeoverThatIsUndoneAtOnceIsMadeAgain(t *testing.T) {
 }
 
 // Anybody may write there whose uid he likes.
-func TestARevisionInAnotherNamespaceChangesNothing(t *testing.T) {
+func TestObserve_RevisionInAnotherNamespace(t *testing.T) {
 	for name, image := range map[string]string{"another template": "evil:1", "the target's template": "web:2"} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -90,7 +90,7 @@ func TestARevisionInAnotherNamespaceChangesNothing(t *testing.T) {
 }
 
 // Somebody restores an older copy of the whole Deployment again and again.
-func TestANewReleaseWinsOverAFight(t *testing.T) {
+func TestContested_NewReleaseWins(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		old, _ := fake.Read[*appsv1.Deployment](w, "web")
@@ -110,7 +110,7 @@ func TestANewReleaseWinsOverAFight(t *testing.T) {
 	})
 }
 
-func TestALostAnswerIsNobodysChange(t *testing.T) {
+func TestLostAnswer_IsNobodysChange(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		lost := false
@@ -137,7 +137,7 @@ func TestALostAnswerIsNobodysChange(t *testing.T) {
 }
 
 // No watch shows when it is gone.
-func TestADeploymentDeletedWithoutItsLabelIsCreatedAgain(t *testing.T) {
+func TestPutDeployment_DeletedWithoutItsLabel(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Finalizers = []string{"foregroundDeletion"} })
@@ -154,7 +154,7 @@ func TestADeploymentDeletedWithoutItsLabelIsCreatedAgain(t *testing.T) {
 }
 
 // client-go counts Events as one that differ in nothing but their text.
-func TestEveryCorrectionIsTold(t *testing.T) {
+func TestContested_EveryCorrectionIsTold(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		fake.Edit(w, "web", func(d *appsv1.Deployment) { delete(d.Labels, v1alpha1.GuardedLabel) })
@@ -172,7 +172,7 @@ func TestEveryCorrectionIsTold(t *testing.T) {
 }
 
 // A policy that keeps old revisions keeps Belay from nothing else.
-func TestDeniedPruningIsLeftAtThat(t *testing.T) {
+func TestPruneRevisions_Denied(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if r.Verb == "delete" {
@@ -195,7 +195,7 @@ func TestDeniedPruningIsLeftAtThat(t *testing.T) {
 	})
 }
 
-func TestAPolicyThatTakesTheLabelFromRevisionsIsTold(t *testing.T) {
+func TestRecordRevision_PolicyTakesTheLabel(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if o, ok := r.Object.(*appsv1.ControllerRevision); ok {
@@ -212,7 +212,7 @@ func TestAPolicyThatTakesTheLabelFromRevisionsIsTold(t *testing.T) {
 	})
 }
 
-func TestAPolicyThatTakesVerdictsAwayIsTold(t *testing.T) {
+func TestMarkRevision_PolicyTakesTheVerdict(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if o, ok := r.Object.(*appsv1.ControllerRevision); ok {

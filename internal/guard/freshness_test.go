@@ -39,7 +39,7 @@ func forEveryLaggingCache(t *testing.T, test func(t *testing.T, w *world, resour
 	}
 }
 
-func TestASyncWaitsForTheCachesToShowItsOwnLastWrite(t *testing.T) {
+func TestReconcile_WaitsForOwnWrites(t *testing.T) {
 	forEveryLaggingCache(t, func(t *testing.T, w *world, resource string) {
 		w.Intercept(nil)
 		w.ForgetRequests()
@@ -53,7 +53,7 @@ func TestASyncWaitsForTheCachesToShowItsOwnLastWrite(t *testing.T) {
 	})
 }
 
-func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.T) {
+func TestReconcile_WatchThatLagsForLong(t *testing.T) {
 	forEveryLaggingCache(t, func(t *testing.T, w *world, resource string) {
 		w.ForgetRequests()
 		for minute := range 10 { // something else happens now and then
@@ -74,7 +74,7 @@ func TestAWatchThatLagsForLongIsNotWaitedForAndNothingIsWrittenTwice(t *testing.
 	})
 }
 
-func TestOurOwnRevisionThatTheCacheMissesIsNotCreatedUnderAnotherName(t *testing.T) {
+func TestRecordRevision_OwnMissingInCache(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			err := carryOut()
@@ -96,7 +96,7 @@ func TestOurOwnRevisionThatTheCacheMissesIsNotCreatedUnderAnotherName(t *testing
 
 // What was decided on is read once more, live, before the Deployment is written.
 
-func TestANewSpecThatComesBetweenDecisionAndWriteWins(t *testing.T) {
+func TestPutDeployment_SpecChangedMeanwhile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		onFirst(w, "get", "guardeddeployments", func() { fake.Release(w, "web", "web:3") })
@@ -107,7 +107,7 @@ func TestANewSpecThatComesBetweenDecisionAndWriteWins(t *testing.T) {
 	})
 }
 
-func TestADeploymentChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) {
+func TestPutDeployment_DeploymentChangedMeanwhile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		onFirst(w, "get", "deployments", func() {
@@ -122,7 +122,7 @@ func TestADeploymentChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) 
 	})
 }
 
-func TestADeploymentDeletedBetweenDecisionAndWriteIsCreated(t *testing.T) {
+func TestPutDeployment_DeploymentDeletedMeanwhile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		onFirst(w, "get", "deployments", func() { fake.Remove[*appsv1.Deployment](w, "web") })
@@ -136,7 +136,7 @@ func TestADeploymentDeletedBetweenDecisionAndWriteIsCreated(t *testing.T) {
 	})
 }
 
-func TestADeploymentTakenBetweenDecisionAndWriteIsNotTouched(t *testing.T) {
+func TestPutDeployment_DeploymentTakenMeanwhile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Node.SwitchOff(true)
@@ -151,7 +151,7 @@ func TestADeploymentTakenBetweenDecisionAndWriteIsNotTouched(t *testing.T) {
 	})
 }
 
-func TestADeploymentCreatedBetweenDecisionAndWriteIsNotOverwritten(t *testing.T) {
+func TestPutDeployment_DeploymentCreatedMeanwhile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Node.SwitchOff(true)
 		var theirs *appsv1.Deployment
@@ -163,7 +163,7 @@ func TestADeploymentCreatedBetweenDecisionAndWriteIsNotOverwritten(t *testing.T)
 	})
 }
 
-func TestARevisionChangedBetweenDecisionAndWriteIsLookedAtAgain(t *testing.T) {
+func TestPutDeployment_RevisionChangedMeanwhile(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
@@ -194,7 +194,7 @@ func onFirst(w *world, verb, resource string, do func()) {
 
 // A deletion that no watch has shown is found when the informers list anew.
 
-func TestADeploymentThatVanishesBehindABrokenWatchIsCreatedAgain(t *testing.T) {
+func TestBrokenWatch_DeploymentVanishes(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.UpAndRunning("web")
 		w.Hold("deployments")
@@ -211,7 +211,7 @@ func TestADeploymentThatVanishesBehindABrokenWatchIsCreatedAgain(t *testing.T) {
 	})
 }
 
-func TestAGuardedDeploymentThatVanishesBehindABrokenWatchIsForgotten(t *testing.T) {
+func TestBrokenWatch_GuardedDeploymentVanishes(t *testing.T) {
 	fake.In(t, func(w *world) {
 		belay := startBelay(w)
 		w.UpAndRunning("web")
