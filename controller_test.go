@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"regexp"
 
 	logsjson "k8s.io/component-base/logs/json"
@@ -531,19 +530,19 @@ func TestNext_CountsFailuresAndStaleSyncs(t *testing.T) {
 func TestLog_EveryLineIsARecord(t *testing.T) {
 	says := "two\nlines, \x1b[31mred, I1121 12:00:00.000000 1 main.go:1] \"forged\"\nE1121"
 	for name, c := range map[string]struct {
-		logger func(log *lockedBuffer) klog.Logger
+		logger func(log *expect.Buffer) klog.Logger
 		record *regexp.Regexp
 	}{
-		"text": {func(log *lockedBuffer) klog.Logger {
+		"text": {func(log *expect.Buffer) klog.Logger {
 			return textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logging.OneLine(log)), textlogger.Verbosity(5)))
 		}, regexp.MustCompile(`^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [^ ]+:\d+\] [^\x00-\x1f]*$`)},
-		"json": {func(log *lockedBuffer) klog.Logger {
+		"json": {func(log *expect.Buffer) klog.Logger {
 			logger, _ := logsjson.NewJSONLogger(5, log, nil, nil)
 			return logger
 		}, regexp.MustCompile(`^\{"ts":.*"msg":.*\}$`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log, requests := &lockedBuffer{}, 0
+			log, requests := &expect.Buffer{}, 0
 			fake.In(t, func(w *world) {
 				w.Logger = c.logger(log)
 				startBelay(w)
@@ -571,17 +570,3 @@ func TestLog_EveryLineIsARecord(t *testing.T) {
 		})
 	}
 }
-
-// lockedBuffer is a log that many write to.
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(data []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(data)
-}
-
-func (b *lockedBuffer) Sync() error { return nil }

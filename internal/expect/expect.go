@@ -2,10 +2,12 @@
 package expect
 
 import (
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -91,3 +93,18 @@ func Scraped(t *testing.T, registered metrics.Gatherer, names ...string) (lines 
 	}
 	return lines
 }
+
+// Buffer is a log that many may write to at the same time.
+type Buffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *Buffer) Write(data []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(data)
+}
+
+// Sync does nothing: there is no file behind it.
+func (b *Buffer) Sync() error { return nil }

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -130,7 +129,7 @@ func FuzzALineOfText(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		var log lockedBuffer
+		var log expect.Buffer
 		lines := logNasty(textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logging.OneLine(&log)))), s)
 		checkLog(t, log.String(), lines, checkText)
 	})
@@ -141,7 +140,7 @@ func FuzzALineOfJSON(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		var log lockedBuffer
+		var log expect.Buffer
 		logger, _ := logsjson.NewJSONLogger(2, &log, nil, nil)
 		lines := logNasty(logger, s)
 		checkLog(t, log.String(), lines, checkJSON)
@@ -165,20 +164,6 @@ func TestOneLine_StaysReadable(t *testing.T) {
 		}
 	}
 }
-
-// lockedBuffer is a log that many write to.
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(data []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(data)
-}
-
-func (b *lockedBuffer) Sync() error { return nil }
 
 func TestFlags_AreThree(t *testing.T) {
 	all := flag.CommandLine

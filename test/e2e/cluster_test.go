@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -37,7 +38,8 @@ var cluster struct {
 	config     *rest.Config
 	kube       kubernetes.Interface
 	belay      versioned.Interface
-	audit      *auditLog // nil where there is no audit log to read
+	dynamic    dynamic.Interface // for objects without a type here
+	audit      *auditLog         // nil where there is no audit log to read
 	seen       seen
 	binary     string // belay, just built
 	scratch    string // directory of the binary and the logs
@@ -60,6 +62,9 @@ func setUp() error {
 		return err
 	}
 	if c.belay, err = versioned.NewForConfig(c.config); err != nil {
+		return err
+	}
+	if c.dynamic, err = dynamic.NewForConfig(c.config); err != nil {
 		return err
 	}
 	if _, err := c.kube.Discovery().ServerVersion(); err != nil {

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -34,11 +33,7 @@ func readCRD() (*unstructured.Unstructured, error) {
 
 // applyCRD applies a CRD as the tests.
 func applyCRD(ctx context.Context, crd *unstructured.Unstructured) error {
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		return err
-	}
-	if _, err := client.Resource(crdResource).Apply(ctx, crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "belay-e2e", Force: true}); err != nil {
+	if _, err := cluster.dynamic.Resource(crdResource).Apply(ctx, crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "belay-e2e", Force: true}); err != nil {
 		return fmt.Errorf("apply the CRD: %w", err)
 	}
 	return nil
@@ -85,12 +80,8 @@ func deleteCRD(n *namespace) {
 			n.Skipf("this deletes every GuardedDeployment, and %s/%s is not of the tests", g.Namespace, g.Name)
 		}
 	}
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		n.Fatal(err)
-	}
 	n.restoreCRD()
-	crds, name := client.Resource(crdResource), "guardeddeployments."+v1alpha1.GroupName
+	crds, name := cluster.dynamic.Resource(crdResource), "guardeddeployments."+v1alpha1.GroupName
 	if err := crds.Delete(n.Context(), name, metav1.DeleteOptions{}); err != nil {
 		n.Fatal(err)
 	}

@@ -17,18 +17,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"k8s.io/client-go/dynamic"
-)
 
-func anyKind(t *testing.T) dynamic.Interface {
-	t.Helper()
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
-}
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
 
 // atLast deletes an object of the whole cluster after the test, and if the run is interrupted.
 func atLast(t *testing.T, objects dynamic.ResourceInterface, name string) {
@@ -105,7 +97,7 @@ func TestExampleDynamicClientConvert(t *testing.T) {
 		if !strings.HasSuffix(r.URL.Path, "/deployments/plain") {
 			return false
 		}
-		deployments := anyKind(t).Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"})
+		deployments := cluster.dynamic.Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"})
 		object, err := deployments.Namespace(n.name).Get(r.Context(), "plain", metav1.GetOptions{})
 		if err == nil {
 			err = unstructured.SetNestedField(object.Object, int64(7), "spec", "fromTheFuture")
@@ -212,7 +204,7 @@ metadata:
 func TestExampleDynamicClientApply(t *testing.T) {
 	n := newNamespace(t)
 	group := cluster.run + ".e2e.belay.dev"
-	crds := anyKind(t).Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	crds := cluster.dynamic.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
 	atLast(t, crds, "widgets."+group)
 	file := filepath.Join(t.TempDir(), "everything.yaml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, everything, group), 0o644); err != nil {
@@ -267,9 +259,9 @@ func (n *namespace) versionsOf(group string) (versions []string) {
 		{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}: {"widgets." + group},
 	} {
 		for _, name := range names {
-			objects := dynamic.ResourceInterface(anyKind(n.T).Resource(resource).Namespace(n.name))
+			objects := dynamic.ResourceInterface(cluster.dynamic.Resource(resource).Namespace(n.name))
 			if resource.Resource == "customresourcedefinitions" {
-				objects = anyKind(n.T).Resource(resource)
+				objects = cluster.dynamic.Resource(resource)
 			}
 			object, err := objects.Get(n.Context(), name, metav1.GetOptions{})
 			if err != nil {
@@ -288,7 +280,7 @@ func (n *namespace) checkConflict() {
 	maps := cluster.kube.CoreV1().ConfigMaps(n.name)
 	theirs := unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{"name": "first"}, "data": map[string]any{"owner": "other"}}}
-	client := anyKind(n.T).Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(n.name)
+	client := cluster.dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(n.name)
 	if _, err := client.Apply(n.Context(), "first", &theirs, metav1.ApplyOptions{FieldManager: "other", Force: true}); err != nil {
 		n.Fatal(err)
 	}
@@ -382,7 +374,7 @@ func (n *namespace) aggregate(group string) {
 		return err == nil
 	}
 	name := "v1." + group
-	services := anyKind(n.T).Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
+	services := cluster.dynamic.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
 	n.Cleanup(func() {
 		if err := poll(context.Background(), patience, func(context.Context) (bool, error) { return whole(), nil }); err != nil {
 			n.Errorf("discovery is not whole again: %v", err)

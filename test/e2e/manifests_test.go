@@ -143,10 +143,6 @@ func (n *namespace) provide(object map[string]any) {
 // resource returns a client for the kind of an object, in the namespace if the kind has one.
 func (n *namespace) resource(object map[string]any) dynamic.ResourceInterface {
 	n.Helper()
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		n.Fatal(err)
-	}
 	kind := schema.FromAPIVersionAndKind(object["apiVersion"].(string), object["kind"].(string))
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(cluster.kube.Discovery()))
 	mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
@@ -154,9 +150,9 @@ func (n *namespace) resource(object map[string]any) dynamic.ResourceInterface {
 		n.Fatal(err)
 	}
 	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
-		return client.Resource(mapping.Resource).Namespace(n.name)
+		return cluster.dynamic.Resource(mapping.Resource).Namespace(n.name)
 	}
-	return client.Resource(mapping.Resource)
+	return cluster.dynamic.Resource(mapping.Resource)
 }
 
 // newer is the manifest with the fields that only a newer API server knows.

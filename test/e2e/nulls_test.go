@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/dynamic"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -80,12 +79,8 @@ func (n *namespace) tryNull(how string, object map[string]any) error {
 	if object["kind"] == "GuardedDeployment" {
 		kind = schema.GroupVersionResource{Group: v1alpha1.GroupName, Version: v1alpha1.GroupVersion.Version, Resource: "guardeddeployments"}
 	}
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		return err
-	}
 	if how == "create" {
-		_, err := client.Resource(kind).Namespace(n.name).Create(n.Context(), &unstructured.Unstructured{Object: object},
+		_, err := cluster.dynamic.Resource(kind).Namespace(n.name).Create(n.Context(), &unstructured.Unstructured{Object: object},
 			metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict, DryRun: []string{metav1.DryRunAll}})
 		return err
 	}
@@ -93,7 +88,7 @@ func (n *namespace) tryNull(how string, object map[string]any) error {
 	if err != nil {
 		return err
 	}
-	_, err = client.Resource(kind).Namespace(n.name).Patch(n.Context(), "web", types.ApplyPatchType, data,
+	_, err = cluster.dynamic.Resource(kind).Namespace(n.name).Patch(n.Context(), "web", types.ApplyPatchType, data,
 		metav1.PatchOptions{FieldManager: "e2e", FieldValidation: metav1.FieldValidationStrict, DryRun: []string{metav1.DryRunAll}})
 	return err
 }

@@ -43,11 +43,7 @@ func (n *namespace) createAs(name string, change func(pods map[string]any)) (*ob
 // raw returns a client of GuardedDeployments that decodes nothing.
 func raw(n *namespace) dynamic.NamespaceableResourceInterface {
 	n.Helper()
-	client, err := dynamic.NewForConfig(cluster.config)
-	if err != nil {
-		n.Fatal(err)
-	}
-	return client.Resource(schema.GroupVersion(v1alpha1.GroupVersion).WithResource("guardeddeployments"))
+	return cluster.dynamic.Resource(schema.GroupVersion(v1alpha1.GroupVersion).WithResource("guardeddeployments"))
 }
 
 // Some values are decoded to something that is encoded to something else. What has one is rolled out like any other, with
