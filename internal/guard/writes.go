@@ -29,7 +29,8 @@ import (
 // FieldManager is under whose name the API server records what Belay writes.
 const FieldManager = "belay"
 
-// refusedRetry is when to try a write again that the API server refused although nothing has changed since.
+// refusedRetry is when to try a write again that the API server refused although nothing has changed since: a policy may have,
+// and Belay does not watch those.
 const refusedRetry = 5 * time.Minute
 
 // carryOut does what was decided. At most one of the first three writes is there: the verdict is stored before the

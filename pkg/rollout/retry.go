@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	// firstRetryDelay is how long after a failure the first automatic retry is made; every further one takes twice as long.
+	// firstRetryDelay is how long after a failure the first automatic retry is made; every further one takes twice as long: what
+	// passes by itself, a registry or a database that is away, mostly takes minutes.
 	firstRetryDelay = time.Minute
 	// longestRetryDelay is the longest that it takes.
 	longestRetryDelay = time.Hour

@@ -25,7 +25,8 @@ import (
 // defaultHistoryLimit is the API server's default of a Deployment's revisionHistoryLimit.
 const defaultHistoryLimit = 10
 
-// maxCollisions is how often another name is tried for a revision whose name somebody else's object has.
+// maxCollisions is how often another name is tried for a revision whose name somebody else's object has. By accident none has
+// (the hash has 40 bits, in one namespace); whoever forges five may forge more.
 const maxCollisions = 5
 
 // Revision is one pod template of one GuardedDeployment: a ControllerRevision, decoded.

@@ -18,17 +18,19 @@ import (
 )
 
 const (
-	// maxMessage is the most bytes of what others say that are kept.
+	// maxMessage is the most bytes of what others say that are kept: with the sentences around them they fit into an Event.
 	maxMessage = 600
-	// maxEvent is the most bytes that the API server takes as the note of an Event.
+	// maxEvent is the most bytes that the API server takes as the note of an Event (k8s.io/kubernetes, NoteLengthLimit).
 	maxEvent = 1024
-	// maxCondition is the most bytes of a condition's message.
+	// maxCondition is the most bytes of a condition's message. The schema of metav1.Condition allows 32 KiB; nobody reads that.
 	maxCondition = 4096
-	// mirrorEvery is the least time between two writes of the status for what it mirrors alone.
+	// mirrorEvery is the least time between two writes of the status for what it mirrors alone: a rollout of a thousand pods
+	// changes its counts with each of them.
 	mirrorEvery = 10 * time.Second
 	// unwatchedRecheck is how often to look again at what no watch may show: somebody else's Deployment, for example.
 	unwatchedRecheck = time.Minute
-	// takenRecheck is how often that is in the first takenSoon, in which a name that is to change hands is freed.
+	// takenRecheck is how often that is in the first takenSoon, in which a name that is to change hands is freed. Nothing runs
+	// from then until it is taken up.
 	takenRecheck, takenSoon = 2 * time.Second, 2 * time.Minute
 )
 

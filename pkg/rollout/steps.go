@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// freeCorrections is how often somebody else's change is put back at once.
+	// freeCorrections is how often somebody else's change is put back at once: people do that a few times, loops without end.
 	freeCorrections = 5
-	// correctionPause is how long after that the next correction takes.
+	// correctionPause is how long after that the next correction takes: at most six in an hour.
 	correctionPause = 10 * time.Minute
 	// correctionsForgotten is how long without a correction forgives the earlier ones.
 	correctionsForgotten = time.Hour
