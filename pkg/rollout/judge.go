@@ -13,7 +13,7 @@ import (
 
 // The judge trusts nothing but pods, their ReplicaSet and its own clock. The Deployment's conditions are stale or wrong
 // in ordinary cases: the exceeded deadline of the template before this one, the completion of the template before this
-// one, an exceeded deadline after the Deployment controller was down.
+// one, an exceeded deadline after the Deployment controller was down. The pretend controllers of test/sim do all of that.
 
 // maxBlind is how much of a time without evidence counts: what nobody could see is held against nobody. Nor does a soak
 // last over a longer one: what nobody saw was not healthy.
