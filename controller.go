@@ -27,7 +27,7 @@ import (
 const (
 	// stuckAfter is how long a sync may go on: far longer than its timeout, so that it will never end.
 	stuckAfter = 2 * time.Minute
-	// drainTimeout is what is left for a sync to end in when the process is to end: another one waits for its turn.
+	// drainTimeout is how long a running sync may go on after SIGTERM: the next leader is waiting.
 	drainTimeout = 2 * time.Second
 	// Failures of one key are retried after retryFirst, doubling up to retryMost.
 	retryFirst, retryMost = 5 * time.Millisecond, 30 * time.Second
@@ -65,23 +65,23 @@ func NewController(reconcile Reconcile, report standstill.Report, metrics *telem
 		working:    map[cache.ObjectName]time.Time{},
 	}
 	var err error
-	heard := func(registration cache.ResourceEventHandlerRegistration, failed error) {
+	handle := func(registration cache.ResourceEventHandlerRegistration, failed error) {
 		err = errors.Join(err, failed)
 		if failed == nil {
 			c.synced = append(c.synced, registration.HasSyncedChecker())
 		}
 	}
-	heard(guarded.TypedInformer().AddTypedEventHandler(belayinformers.GuardedDeploymentHandlerFuncs{
+	handle(guarded.TypedInformer().AddTypedEventHandler(belayinformers.GuardedDeploymentHandlerFuncs{
 		AddFunc:    func(g *v1alpha1.GuardedDeployment) { c.queue.Add(cache.MetaObjectToName(g)) },
 		UpdateFunc: func(_, g *v1alpha1.GuardedDeployment) { c.queue.Add(cache.MetaObjectToName(g)) },
 		DeleteFunc: func(g belayinformers.DeletedGuardedDeployment) { c.queue.Add(g.GetObjectName()) },
 	}))
-	heard(deployments.TypedInformer().AddTypedEventHandler(appsinformers.DeploymentHandlerFuncs{
+	handle(deployments.TypedInformer().AddTypedEventHandler(appsinformers.DeploymentHandlerFuncs{
 		AddFunc:    func(d *appsv1.Deployment) { c.enqueueOwner(d); c.queue.Add(cache.MetaObjectToName(d)) },
 		UpdateFunc: func(_, d *appsv1.Deployment) { c.enqueueOwner(d); c.queue.Add(cache.MetaObjectToName(d)) },
 		DeleteFunc: func(d appsinformers.DeletedDeployment) { c.queue.Add(d.GetObjectName()) },
 	}))
-	heard(revisions.TypedInformer().AddTypedEventHandler(appsinformers.ControllerRevisionHandlerFuncs{
+	handle(revisions.TypedInformer().AddTypedEventHandler(appsinformers.ControllerRevisionHandlerFuncs{
 		AddFunc:    func(r *appsv1.ControllerRevision) { c.enqueueOwner(r) },
 		UpdateFunc: func(before, r *appsv1.ControllerRevision) { c.enqueueOwner(before); c.enqueueOwner(r) },
 		DeleteFunc: func(r appsinformers.DeletedControllerRevision) {
@@ -195,7 +195,7 @@ func (c *Controller) begin(key cache.ObjectName) {
 	c.working[key] = time.Now()
 }
 
-// end notes that it is no more.
+// end notes that the worker is done with key.
 func (c *Controller) end(key cache.ObjectName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

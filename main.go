@@ -194,7 +194,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer process.stop()
-	defer end()
+	defer end() // before that
 	watchdog := leaderelection.NewLeaderHealthzAdaptor(leader.RenewDeadline)
 	health.Set(func() error { return errors.Join(watchdog.Check(nil), process.Alive()) },
 		func() error { return errors.Join(process.Ready(), process.watches.Ready()) })
@@ -243,7 +243,7 @@ func newClients(config *rest.Config, fence *leader.Fence) (c clients, err error)
 	return c, err
 }
 
-// process is a running process: all of it but the workers, which Controller.Run starts.
+// process is everything that runs beside the workers, and what they need.
 type process struct {
 	*Controller
 	watches *watchhealth.Watches
@@ -251,7 +251,7 @@ type process struct {
 	stop    func()               // ends the rest, when the workers have ended and background is over
 }
 
-// start starts a process. search finds the objects that cannot be decoded.
+// start wires and starts the informers, the sink of Events and the metrics. search finds the objects that cannot be decoded.
 func start(background context.Context, c clients, namespace string, search watchhealth.Search) (*process, error) {
 	watches := watchhealth.New(search)
 	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, namespace)
@@ -260,19 +260,19 @@ func start(background context.Context, c clients, namespace string, search watch
 	if err := belayscheme.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
-	releases, frame := guard.NewMetrics(), telemetry.NewMetrics()
-	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: frame.EventsDropped, Final: leader.ErrFenced})
-	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), releases, objects, deployments, revisions)
+	releaseMetrics, controllerMetrics := guard.NewMetrics(), telemetry.NewMetrics()
+	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: controllerMetrics.EventsDropped, Final: leader.ErrFenced})
+	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), releaseMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
-	controller, err := NewController(reconciler.Reconcile, reconciler.ReportStandstill, frame, objects, deployments, revisions)
+	controller, err := NewController(reconciler.Reconcile, reconciler.ReportStandstill, controllerMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{Controller: controller, watches: watches, counted: metrics.NewKubeRegistry()}
-	frame.Register(p.counted, versionString())
-	releases.Register(p.counted, objects.Lister())
+	controllerMetrics.Register(p.counted, versionString())
+	releaseMetrics.Register(p.counted, objects.Lister())
 	watches.Register(p.counted)
 	if err := broadcaster.StartRecordingToSinkWithContext(background); err != nil {
 		return nil, fmt.Errorf("record events: %w", err)

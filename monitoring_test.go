@@ -218,8 +218,8 @@ func TestMonitoring_MetricsAreUsedAndDocumented(t *testing.T) {
 func TestMonitoring_ReasonsAreDocumented(t *testing.T) {
 	names, docs := readText("pkg/apis/belay/v1alpha1/names.go"), operations()
 	reasons := regexp.MustCompile(`\b(?:Reason|Failure)\w+\s+= "(\w+)"`).FindAllStringSubmatch(names, -1)
-	if len(reasons) != 22 {
-		t.Errorf("%d reasons, want 15 of conditions and 7 of failures", len(reasons))
+	if want := 15 + len(v1alpha1.FailureReasons); len(reasons) != want {
+		t.Errorf("%d reasons, want %d: is one missing in FailureReasons?", len(reasons), want)
 	}
 	for _, reason := range reasons {
 		if !strings.Contains(docs, "\n| `"+reason[1]+"` |") {

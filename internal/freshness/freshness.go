@@ -32,8 +32,8 @@ type StaleError struct{ Reason string }
 func (e *StaleError) Error() string { return e.Reason }
 
 // Stale returns the error of a cache whose state is older than that of the API server.
-func Stale(cache string) error {
-	return &StaleError{cache + " is older than the API server's"}
+func Stale(what string) error {
+	return &StaleError{what + " is older than the API server's"}
 }
 
 // New returns a Tracker that knows of no write.

@@ -212,7 +212,7 @@ func TestRecordRevision_PolicyTakesTheLabel(t *testing.T) {
 	})
 }
 
-func TestMarkRevision_PolicyTakesTheVerdict(t *testing.T) {
+func TestUpdateRevision_PolicyTakesTheVerdict(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.Intercept(func(r request, carryOut func() error) error {
 			if o, ok := r.Object.(*appsv1.ControllerRevision); ok {

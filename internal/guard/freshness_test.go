@@ -225,8 +225,8 @@ func TestBrokenWatch_GuardedDeploymentVanishes(t *testing.T) {
 		w.Pass(2 * time.Minute)
 		expect.Same(t, "what was written", []string(nil), w.Diary())
 		belay.stop()
-		if len(belay.memories) != 0 || belay.fresh.Len() != 0 || belay.moving != 0 {
-			t.Errorf("remembered: %v, %d unseen writes, %d on the move, want nothing", belay.memories, belay.fresh.Len(), belay.moving)
+		if len(belay.memories) != 0 || belay.fresh.Len() != 0 || belay.underWay != 0 {
+			t.Errorf("remembered: %v, %d unseen writes, %d under way, want nothing", belay.memories, belay.fresh.Len(), belay.underWay)
 		}
 	})
 }

@@ -36,7 +36,7 @@ const (
 	// syncTimeout bounds one sync, with all its requests.
 	syncTimeout = 30 * time.Second
 
-	// pollInterval is the time between two live reads for one object; more objects on the move stretch it, by pollStretch
+	// pollInterval is the time between two live reads for one object; more rollouts under way stretch it, by pollStretch
 	// each, so that all together read no more than 1/pollStretch objects a second. A hint may bring one read forward.
 	pollInterval, pollStretch = 3 * time.Second, 20 * time.Millisecond
 )
@@ -59,7 +59,7 @@ type Guard struct {
 
 	mu       sync.Mutex
 	memories map[cache.ObjectName]rollout.Memory
-	moving   int // how many of them are on the move
+	underWay int // how many of them have a rollout under way
 }
 
 // New returns a Guard that knows what the informers know. It adds indexers to them, so they have to be started after it.
@@ -131,7 +131,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 	return 0, &freshness.StaleError{Reason: "too many steps in one sync, beginning again"}
 }
 
-// decide lets rollout.Decide decide, and reads, live, what it asks for. It asks for nothing twice.
+// decide lets rollout.Decide decide, and reads, live, what the decision asks for. No read is asked for twice.
 func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Observed) (rollout.Decision, error) {
 	for {
 		var err error
@@ -188,7 +188,7 @@ func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
 		Strays:       strays,
 		Revisions:    revisions,
 		Memory:       g.memories[key],
-		PollInterval: max(pollInterval, time.Duration(g.moving)*pollStretch),
+		PollInterval: max(pollInterval, time.Duration(g.underWay)*pollStretch),
 	}, nil
 }
 
@@ -197,10 +197,10 @@ func (g *Guard) remember(key cache.ObjectName, memory rollout.Memory) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.memories[key].Progress.UnderWay() {
-		g.moving--
+		g.underWay--
 	}
 	if memory.Progress.UnderWay() {
-		g.moving++
+		g.underWay++
 	}
 	g.memories[key] = memory
 }

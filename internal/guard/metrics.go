@@ -40,8 +40,7 @@ func (m *Metrics) Register(registry metrics.KubeRegistry, guarded belaylisters.G
 	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks)
 	registry.CustomMustRegister(&states{guarded: guarded})
 	m.releases.WithLabelValues(outcomeGood, "")
-	for _, reason := range []string{v1alpha1.FailureCrashLoop, v1alpha1.FailureImagePull, v1alpha1.FailureContainerConfig,
-		v1alpha1.FailureDeadlineExceeded, v1alpha1.FailureQuotaExceeded, v1alpha1.FailurePodsForbidden, v1alpha1.FailureUnhealthyInSoak} {
+	for _, reason := range v1alpha1.FailureReasons {
 		m.releases.WithLabelValues(outcomeFailed, reason) // A rate needs a zero to begin at.
 	}
 	for _, outcome := range []string{outcomeGood, outcomeFailed} {

@@ -23,7 +23,7 @@ import (
 	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// Every write of Belay is in this file, in the order in which they happen. Each is conditional, on a resourceVersion or
+// Every write of a GuardedDeployment, a Deployment and a ControllerRevision is in this file; carryOut has their order. Each is conditional, on a resourceVersion or
 // on a name that must be free, so that repeating it is safe and a stale one fails.
 
 // FieldManager is under whose name the API server records what Belay writes.
@@ -33,12 +33,11 @@ const FieldManager = "belay"
 // and Belay does not watch those.
 const refusedRetry = 5 * time.Minute
 
-// carryOut does what was decided. At most one of the first three writes is there: the verdict is stored before the
+// carryOut does what was decided. Of Record, Mark and Deployment at most one is set: the verdict is stored before the
 // Deployment moves. It reports whether to decide again at once, on o with what it learned.
 func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (again bool, err error) {
-	what := d.Write() // as it was decided: a revision may get another name
 	answer, err := g.write(ctx, key, o, d)
-	if answer.Refusal = refusalOf(err, what, o.Guarded.Generation); answer.Refusal != nil {
+	if answer.Refusal = refusalOf(err, d.Write(), o.Guarded.Generation); answer.Refusal != nil {
 		klog.FromContext(ctx).Info("Refused", "reason", answer.Refusal.Reason, "message", answer.Refusal.Message)
 		err = nil
 	}
@@ -72,12 +71,12 @@ func (g *Guard) write(ctx context.Context, key cache.ObjectName, o *rollout.Obse
 	case d.Record != nil:
 		answer.Revision, err = g.recordRevision(ctx, key, o, d.Record)
 	case d.Mark != nil:
-		answer.Revision, err = g.markRevision(ctx, key, d.Mark)
+		answer.Revision, err = g.updateRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
 		return g.putDeployment(ctx, key, o, d.Deployment)
 	}
 	if err != nil {
-		answer.Revision = nil // stored without what was to be stored
+		answer.Revision = nil // It may have come back without its label or verdict: that is nothing to go on with.
 	}
 	return answer, err
 }
@@ -88,7 +87,7 @@ func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rol
 		return nil, err
 	}
 	if revision.ResourceVersion != "" {
-		return g.markRevision(ctx, key, revision)
+		return g.updateRevision(ctx, key, revision)
 	}
 	client := g.kube.AppsV1().ControllerRevisions(key.Namespace)
 	for {
@@ -96,7 +95,7 @@ func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rol
 		if err == nil {
 			g.fresh.Wrote(key, g.revisionStore, created.ResourceVersion)
 			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
-			return created, intact(revision, created)
+			return created, checkIntact(revision, created)
 		}
 		if !apierrors.IsAlreadyExists(err) {
 			return nil, fmt.Errorf("create ControllerRevision %s: %w", revision.Name, err)
@@ -109,16 +108,19 @@ func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rol
 			if existing.Labels[v1alpha1.GuardedLabel] == "true" {
 				return nil, freshness.Stale("the cache of ControllerRevisions")
 			}
-			return g.markRevision(ctx, key, rollout.WithLabel(existing)) // Without, the cache will never have it.
+			return g.updateRevision(ctx, key, rollout.WithLabel(existing)) // Without, the cache will never have it.
 		}
-		if revision.Name = rollout.OtherName(o.Guarded, revision); revision.Name == "" {
+		name := rollout.OtherName(o.Guarded, revision)
+		if name == "" {
 			return nil, fmt.Errorf("every name for the revision is taken, the last by ControllerRevision %s; delete it", existing.Name)
 		}
+		revision = revision.DeepCopy() // The decision keeps what was decided.
+		revision.Name = name
 	}
 }
 
-// markRevision updates a revision, its number, its attempt or its verdict, and returns what the API server answered.
-func (g *Guard) markRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
+// updateRevision updates a revision, its number, its attempt or its verdict, and returns what the API server answered.
+func (g *Guard) updateRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
 	updated, err := g.kube.AppsV1().ControllerRevisions(revision.Namespace).Update(ctx, revision, metav1.UpdateOptions{FieldManager: FieldManager})
 	if err != nil {
 		return nil, fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
@@ -127,19 +129,19 @@ func (g *Guard) markRevision(ctx context.Context, key cache.ObjectName, revision
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
 		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", updated.Annotations[v1alpha1.FailureAnnotation],
 		"attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
-	return updated, intact(revision, updated)
+	return updated, checkIntact(revision, updated)
 }
 
-// intact returns an error if the answer lacks what was written and Belay goes by: without its label, no cache will ever have
+// checkIntact returns an error if the answer lacks what was written and Belay goes by: without its label, no cache will ever have
 // the revision; without its verdict, it would be judged for ever.
-func intact(written, answer *appsv1.ControllerRevision) error {
-	const policy = "ControllerRevision %s came back without its %s %s: a mutating policy must leave it there"
+func checkIntact(written, answer *appsv1.ControllerRevision) error {
+	const format = "ControllerRevision %s came back without its %s %s: a mutating policy must leave it there"
 	if answer.Labels[v1alpha1.GuardedLabel] != "true" {
-		return fmt.Errorf(policy, answer.Name, "label", v1alpha1.GuardedLabel)
+		return fmt.Errorf(format, answer.Name, "label", v1alpha1.GuardedLabel)
 	}
 	for _, key := range []string{v1alpha1.VerdictAnnotation, v1alpha1.FailureAnnotation, v1alpha1.AttemptAnnotation} {
 		if answer.Annotations[key] != written.Annotations[key] {
-			return fmt.Errorf(policy, answer.Name, "annotation", key)
+			return fmt.Errorf(format, answer.Name, "annotation", key)
 		}
 	}
 	return nil

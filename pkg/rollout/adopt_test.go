@@ -55,7 +55,7 @@ func TestAdoption(t *testing.T) {
 			[]string{takenOver, "record v2 as 1"}},
 		{"while paused, it is only taken over", asking("v2").scale(nil).finds("v1").pause(),
 			[]string{"record v1 as 1", takenOver, "pause, with nothing, Stalled Paused"}},
-		{"a revision of its own that it runs is not recorded again", asking("v1").knows("v1", 1, good).runs("v1").with(func(s *scene) {
+		{"a revision of its own that it runs is not recorded again", asking("v1").knows("v1", 1, good).runningName("v1").with(func(s *scene) {
 			s.Deployment.OwnerReferences = nil
 			s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web"
 		}), []string{takenOver, "run v1 x3, Reconciling Progressing, again in 3s"}},
@@ -165,7 +165,7 @@ func TestAdopt_Restarted(t *testing.T) {
 
 // Taken back after its owner has changed the template: what ran then is what a failure goes back to.
 func TestLeave_TakenBackWithAnotherTemplate(t *testing.T) {
-	s := asking("v10").scale(nil).knows("v1", 1, good).runs("v1")
+	s := asking("v10").scale(nil).knows("v1", 1, good).runningName("v1")
 	s.Deployment.OwnerReferences = nil
 	s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web"
 	s.Deployment.Spec.Template = template("v9")
@@ -259,7 +259,7 @@ func TestDecide_MissingDeployment(t *testing.T) {
 			t.Errorf("%s: %+v, want nothing but the need for the Deployment", name, d)
 		}
 	}
-	if d := Decide(asking("v1").knows("v1", 1, good).runs("v1").with(func(s *scene) { s.DeploymentLive = false }).Observed); d.NeedDeployment {
+	if d := Decide(asking("v1").knows("v1", 1, good).runningName("v1").with(func(s *scene) { s.DeploymentLive = false }).Observed); d.NeedDeployment {
 		t.Error("a Deployment in the cache is looked up")
 	}
 }

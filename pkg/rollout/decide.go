@@ -24,7 +24,7 @@ type state struct {
 	unrecordable error // why the spec's template can never be recorded
 }
 
-// A row of the table says what is done in a state. A row stands for what is left by those before it.
+// A row of the table says what is done in a state. It applies only where none before it does.
 type row struct {
 	name    string
 	applies func(*state) bool
@@ -78,7 +78,7 @@ func (s *state) decide(row *row) Decision {
 			Memory: s.Memory, row: d.row}
 	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
-		d.Memory.Refusal = Refusal{} // The spec has changed since: what was refused may be tried again.
+		d.Memory.Refusal = Refusal{} // Another write is due now: the refusal was of a different one.
 	}
 	if d.Record != nil || d.Mark != nil {
 		return d
@@ -90,8 +90,8 @@ func (s *state) decide(row *row) Decision {
 		}
 	}
 	s.prune(&d)
-	s.reportOwed(&d)
-	s.reportIgnored(&d)
+	s.tellOwed(&d)
+	s.tellIgnored(&d)
 	s.report(&d, report)
 	return d
 }
@@ -157,7 +157,7 @@ func (s *state) recordTarget(d *Decision) report {
 	return s.record(d, newRevision(s.Guarded, &s.Guarded.Spec.Template, s.highest()+1))
 }
 
-// askAgain gives the target the highest number, which an older request of the same template does not have any more.
+// askAgain gives the target the highest number again: other revisions were asked for since.
 func (s *state) askAgain(d *Decision) report {
 	return s.record(d, withRequest(s.target, s.highest()+1, s.nextAttempt(s.target)))
 }
@@ -178,8 +178,8 @@ func (s *state) record(d *Decision, revision *appsv1.ControllerRevision) report 
 	return report{}
 }
 
-// runs returns the name of the revision that the Deployment carries, empty if there is none.
-func (s *state) runs() string {
+// runningName returns the name of the revision that the annotation of the Deployment names, empty if there is none.
+func (s *state) runningName() string {
 	if s.Deployment == nil || s.foreign {
 		return ""
 	}
@@ -247,7 +247,7 @@ func (s *state) rollBack(d *Decision) report {
 	s.awaitRetry(d)
 	doing := fmt.Sprintf("%s; rolling back to %s", s.failureMessage(), s.lastGood.Name)
 	busy := s.run(d, s.lastGood, doing)
-	d.RollBack = d.Deployment != nil && s.runs() != s.lastGood.Name
+	d.RollBack = d.Deployment != nil && s.runningName() != s.lastGood.Name
 	if busy != nil {
 		return *busy
 	}
@@ -305,8 +305,9 @@ func (s *state) holdFailedTarget(d *Decision) report {
 	return r
 }
 
-// heldRevision returns the revision that the Deployment is left on, nil if it is on none. Whatever somebody lets its annotation
-// say, that is the target or a good one if it has all that is stated of it.
+// heldRevision returns the revision that the Deployment is left on, nil if it is on none. Its annotation may have been
+// changed by hand, so the template decides: the target or a good revision that the Deployment has in full, or else the revision
+// that the annotation names.
 func (s *state) heldRevision() *Revision {
 	if s.Deployment == nil {
 		return s.target
@@ -316,7 +317,7 @@ func (s *state) heldRevision() *Revision {
 			return r
 		}
 	}
-	return s.named(s.runs())
+	return s.named(s.runningName())
 }
 
 // pause writes spec.paused, with the template that runs, and judges nothing.
@@ -335,7 +336,7 @@ func (s *state) pause(d *Decision) report {
 // resetTimers ends the timers of a rollout that does not go on. A target that had come up before stays ready.
 func (s *state) resetTimers(d *Decision, r *report) {
 	progress := &d.Memory.Progress
-	if s.target != nil && s.target.Good() && s.runs() == s.target.Name {
+	if s.target != nil && s.target.Good() && s.runningName() == s.target.Name {
 		if (progress.isFor(s.target) && progress.Phase == PhaseHealthy) || (progress.Revision == "" && completedBefore(s.Deployment)) {
 			r.condition = v1alpha1.ConditionReady
 		}
@@ -347,7 +348,7 @@ func (s *state) resetTimers(d *Decision, r *report) {
 
 // notJudged returns what to report if the Deployment is paused or has no replicas, nil if it is to be judged.
 func (s *state) notJudged(d *Decision) *report {
-	r := &report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonScaledToZero, message: "there are no replicas to judge " + s.runs() + " by"}
+	r := &report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonScaledToZero, message: "there are no replicas to judge " + s.runningName() + " by"}
 	switch {
 	case s.Deployment.Spec.Paused:
 		r = &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
@@ -368,22 +369,22 @@ func (s *state) prune(d *Decision) {
 	if s.target == nil {
 		return
 	}
-	running := s.named(s.runs())
+	running := s.named(s.runningName())
 	if d.Deployment != nil {
 		running = s.named(d.Deployment.Annotations[v1alpha1.RevisionAnnotation])
 	}
 	limit := int(valueOr(s.Guarded.Spec.RevisionHistoryLimit, defaultHistoryLimit))
-	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runs()))
+	d.Prune = s.surplus(limit, s.target, s.lastGood, running, s.named(s.runningName()))
 }
 
-// reportOwed tells what could not be told when it was done.
-func (s *state) reportOwed(d *Decision) {
+// tellOwed tells what could not be told when it was done.
+func (s *state) tellOwed(d *Decision) {
 	d.Events = append(d.Events, s.Memory.owed...)
 	d.Memory.owed = nil
 }
 
-// reportIgnored tells once of every object that says it is ours and is not used.
-func (s *state) reportIgnored(d *Decision) {
+// tellIgnored tells once of every object that says it is ours and is not used.
+func (s *state) tellIgnored(d *Decision) {
 	var ignored, news []string
 	for _, name := range s.invalid {
 		ignored = append(ignored, "ControllerRevision "+name+" is not used: its name, its content and its owner do not fit")

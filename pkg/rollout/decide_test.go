@@ -18,7 +18,7 @@ import (
 // texts and memory; scene.tell makes it.
 func TestDecideTable(t *testing.T) {
 	// The scenes that most rows begin with.
-	goodV1 := func(asks string) *scene { return asking(asks).knows("v1", 1, good).runs("v1") }
+	goodV1 := func(asks string) *scene { return asking(asks).knows("v1", 1, good).runningName("v1") }
 	failedV2 := func() *scene { return goodV1("v2").knows("v2", 2, failed) }
 
 	for _, row := range []struct {
@@ -28,63 +28,63 @@ func TestDecideTable(t *testing.T) {
 	}{
 		{"an unknown template is recorded", asking("v1"), "record v1 as 1"},
 		{"an unknown template is recorded after the newest", goodV1("v2"), "record v2 as 2"},
-		{"an unknown template wins over a rollout under way", goodV1("v3").knows("v2", 2, unjudged).runs("v2"), "record v3 as 3"},
+		{"an unknown template wins over a rollout under way", goodV1("v3").knows("v2", 2, unjudged).runningName("v2"), "record v3 as 3"},
 		{"an unknown template wins over a failed one", failedV2().ask("v3"), "record v3 as 3"},
 		{"an unknown template wins over a rollback", failedV2().remembers("v1", PhaseProgressing).ask("v3"), "record v3 as 3"},
-		{"an unknown template wins where nothing is good", asking("v2").knows("v1", 1, failed).runs("v1"), "record v2 as 2"},
-		{"an unknown template wins on hold", failedV2().hold().runs("v2").ask("v3"), "record v3 as 3"},
+		{"an unknown template wins where nothing is good", asking("v2").knows("v1", 1, failed).runningName("v1"), "record v2 as 2"},
+		{"an unknown template wins on hold", failedV2().hold().runningName("v2").ask("v3"), "record v3 as 3"},
 
 		{"an unjudged target is created", asking("v1").knows("v1", 1, unjudged), "create v1 x3, Reconciling Progressing, again in 3s"},
 		{"an unjudged target is run in place of another", goodV1("v2").knows("v2", 2, unjudged), "run v2 x3, Reconciling Progressing, again in 3s"},
-		{"an unjudged target that runs is looked at", goodV1("v2").knows("v2", 2, unjudged).runs("v2"), "need evidence"},
-		{"an unjudged target is waited for", goodV1("v2").knows("v2", 2, unjudged).runs("v2").looked(&Evidence{}), "Reconciling Progressing, again in 3s"},
-		{"an unjudged target that crashes is marked failed", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
+		{"an unjudged target that runs is looked at", goodV1("v2").knows("v2", 2, unjudged).runningName("v2"), "need evidence"},
+		{"an unjudged target is waited for", goodV1("v2").knows("v2", 2, unjudged).runningName("v2").looked(&Evidence{}), "Reconciling Progressing, again in 3s"},
+		{"an unjudged target that crashes is marked failed", asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) {
 			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 1, again in 3s"},
-		{"an unjudged target that is complete soaks", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
+		{"an unjudged target that is complete soaks", asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) {
 			s.looked(allUp(s.Deployment))
 		}), "Reconciling Soaking, again in 3s"},
-		{"an unjudged target is marked good without a soak", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
+		{"an unjudged target is marked good without a soak", asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) {
 			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
 			s.looked(allUp(s.Deployment))
 		}), "mark v1 good, again in 3s"},
 
-		{"a failed target is rolled back", failedV2().runs("v2"), "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
+		{"a failed target is rolled back", failedV2().runningName("v2"), "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
 		{"a failed target is rolled back, though the Deployment is gone", failedV2().with(func(s *scene) { s.Deployment = nil }),
 			"create v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
-		{"the newest good one is gone back to", asking("v3").knows("v1", 1, good).knows("v2", 2, good).knows("v3", 3, failed).runs("v3"),
+		{"the newest good one is gone back to", asking("v3").knows("v1", 1, good).knows("v2", 2, good).knows("v3", 3, failed).runningName("v3"),
 			"run v2 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
-		{"a failed one is not gone back to", asking("v3").knows("v1", 1, good).knows("v2", 2, failed).knows("v3", 3, failed).runs("v3"),
+		{"a failed one is not gone back to", asking("v3").knows("v1", 1, good).knows("v2", 2, failed).knows("v3", 3, failed).runningName("v3"),
 			"run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
-		{"an unjudged one is not gone back to", asking("v3").knows("v1", 1, good).knows("v2", 2, unjudged).knows("v3", 3, failed).runs("v3"),
+		{"an unjudged one is not gone back to", asking("v3").knows("v1", 1, good).knows("v2", 2, unjudged).knows("v3", 3, failed).runningName("v3"),
 			"run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
 		{"a rollback that is complete is stayed on", failedV2(), "Stalled RolledBack, Warning CrashLoop, Warning RolledBack"},
 		{"a rollback is watched", failedV2().down(), "need evidence"},
 		{"a rollback that does not come up is not followed by another", failedV2().down().remembers("v1", PhaseFailed),
 			"Stalled RollbackFailed, Warning CrashLoop, Warning RollbackFailed"},
 
-		{"on hold, a failed target is left", failedV2().hold().runs("v2").down().remembers("v2", PhaseFailed), "Stalled Held, Warning CrashLoop, Warning Held"},
+		{"on hold, a failed target is left", failedV2().hold().runningName("v2").down().remembers("v2", PhaseFailed), "Stalled Held, Warning CrashLoop, Warning Held"},
 		{"on hold, a missing Deployment is created on the target", failedV2().hold().with(func(s *scene) { s.Deployment = nil }),
 			"create v2 x3, Stalled Held, Warning CrashLoop, Warning Held, again in 3s"},
 		{"on hold after a rollback, the good one is left", failedV2().hold(), "Stalled Held, Warning CrashLoop, Warning Held"},
-		{"no hold any more, a failed target is rolled back", failedV2().runs("v2").remembers("v2", PhaseFailed), "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
-		{"on hold, a failed target that seems to come up is looked at", failedV2().hold().runs("v2").remembers("v2", PhaseFailed), "need evidence"},
-		{"on hold, a failed target that is good after all is marked", failedV2().hold().runs("v2").with(func(s *scene) {
+		{"no hold any more, a failed target is rolled back", failedV2().runningName("v2").remembers("v2", PhaseFailed), "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
+		{"on hold, a failed target that seems to come up is looked at", failedV2().hold().runningName("v2").remembers("v2", PhaseFailed), "need evidence"},
+		{"on hold, a failed target that is good after all is marked", failedV2().hold().runningName("v2").with(func(s *scene) {
 			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
 			s.looked(allUp(s.Deployment))
 		}), "mark v2 good, again in 3s"},
 
-		{"without a good one, the revisions are listed once more", asking("v1").knows("v1", 1, failed).runs("v1"), "need revisions"},
-		{"without a good one, a failed target is left", asking("v1").knows("v1", 1, failed).runs("v1").down().listed(),
+		{"without a good one, the revisions are listed once more", asking("v1").knows("v1", 1, failed).runningName("v1"), "need revisions"},
+		{"without a good one, a failed target is left", asking("v1").knows("v1", 1, failed).runningName("v1").down().listed(),
 			"Stalled NoGoodRevision, Warning CrashLoop, Warning NoGoodRevision"},
 		{"without a good one, a missing Deployment is created on the target", asking("v1").knows("v1", 1, failed).listed(),
 			"create v1 x3, Stalled NoGoodRevision, Warning CrashLoop, Warning NoGoodRevision, again in 3s"},
-		{"a good one that only the live list has is gone back to", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v2").listed(),
+		{"a good one that only the live list has is gone back to", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v2").listed(),
 			"run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
 
 		{"a good target is created", asking("v1").knows("v1", 1, good), "create v1 x3, Reconciling Progressing, again in 3s"},
-		{"a good target is run in place of another", asking("v2").knows("v1", 1, good).knows("v2", 2, good).runs("v1"), "run v2 x3, Reconciling Progressing, again in 3s"},
+		{"a good target is run in place of another", asking("v2").knows("v1", 1, good).knows("v2", 2, good).runningName("v1"), "run v2 x3, Reconciling Progressing, again in 3s"},
 		{"a good target that is up is reported", goodV1("v1"), "Ready RolledOut, Normal RolledOut"},
 		{"a good target that is not up is looked at", goodV1("v1").down(), "need evidence"},
 		{"a good target that does not come up is reported only", goodV1("v1").down().remembers("v1", PhaseFailed), "Stalled DeadlineExceeded"},
@@ -98,29 +98,29 @@ func TestDecideTable(t *testing.T) {
 			s.Deployment.Status.UpdatedReplicas, s.Deployment.Status.Replicas = 2, 2
 		}), "need evidence"},
 
-		{"an older template asked for again becomes the newest, with an attempt", goodV1("v1").knows("v2", 2, unjudged).runs("v2"), "record v1 as 3, attempt 2"},
-		{"a failed template asked for again gets an attempt", asking("v1").knows("v1", 1, failed).knows("v2", 2, good).runs("v2"), "record v1 as 3, attempt 2"},
-		{"an interrupted template asked for again gets an attempt", asking("v2").knows("v2", 2, unjudged).knows("v3", 3, good).runs("v3"), "record v2 as 4, attempt 2"},
+		{"an older template asked for again becomes the newest, with an attempt", goodV1("v1").knows("v2", 2, unjudged).runningName("v2"), "record v1 as 3, attempt 2"},
+		{"a failed template asked for again gets an attempt", asking("v1").knows("v1", 1, failed).knows("v2", 2, good).runningName("v2"), "record v1 as 3, attempt 2"},
+		{"an interrupted template asked for again gets an attempt", asking("v2").knows("v2", 2, unjudged).knows("v3", 3, good).runningName("v3"), "record v2 as 4, attempt 2"},
 		{"a good template that runs already has nothing to prove", failedV2().ask("v1"), "record v1 as 3"},
 		{"a good template that is tried again does", goodV1("v1").knows("v1", 1, tried(2, "", good)).knows("v2", 2, unjudged), "record v1 as 3, attempt 3"},
-		{"an attempt makes a good one unjudged", asking("v1").knows("v1", 3, tried(2, "", good)).knows("v2", 2, good).runs("v1"), "need evidence"},
-		{"an attempt makes a failed one unjudged", asking("v1").knows("v1", 3, tried(2, "", failed)).knows("v2", 2, good).runs("v2"), "run v1 x3, Reconciling Progressing, again in 3s"},
-		{"a failed attempt is told by its number", asking("v1").knows("v1", 1, tried(2, "", failed)).runs("v1").with(func(s *scene) {
+		{"an attempt makes a good one unjudged", asking("v1").knows("v1", 3, tried(2, "", good)).knows("v2", 2, good).runningName("v1"), "need evidence"},
+		{"an attempt makes a failed one unjudged", asking("v1").knows("v1", 3, tried(2, "", failed)).knows("v2", 2, good).runningName("v2"), "run v1 x3, Reconciling Progressing, again in 3s"},
+		{"a failed attempt is told by its number", asking("v1").knows("v1", 1, tried(2, "", failed)).runningName("v1").with(func(s *scene) {
 			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 2, again in 3s"},
 
 		{"a new token is another attempt", failedV2().token("!"), "record v2 as 2, attempt 2!"},
-		{"a new token is another attempt on hold", failedV2().hold().runs("v2").token("!"), "record v2 as 2, attempt 2!"},
-		{"a new token is another attempt where nothing is good", asking("v1").knows("v1", 1, failed).runs("v1").token("!"), "record v1 as 1, attempt 2!"},
-		{"the token of the failed attempt is none", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failedWith("!")).token("!"),
+		{"a new token is another attempt on hold", failedV2().hold().runningName("v2").token("!"), "record v2 as 2, attempt 2!"},
+		{"a new token is another attempt where nothing is good", asking("v1").knows("v1", 1, failed).runningName("v1").token("!"), "record v1 as 1, attempt 2!"},
+		{"the token of the failed attempt is none", asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failedWith("!")).token("!"),
 			"Stalled RolledBack, Warning CrashLoop, Warning RolledBack"},
-		{"removing the token is no attempt", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failedWith("!")),
+		{"removing the token is no attempt", asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failedWith("!")),
 			"Stalled RolledBack, Warning CrashLoop, Warning RolledBack"},
 		{"an empty token is no attempt", failedV2().token(""), "Stalled RolledBack, Warning CrashLoop, Warning RolledBack"},
-		{"any other token is an attempt", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failedWith("!")).token("?"), "record v2 as 2, attempt 2?"},
+		{"any other token is an attempt", asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failedWith("!")).token("?"), "record v2 as 2, attempt 2?"},
 		{"a token does not retry a good one", goodV1("v1").token("!"), "Ready RolledOut, Normal RolledOut"},
-		{"a failed attempt keeps the token", asking("v1").knows("v1", 1, tried(2, "!", failed)).runs("v1").token("!").with(func(s *scene) {
+		{"a failed attempt keeps the token", asking("v1").knows("v1", 1, tried(2, "!", failed)).runningName("v1").token("!").with(func(s *scene) {
 			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 2!, again in 3s"},
@@ -135,35 +135,35 @@ func TestDecideTable(t *testing.T) {
 
 		{"while paused, no template is recorded or run", goodV1("v2").pause(), "pause, with nothing x3, Stalled Paused"},
 		{"while paused, a revision gets its label back", goodV1("v1").pause().with(func(s *scene) { s.Revisions[0].Labels = nil }), "record v1 as 1"},
-		{"while paused, an unjudged target is not looked at", goodV1("v2").knows("v2", 2, unjudged).runs("v2").pause(), "pause, with nothing x3, Stalled Paused"},
+		{"while paused, an unjudged target is not looked at", goodV1("v2").knows("v2", 2, unjudged).runningName("v2").pause(), "pause, with nothing x3, Stalled Paused"},
 		{"while paused, no Deployment is created", asking("v1").knows("v1", 1, good).pause(), "Stalled Paused"},
-		{"while paused, a failed target is not rolled back", failedV2().runs("v2").pause(), "pause, with nothing x3, Stalled Paused, Warning CrashLoop"},
+		{"while paused, a failed target is not rolled back", failedV2().runningName("v2").pause(), "pause, with nothing x3, Stalled Paused, Warning CrashLoop"},
 		{"while paused, what had come up stays ready", goodV1("v1").pause(), "pause, with nothing x3, Ready Paused"},
 		{"while paused, what had not come up is not ready", goodV1("v1").down().pause(), "pause, with nothing x3, Stalled Paused"},
 		{"while paused, replicas are not stated when unset", goodV1("v2").scale(nil).pause(), "pause, with nothing, Stalled Paused"},
-		{"a Deployment paused by hand is not judged", goodV1("v2").knows("v2", 2, unjudged).runs("v2").with(func(s *scene) { s.Deployment.Spec.Paused = true }),
+		{"a Deployment paused by hand is not judged", goodV1("v2").knows("v2", 2, unjudged).runningName("v2").with(func(s *scene) { s.Deployment.Spec.Paused = true }),
 			"Stalled Paused"},
 		{"a rollback paused by hand is not judged", failedV2().down().with(func(s *scene) { s.Deployment.Spec.Paused = true }), "Stalled Paused, Warning CrashLoop"},
 		{"a good target paused by hand stays ready", goodV1("v1").with(func(s *scene) { s.Deployment.Spec.Paused = true }), "Ready Paused"},
 
-		{"at zero replicas nothing is judged", asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runs("v1"), "Ready ScaledToZero"},
-		{"at zero replicas a good target is ready", asking("v1").knows("v1", 1, good).scale(new(int32)).runs("v1"), "Ready ScaledToZero"},
-		{"at zero replicas a rollback is complete", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).scale(new(int32)).runs("v1"),
+		{"at zero replicas nothing is judged", asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runningName("v1"), "Ready ScaledToZero"},
+		{"at zero replicas a good target is ready", asking("v1").knows("v1", 1, good).scale(new(int32)).runningName("v1"), "Ready ScaledToZero"},
+		{"at zero replicas a rollback is complete", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).scale(new(int32)).runningName("v1"),
 			"Stalled RolledBack, Warning CrashLoop, Warning RolledBack"},
-		{"at zero replicas a held failure stays one", asking("v2").hold().knows("v2", 2, failed).scale(new(int32)).runs("v2"), "Stalled Held, Warning CrashLoop, Warning Held"},
+		{"at zero replicas a held failure stays one", asking("v2").hold().knows("v2", 2, failed).scale(new(int32)).runningName("v2"), "Stalled Held, Warning CrashLoop, Warning Held"},
 
 		{"replicas that are set are written", goodV1("v1").remembers("v1", PhaseHealthy).scale(new(int32(5))), "run v1 x5, Ready RolledOut, Normal RolledOut, again in 3s"},
 		{"replicas that are unset are not stated", goodV1("v2").knows("v2", 2, unjudged).scale(nil), "run v2, Reconciling Progressing, again in 3s"},
 		{"replicas that are unset are not stated at creation", asking("v1").knows("v1", 1, unjudged).scale(nil), "create v1, Reconciling Progressing, again in 3s"},
-		{"replicas that are unset are not stated in a rollback", failedV2().scale(nil).runs("v2"), "run v1, Reconciling Progressing, Warning CrashLoop, again in 3s"},
+		{"replicas that are unset are not stated in a rollback", failedV2().scale(nil).runningName("v2"), "run v1, Reconciling Progressing, Warning CrashLoop, again in 3s"},
 
 		{"revisions over the limit are pruned, oldest first", asking("v5").keep(1).knows("v1", 1, failed).knows("v2", 2, failed).knows("v3", 3, failed).
-			knows("v4", 4, good).knows("v5", 5, good).runs("v5"), "prune v1, prune v2, Ready RolledOut, Normal RolledOut"},
+			knows("v4", 4, good).knows("v5", 5, good).runningName("v5"), "prune v1, prune v2, Ready RolledOut, Normal RolledOut"},
 		{"at a limit of 0 the target, the last good and the running one stay", asking("v4").keep(0).knows("v1", 1, good).knows("v2", 2, good).
-			knows("v3", 3, unjudged).knows("v4", 4, failed).runs("v3"), "run v2 x3, prune v1, Reconciling Progressing, Warning CrashLoop, again in 3s"},
+			knows("v3", 3, unjudged).knows("v4", 4, failed).runningName("v3"), "run v2 x3, prune v1, Reconciling Progressing, Warning CrashLoop, again in 3s"},
 		{"ten are kept when there is no limit", asking("v9").knows("v1", 1, failed).knows("v2", 2, failed).knows("v3", 3, failed).knows("v4", 4, failed).
 			knows("v5", 5, failed).knows("v6", 6, failed).knows("v7", 7, failed).knows("v8", 8, failed).knows("va", 9, failed).knows("vb", 10, failed).
-			knows("vc", 11, failed).knows("v9", 12, good).runs("v9"), "prune v1, Ready RolledOut, Normal RolledOut"},
+			knows("vc", 11, failed).knows("v9", 12, good).runningName("v9"), "prune v1, Ready RolledOut, Normal RolledOut"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			if diff := cmp.Diff(row.want, row.given.tell(Decide(row.given.Observed))); diff != "" {
@@ -192,7 +192,7 @@ func TestDecideToTheLastField(t *testing.T) {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
 
-	s = asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v1")
+	s = asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v1")
 	v1, v2 := s.revision("v1").Name, s.revision("v2").Name
 	message := v2 + " failed (CrashLoop): it exited; the Deployment is back on " + v1
 	condition := func(kind string, value metav1.ConditionStatus) metav1.Condition {
@@ -230,7 +230,7 @@ func TestStories(t *testing.T) {
 			"record v1 as 1", "create v1 x3, Reconciling Progressing, again in 3s", "again in 3s",
 			"Reconciling Soaking, again in 3s", "again in 3s", "mark v1 good, again in 3s", "Ready RolledOut, Normal RolledOut",
 		}},
-		{"a release that fails and is rolled back", asking("v2").knows("v1", 1, good).runs("v1").with(crash), []string{
+		{"a release that fails and is rolled back", asking("v2").knows("v1", 1, good).runningName("v1").with(crash), []string{
 			"record v2 as 2", "run v2 x3, Reconciling Progressing, again in 3s", "again in 3s", "mark v2 failed: CrashLoop, attempt 1, again in 3s",
 			"run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s", "again in 3s",
 		}},
@@ -238,13 +238,13 @@ func TestStories(t *testing.T) {
 			"record v1 as 1", "create v1 x3, Reconciling Progressing, again in 3s", "again in 3s", "mark v1 failed: CrashLoop, attempt 1, again in 3s",
 			"Stalled NoGoodRevision, Warning CrashLoop, Warning NoGoodRevision",
 		}},
-		{"an attempt that is good begins no other move", asking("v1").knows("v1", 1, tried(2, "!", failed)).runs("v1").with(func(s *scene) {
+		{"an attempt that is good begins no other move", asking("v1").knows("v1", 1, tried(2, "!", failed)).runningName("v1").with(func(s *scene) {
 			s.down()
 			s.cluster = allUp
 		}), []string{
 			"Reconciling Soaking, again in 3s", "again in 3s", "mark v1 good, again in 3s", "Ready RolledOut, Normal RolledOut",
 		}},
-		{"a release that fails on hold", asking("v2").knows("v1", 1, good).runs("v1").hold().with(crash), []string{
+		{"a release that fails on hold", asking("v2").knows("v1", 1, good).runningName("v1").hold().with(crash), []string{
 			"record v2 as 2", "run v2 x3, Reconciling Progressing, again in 3s", "again in 3s", "mark v2 failed: CrashLoop, attempt 1, again in 3s",
 			"Stalled Held, Warning CrashLoop, Warning Held",
 		}},
@@ -263,14 +263,14 @@ func TestStories(t *testing.T) {
 func settled() map[string]*scene {
 	scenes := map[string]*scene{
 		"RolledOut":      asking("v1"),
-		"RolledBack":     asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed),
-		"RollbackFailed": asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed).down(),
-		"Held":           asking("v2").hold().knows("v1", 1, good).knows("v2", 2, failed).runs("v2").down(),
-		"NoGoodRevision": asking("v1").knows("v1", 1, failed).runs("v1").down(),
-		"Paused":         asking("v2").knows("v1", 1, good).runs("v1").pause(),
+		"RolledBack":     asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed),
+		"RollbackFailed": asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed).down(),
+		"Held":           asking("v2").hold().knows("v1", 1, good).knows("v2", 2, failed).runningName("v2").down(),
+		"NoGoodRevision": asking("v1").knows("v1", 1, failed).runningName("v1").down(),
+		"Paused":         asking("v2").knows("v1", 1, good).runningName("v1").pause(),
 		"ScaledToZero":   asking("v1").scale(new(int32)),
 		// A good release that does not come up, for example after somebody deleted the Deployment.
-		"DeadlineExceeded": asking("v1").knows("v1", 1, good).runs("v1").down(),
+		"DeadlineExceeded": asking("v1").knows("v1", 1, good).runningName("v1").down(),
 	}
 	for _, s := range scenes {
 		s.play()
@@ -328,7 +328,7 @@ func TestDecide_NewTemplateWins(t *testing.T) {
 }
 
 func TestPause_TimersStartAnew(t *testing.T) {
-	s := asking("v1").knows("v1", 1, unjudged).runs("v1").down()
+	s := asking("v1").knows("v1", 1, unjudged).runningName("v1").down()
 	for range 190 { // of the 200 looks within the deadline
 		s.step()
 		s.after(pollInterval)
@@ -344,7 +344,7 @@ func TestPause_TimersStartAnew(t *testing.T) {
 }
 
 func TestPause_WritesPausedAndReplicasOnly(t *testing.T) {
-	s := asking("v2").knows("v1", 1, good).runs("v1").pause().scale(new(int32(7)))
+	s := asking("v2").knows("v1", 1, good).runningName("v1").pause().scale(new(int32(7)))
 	want := s.Deployment.DeepCopy()
 	want.Spec.Paused, want.Spec.Replicas = true, new(int32(7))
 	s.play()
@@ -384,7 +384,7 @@ func TestDecide_ChangesOutsideTheTemplate(t *testing.T) {
 
 // What is refused beside a rollback does not hide why the release failed.
 func TestRefusal_CorrectionWithTheFailure(t *testing.T) {
-	s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed).remembers("v1", PhaseHealthy)
+	s := asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed).remembers("v1", PhaseHealthy)
 	s.Deployment.Spec.Replicas = new(int32(7))
 	s.Memory.Refusal = Refusal{Write: new(Decide(s.Observed)).Write(), Generation: 1, Reason: v1alpha1.ReasonDenied, Message: "the policy says no", Until: noon.Add(time.Hour)}
 	d := Decide(s.Observed)
@@ -397,7 +397,7 @@ func TestRefusal_CorrectionWithTheFailure(t *testing.T) {
 // At zero replicas nothing is seen, and no time passes for a release.
 func TestNotJudged_TimersEndAtZeroReplicas(t *testing.T) {
 	for _, phase := range []Phase{PhaseProgressing, PhaseSoaking, PhaseFailed, PhaseHealthy} {
-		s := asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runs("v1").remembers("v1", phase)
+		s := asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runningName("v1").remembers("v1", phase)
 		before := s.Memory.Progress
 		s.step()
 		want := Progress{}
@@ -426,7 +426,7 @@ func TestCorrect_ScalingWhatIsSettled(t *testing.T) {
 
 // A copy of our Deployment under another name is told of once, and changes nothing.
 func TestStrays_ToldOnce(t *testing.T) {
-	s := asking("v1").knows("v1", 1, good).runs("v1")
+	s := asking("v1").knows("v1", 1, good).runningName("v1")
 	s.play()
 	s.Strays = []string{"web-copy", "web-other"}
 	d, told := s.step()
@@ -442,7 +442,7 @@ func TestStrays_ToldOnce(t *testing.T) {
 // While a failure is held, whatever the annotation says: the target runs, and the annotation is put back.
 func TestHold_ForgedAnnotation(t *testing.T) {
 	for _, forged := range []string{"garbage", "v1"} {
-		s := asking("v2").hold().knows("v1", 1, failed).knows("v2", 2, failed).runs("v2").down()
+		s := asking("v2").hold().knows("v1", 1, failed).knows("v2", 2, failed).runningName("v2").down()
 		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 		if forged == "v1" {
 			forged = s.revision("v1").Name
@@ -466,7 +466,7 @@ func TestHistory_InvalidRevisionsAreNeverUsed(t *testing.T) {
 		"another name":    func(r *appsv1.ControllerRevision) { r.Name = "web-0123456789" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v2").down()
+			s := asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v2").down()
 			spoil(s.Revisions[0])
 			s.Revisions[0].Annotations[v1alpha1.VerdictAnnotation] = v1alpha1.VerdictGood
 			d := Decide(s.listed().Observed)
@@ -499,10 +499,10 @@ func TestRefusal_Waits(t *testing.T) {
 	}{
 		{"a revision", asking("v1"), "record v1 as 1"},
 		{"a Deployment", asking("v1").knows("v1", 1, unjudged), "create v1 x3"},
-		{"a rollback", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v2"), "run v1 x3"},
-		{"a pause", asking("v1").knows("v1", 1, good).runs("v1").pause(), "pause, with nothing x3"},
+		{"a rollback", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v2"), "run v1 x3"},
+		{"a pause", asking("v1").knows("v1", 1, good).runningName("v1").pause(), "pause, with nothing x3"},
 		{"a target held", asking("v1").hold().knows("v1", 1, failed), "create v1 x3"},
-		{"a correction", asking("v1").knows("v1", 1, good).runs("v1").with(func(s *scene) { s.Deployment.Spec.Replicas = new(int32(1)) }), "run v1 x3, put back spec.replicas"},
+		{"a correction", asking("v1").knows("v1", 1, good).runningName("v1").with(func(s *scene) { s.Deployment.Spec.Replicas = new(int32(1)) }), "run v1 x3, put back spec.replicas"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := refuse(row.given)
@@ -534,7 +534,7 @@ func TestRefusal_Waits(t *testing.T) {
 		}
 	})
 	t.Run("the same spec again", func(t *testing.T) {
-		s := refuse(asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, unjudged))
+		s := refuse(asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, unjudged))
 		s.play0(5)
 		s.ask("v1").play0(5) // and somebody mends the policy
 		s.ask("v2").play0(1)
@@ -687,10 +687,10 @@ func TestJudge_RestartsOfThePast(t *testing.T) {
 		given *scene
 		fresh bool
 	}{
-		{"a new template", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, unjudged), true},
-		{"another attempt", asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, tried(2, "!", failed)), false},
-		{"a rollback", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v2"), false},
-		{"a correction", asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs" }), false},
+		{"a new template", asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, unjudged), true},
+		{"another attempt", asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, tried(2, "!", failed)), false},
+		{"a rollback", asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v2"), false},
+		{"a correction", asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) { s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs" }), false},
 	} {
 		d := Decide(row.given.Observed)
 		if d.Deployment == nil || d.Memory.Progress.FirstRun != row.fresh || d.Memory.Progress.Phase != PhaseProgressing {
@@ -701,7 +701,7 @@ func TestJudge_RestartsOfThePast(t *testing.T) {
 
 // What the memory knows of another object of the same name is not believed.
 func TestMemory_OfAnotherLife(t *testing.T) {
-	s := asking("v1").knows("v1", 1, good).runs("v1").remembers("v1", PhaseFailed)
+	s := asking("v1").knows("v1", 1, good).runningName("v1").remembers("v1", PhaseFailed)
 	s.Memory.UID = "an earlier life"
 	if _, told := s.step(); told != "Ready RolledOut, Normal RolledOut" {
 		t.Errorf("decided: %s", told)

@@ -57,7 +57,7 @@ func withAppliedHash(wanted *appsv1.Deployment) *appsv1.Deployment {
 // Overlay returns live with everything that wanted states, and the rest as it was: replicas that are not stated, and
 // other people's labels, annotations and owners. Other spec fields that the GuardedDeployment leaves out get the API
 // server's default. The template of a release is replaced whole: what it drops is gone. Two things stay: what others added
-// isFor the template of a revision that runs already, and the time of a "kubectl rollout restart", as with "kubectl apply".
+// to the template of a revision that runs already, and the time of a "kubectl rollout restart", as with "kubectl apply".
 func Overlay(live, wanted *appsv1.Deployment) *appsv1.Deployment {
 	updated := live.DeepCopy()
 	updated.Labels = merged(live.Labels, wanted.Labels)

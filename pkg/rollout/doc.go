@@ -3,8 +3,8 @@
 // waits for nothing.
 //
 // A revision is one pod template of one GuardedDeployment, kept as a ControllerRevision. It is unjudged, good or failed.
-// The target is the revision that the spec's template asks for. The last good is the highest-numbered good revision
-// other than the target. Decide takes the first row of this table that applies:
+// The target is the revision that the spec's template asks for. The last good is the highest-numbered revision,
+// other than the target, whose last verdict is good. Decide takes the first row of this table that applies:
 //
 //	row              applies when                                       then
 //	---------------  -------------------------------------------------  ------------------------------------------------
@@ -32,7 +32,10 @@
 // the next row is taken, so that every decision comes from what is stored, and a process that dies between two writes
 // loses nothing.
 //
-// The files, in the order to read them: decide.go (the table), judge.go (how a rollout stands), revision.go (what is
-// heldRevision), deployment.go (what the Deployment should say), status.go (what is reported), outcome.go (what follows from the
-// API server's answer); then adopt.go, retry.go and rival.go, which need not be known to understand the rest.
+// A GuardedDeployment that is being deleted gets no decision: the garbage collector takes what it owns.
+//
+// The files, in the order to read them: observed.go (what comes in and goes out), decide.go (the table), steps.go (how a
+// revision is run and watched), judge.go with evidence.go (how a rollout stands), revision.go (what is recorded), deployment.go
+// (what the Deployment should say), status.go (what is reported), outcome.go (what follows from the API server's answer); then
+// adopt.go, leave.go, retry.go and rival.go, which need not be known to understand the rest.
 package rollout

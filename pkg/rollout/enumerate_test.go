@@ -32,7 +32,7 @@ func knowing(image string, number int64, is verdict) func(*scene) {
 func running(image string) func(*scene) {
 	return func(s *scene) {
 		if s.revision(image) != nil {
-			s.runs(image)
+			s.runningName(image)
 		}
 	}
 }

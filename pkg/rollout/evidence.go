@@ -143,8 +143,8 @@ func stuckReason(c *corev1.ContainerStatus) (string, bool) {
 	return reason, ok
 }
 
-// findProblem returns what, at this moment, speaks against the release rather than against somebody who is absent, nil if
-// nothing does: a pod that has a node and is not ready, one that fits on no node, or pods that are refused. recorded is
+// findProblem returns what, at this moment, speaks against the release rather than against a controller that has not acted, nil
+// if nothing does: a pod that has a node and is not ready, one that fits on no node, or pods that are refused. recorded is
 // when the revision was: a ReplicaSet refused before that was another's.
 func findProblem(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod, seen counts, recorded metav1.Time) *v1alpha1.Failure {
 	for _, pod := range pods {

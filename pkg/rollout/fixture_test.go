@@ -120,7 +120,7 @@ func (s *scene) revision(image string) *Revision {
 }
 
 // runs adds a Deployment that is up with that image, and says all that the GuardedDeployment states by now.
-func (s *scene) runs(image string) *scene {
+func (s *scene) runningName(image string) *scene {
 	s.write(desiredDeployment(s.Guarded, s.revision(image)))
 	s.up()
 	return s

@@ -34,31 +34,31 @@ const (
 
 // everyReport has every reason of the API, and each phase in which it is reported.
 func everyReport() []reported {
-	failedV2 := func() *scene { return asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed) }
-	goodV1 := func() *scene { return asking("v1").knows("v1", 1, good).runs("v1") }
+	failedV2 := func() *scene { return asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed) }
+	goodV1 := func() *scene { return asking("v1").knows("v1", 1, good).runningName("v1") }
 	rows := []reported{
 		{"created", v1alpha1.ReasonProgressing, asking("v1").knows("v1", 1, unjudged), inProgress, "Progressing"},
-		{"rolling out", v1alpha1.ReasonProgressing, asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, unjudged), inProgress, "Progressing"},
-		{"rolling back", v1alpha1.ReasonProgressing, failedV2().runs("v2"), inProgress, "Progressing"},
+		{"rolling out", v1alpha1.ReasonProgressing, asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, unjudged), inProgress, "Progressing"},
+		{"rolling back", v1alpha1.ReasonProgressing, failedV2().runningName("v2"), inProgress, "Progressing"},
 		{"the Deployment is being deleted", v1alpha1.ReasonProgressing, goodV1().with(dying), inProgress, "Progressing"},
-		{"soaking", v1alpha1.ReasonSoaking, asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
+		{"soaking", v1alpha1.ReasonSoaking, asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) {
 			s.looked(allUp(s.Deployment))
 		}), inProgress, "Progressing"},
 		{"nobody works on it", v1alpha1.ReasonWaitingForDeploymentController,
-			asking("v1").knows("v1", 1, unjudged).runs("v1").with(unattended), inProgress, "Progressing"},
+			asking("v1").knows("v1", 1, unjudged).runningName("v1").with(unattended), inProgress, "Progressing"},
 		{"good", v1alpha1.ReasonRolledOut, goodV1(), current, "Healthy"},
-		{"no replicas", v1alpha1.ReasonScaledToZero, asking("v1").scale(new(int32)).knows("v1", 1, unjudged).runs("v1"), current, "Healthy"},
+		{"no replicas", v1alpha1.ReasonScaledToZero, asking("v1").scale(new(int32)).knows("v1", 1, unjudged).runningName("v1"), current, "Healthy"},
 		{"paused while it was good", v1alpha1.ReasonPaused, goodV1().remembers("v1", PhaseHealthy).pause(), current, "Healthy"},
-		{"paused before it was good", v1alpha1.ReasonPaused, asking("v2").knows("v1", 1, good).runs("v1").pause(), stalled, "Suspended"},
+		{"paused before it was good", v1alpha1.ReasonPaused, asking("v2").knows("v1", 1, good).runningName("v1").pause(), stalled, "Suspended"},
 		{"paused before there was anything", v1alpha1.ReasonPaused, asking("v1").pause(), stalled, "Suspended"},
-		{"paused by hand", v1alpha1.ReasonPaused, asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) {
+		{"paused by hand", v1alpha1.ReasonPaused, asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) {
 			s.Deployment.Spec.Paused = true
 		}), stalled, "Suspended"},
 		{"rolled back", v1alpha1.ReasonRolledBack, failedV2(), stalled, "Degraded"},
 		{"rolled back, in vain", v1alpha1.ReasonRollbackFailed, failedV2().down().remembers("v1", PhaseFailed), stalled, "Degraded"},
-		{"failed, and left", v1alpha1.ReasonHeld, failedV2().hold().runs("v2").down(), stalled, "Degraded"},
+		{"failed, and left", v1alpha1.ReasonHeld, failedV2().hold().runningName("v2").down(), stalled, "Degraded"},
 		{"failed, with nothing to go back to", v1alpha1.ReasonNoGoodRevision,
-			asking("v1").knows("v1", 1, failed).runs("v1").down().listed(), stalled, "Degraded"},
+			asking("v1").knows("v1", 1, failed).runningName("v1").down().listed(), stalled, "Degraded"},
 		{"a name taken", v1alpha1.ReasonNameTaken, goodV1().with(func(s *scene) { s.Deployment.OwnerReferences = nil }), stalled, "Degraded"},
 		{"refused as invalid", v1alpha1.ReasonInvalid, refusedFor(v1alpha1.ReasonInvalid), stalled, "Degraded"},
 		{"what is decided cannot be done", v1alpha1.ReasonSyncFailing, asking("v1").with(func(s *scene) {
@@ -87,7 +87,7 @@ func unattended(s *scene) {
 	s.step()
 	s.after(blockedAfter)
 	s.step()
-	s.Guarded.Status = v1alpha1.GuardedDeploymentStatus{} // isFor be written again
+	s.Guarded.Status = v1alpha1.GuardedDeploymentStatus{} // to be written again
 }
 
 // refusedFor sets a scene in which the API server has refused the Deployment.
@@ -166,7 +166,11 @@ func reasonsOfTheAPI(t *testing.T) map[string]string {
 		if !ok || !strings.HasPrefix(spec.Names[0].Name, "Reason") && !strings.HasPrefix(spec.Names[0].Name, "Failure") || spec.Names[0].Name == "FailureAnnotation" {
 			continue
 		}
-		value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		text, ok := spec.Values[0].(*ast.BasicLit)
+		if !ok {
+			continue // a list of them
+		}
+		value, err := strconv.Unquote(text.Value)
 		if err != nil {
 			t.Fatal(err)
 		}

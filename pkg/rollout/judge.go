@@ -11,7 +11,8 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// The judge trusts nothing but pods, their ReplicaSet and its own clock. The Deployment's conditions are stale or wrong
+// The judge trusts nothing but pods, their ReplicaSet and its own clock, with one exception: that a ReplicaSet could not be
+// created stands in no other place than a condition of the Deployment, and is believed if it is newer than the revision. Its other conditions are stale or wrong
 // in ordinary cases: the exceeded deadline of the template before this one, the completion of the template before this
 // one, an exceeded deadline after the Deployment controller was down. The pretend controllers of test/sim do all of that.
 
@@ -176,8 +177,9 @@ func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limit limits, now time
 	return p
 }
 
-// trackHealth notes since when something speaks against the release. Pods that are ready now and then, too shortly to become
-// available, do not end it; a time in which somebody was absent does.
+// trackHealth notes since when something speaks against the release. That ends after
+// minReadySeconds and up to 30 s more in which nothing does: pods that are ready now and then do not end it, a wait for a
+// controller does.
 func (p *Progress) trackHealth(unhealthy bool, d *appsv1.Deployment, limit limits) {
 	if unhealthy {
 		p.unhealthySince, p.healthySince = firstOf(p.unhealthySince, p.clock), 0

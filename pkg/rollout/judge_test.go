@@ -450,7 +450,7 @@ func TestCurrentReplicaSet_IsTheOldest(t *testing.T) {
 // is done, and not more often than once a second.
 func TestNextPoll_Hint(t *testing.T) {
 	const stretched = 20 * time.Second
-	s := asking("v1").knows("v1", 1, unjudged).runs("v1").with(func(s *scene) { s.PollInterval = stretched })
+	s := asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) { s.PollInterval = stretched })
 	s.Guarded.Spec.Guard.SoakSeconds = new(int32(0))
 	s.Memory.Progress = newProgress(s.revision("v1"), s.Now, s.Now.Add(stretched))
 	for _, step := range []struct {

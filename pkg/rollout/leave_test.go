@@ -13,7 +13,7 @@ import (
 // leftBehind returns a Deployment as "kubectl delete gd web --cascade=orphan" leaves it: it had been applied before it was
 // adopted, and has been up.
 func leftBehind() *appsv1.Deployment {
-	d := asking("v1").knows("v1", 1, good).runs("v1").Deployment
+	d := asking("v1").knows("v1", 1, good).runningName("v1").Deployment
 	d.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "theirs", UID: "uid-of-theirs"}}
 	d.Labels["team"] = "a"
 	d.Annotations["contact"], d.Annotations[v1alpha1.AdoptAnnotation] = "b", "web"

@@ -14,11 +14,11 @@ import (
 // Observed is everything that a decision is made from.
 type Observed struct {
 	Guarded *v1alpha1.GuardedDeployment
-	// GuardedLive says that the API server was asked since, and that Guarded still asks for the same.
+	// GuardedLive says that the API server was asked since the cache was read, and that Guarded still asks for the same.
 	GuardedLive bool
 	// Deployment is the one of the same name, whoever owns it; nil if there is none.
 	Deployment *appsv1.Deployment
-	// DeploymentLive says that there is no Deployment in the cache, and that this is what the API server says.
+	// DeploymentLive says that there is no Deployment in the cache, and that Deployment is what the API server says.
 	DeploymentLive bool
 	// Strays are the names of other Deployments that name Guarded as their controller, sorted: copies, for example.
 	Strays []string
@@ -28,7 +28,7 @@ type Observed struct {
 	RevisionsLive bool
 	// Evidence is about the Deployment's pods, read from the API server just now; nil if it was not read.
 	Evidence *Evidence
-	// Memory is the last decision's.
+	// Memory is that of the last outcome.
 	Memory Memory
 	Now    time.Time
 	// PollInterval is the time between two polls of the evidence of one object. A container whose time is up, and a hint that
@@ -44,8 +44,9 @@ func (o *Observed) replace(revision *appsv1.ControllerRevision) {
 	o.Evidence = nil
 }
 
-// Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, timers begin again,
-// and nothing else happens. Decide says what it is to be, in Decision.Memory, and Decision.After what is kept of that.
+// Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, timers begin
+// again, a refused write is tried again, Events of writes whose status was not written stay untold, corrections are counted
+// anew, and what a mutating policy took from the last write is stated once more. Decide says what it is to be, in Decision.Memory, and Decision.After what is kept of that.
 type Memory struct {
 	UID      types.UID
 	Progress Progress

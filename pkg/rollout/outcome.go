@@ -63,7 +63,7 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 		}
 		return Outcome{Memory: known}
 	case d.Deployment != nil && d.Correction != "" && unchanged(answer.Before, answer.Written):
-		// A policy wants it so, for example: nothing was put back, and nothing rollouts.
+		// A policy wants it so, for example: nothing was put back, and no rollout begins.
 		memory := d.accepted(answer)
 		memory.Progress = known.Progress
 		outcome := again(o, memory)
@@ -117,10 +117,11 @@ func (d Decision) accepted(answer Answer) Memory {
 	return memory
 }
 
-// unchanged reports whether a write left all that anybody states as it was.
+// unchanged reports whether a write left all that is stated about a Deployment as it was.
 func unchanged(before, after *appsv1.Deployment) bool {
 	return equality.Semantic.DeepEqual(before.Spec, after.Spec) && equality.Semantic.DeepEqual(before.Labels, after.Labels) &&
-		equality.Semantic.DeepEqual(before.Annotations, after.Annotations)
+		equality.Semantic.DeepEqual(before.Annotations, after.Annotations) &&
+		equality.Semantic.DeepEqual(before.OwnerReferences, after.OwnerReferences)
 }
 
 // unanswered is a write of the Deployment of which nobody knows whether it took effect. If it did, the Deployment will show

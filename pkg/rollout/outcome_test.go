@@ -24,7 +24,7 @@ func (s *scene) decided() Decision {
 }
 
 func TestAfter(t *testing.T) {
-	goodV1 := func(asks string) *scene { return asking(asks).knows("v1", 1, good).runs("v1") }
+	goodV1 := func(asks string) *scene { return asking(asks).knows("v1", 1, good).runningName("v1") }
 	t.Run("a refusal is remembered, and decided on at once", func(t *testing.T) {
 		s := asking("v1")
 		d := s.decided()
@@ -38,7 +38,7 @@ func TestAfter(t *testing.T) {
 		}
 	})
 	t.Run("a revision that is stored is decided on at once, without the old evidence", func(t *testing.T) {
-		s := goodV1("v2").knows("v2", 2, unjudged).runs("v2").with(func(s *scene) { s.cluster = crashing })
+		s := goodV1("v2").knows("v2", 2, unjudged).runningName("v2").with(func(s *scene) { s.cluster = crashing })
 		s.remembers("v2", PhaseProgressing).Memory.Progress.FirstRun = true
 		d := s.decided()
 		outcome := d.After(s.Observed, Answer{Revision: s.store(d.Mark)})
@@ -51,7 +51,7 @@ func TestAfter(t *testing.T) {
 	})
 	t.Run("a verdict that is not stored stays", func(t *testing.T) {
 		for name, verdict := range map[string]func(*appsv1.Deployment) *Evidence{"good": allUp, "failed": crashing} {
-			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runs("v2").with(func(s *scene) { s.cluster = verdict })
+			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runningName("v2").with(func(s *scene) { s.cluster = verdict })
 			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
 			s.remembers("v2", PhaseProgressing).Memory.Progress.FirstRun = true
 			d := s.decided()
@@ -66,7 +66,7 @@ func TestAfter(t *testing.T) {
 		}
 	})
 	t.Run("attempts at a good revision are counted anew", func(t *testing.T) {
-		s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runs("v2")
+		s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runningName("v2")
 		s.Guarded.Spec.Guard.SoakSeconds = new(int32)
 		s.step()
 		s.down()
@@ -191,7 +191,7 @@ func TestAfter_LostCorrectionIsToldOnce(t *testing.T) {
 
 // What somebody took the owner reference from looks as it did when it was taken over, but for that.
 func TestAfter_TakeoverWithoutEffect(t *testing.T) {
-	s := asking("v1").knows("v1", 1, good).runs("v1").with(func(s *scene) { s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web" })
+	s := asking("v1").knows("v1", 1, good).runningName("v1").with(func(s *scene) { s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web" })
 	s.Deployment.OwnerReferences = nil
 	s.step()
 	s.Deployment.OwnerReferences = nil
@@ -200,7 +200,7 @@ func TestAfter_TakeoverWithoutEffect(t *testing.T) {
 		t.Fatalf("decided: %s", s.tell(d))
 	}
 	s.up()
-	if told := s.corrected(3); len(told) > 0 || s.Memory.corrections != 1 || !metav1.IsControlledBy(s.Deployment, s.Guarded) {
+	if told := s.corrected(3); !slices.Equal(told, []string{ownersPath}) || s.Memory.corrections != 1 || !metav1.IsControlledBy(s.Deployment, s.Guarded) {
 		t.Errorf("%d corrections, told of %v, owned by %v", s.Memory.corrections, told, s.Deployment.OwnerReferences)
 	}
 }
@@ -208,7 +208,7 @@ func TestAfter_TakeoverWithoutEffect(t *testing.T) {
 // A status that cannot be written, or may have been, owes its Events.
 func TestAfter_EventsOfALostStatus(t *testing.T) {
 	for name, tookEffect := range map[string]bool{"it took effect": true, "it did not": false} {
-		s := asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed)
+		s := asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed)
 		s.Strays = []string{"web-copy"}
 		s.Deployment.Spec.Replicas = new(int32(7))
 		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]

@@ -98,7 +98,7 @@ func TestDecide_Unrecordable(t *testing.T) {
 
 // The time of a failure is an annotation that anybody may have written. The status holds whole seconds, and is written once.
 func TestReport_FailureWithAFractionOfASecond(t *testing.T) {
-	s := asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v1").up()
+	s := asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v1").up()
 	r := s.revision("v2").ControllerRevision
 	annotation := r.Annotations[v1alpha1.FailureAnnotation]
 	r.Annotations[v1alpha1.FailureAnnotation] = strings.Replace(annotation, `:00Z"`, `:00.5Z"`, 1)

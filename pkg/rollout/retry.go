@@ -31,7 +31,7 @@ func retryDelay(made int) time.Duration {
 // nextAttempt returns the attempt that the spec asks for now, nil if the revision is good and running: then it has
 // nothing to prove.
 func (s *state) nextAttempt(r *Revision) *Attempt {
-	if r.Good() && s.runs() == r.Name {
+	if r.Good() && s.runningName() == r.Name {
 		return nil
 	}
 	return &Attempt{Number: r.Attempt.Number + 1, Token: s.token()}
@@ -86,7 +86,7 @@ func (s *state) hasReplicas() bool {
 // isRollingBack reports whether the Deployment, which is there, is on its way from the target to another revision.
 func (s *state) isRollingBack() bool {
 	progress := s.Memory.Progress
-	return s.runs() != s.target.Name && (progress.UnderWay() || (progress.Revision == "" && !completedBefore(s.Deployment)))
+	return s.runningName() != s.target.Name && (progress.UnderWay() || (progress.Revision == "" && !completedBefore(s.Deployment)))
 }
 
 // failureMessage returns the sentence about the target's failure.

@@ -28,7 +28,7 @@ func TestRetryDelay(t *testing.T) {
 
 // crashingRelease is a release that crashes at once, each time, with something to go back to.
 func crashingRelease(retries int32) *scene {
-	s := asking("v2").knows("v1", 1, good).runs("v1").retries(retries)
+	s := asking("v2").knows("v1", 1, good).runningName("v1").retries(retries)
 	s.Guarded.Spec.Guard.MaxRestarts = new(int32(0))
 	image := func() string { return s.Deployment.Spec.Template.Spec.Containers[0].Image }
 	s.cluster = func(d *appsv1.Deployment) *Evidence {
@@ -120,7 +120,7 @@ func TestRetry_Rows(t *testing.T) {
 		}
 	}
 	rolledBack := func(ago time.Duration, made int) *scene {
-		return asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failedAt(ago, made))
+		return asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failedAt(ago, made))
 	}
 	const back, told = "Stalled RolledBack, Warning CrashLoop, Warning RolledBack", ", again in "
 	for _, row := range []struct {
@@ -136,11 +136,11 @@ func TestRetry_Rows(t *testing.T) {
 		{"all were made", rolledBack(time.Hour, 2).retries(2), back},
 		{"fewer are asked for by now", rolledBack(time.Hour, 2).retries(1), back},
 		{"more are asked for by now", rolledBack(time.Hour, 2).retries(3), "record v2 as 2, attempt 4"},
-		{"on hold", rolledBack(time.Minute, 0).retries(1).hold().runs("v2").down(), "record v2 as 2, attempt 2"},
-		{"nothing to go back to", asking("v2").knows("v2", 2, failedAt(time.Minute, 0)).runs("v2").down().retries(1), "record v2 as 2, attempt 2"},
+		{"on hold", rolledBack(time.Minute, 0).retries(1).hold().runningName("v2").down(), "record v2 as 2, attempt 2"},
+		{"nothing to go back to", asking("v2").knows("v2", 2, failedAt(time.Minute, 0)).runningName("v2").down().retries(1), "record v2 as 2, attempt 2"},
 		{"a new spec cancels it", rolledBack(time.Hour, 0).retries(1).ask("v3"), "record v3 as 3"},
 		{"a token comes first", rolledBack(time.Second, 0).retries(1).token("!"), "record v2 as 2, attempt 2!"},
-		{"not without pods", rolledBack(time.Hour, 0).retries(1).scale(new(int32)).runs("v1"), back},
+		{"not without pods", rolledBack(time.Hour, 0).retries(1).scale(new(int32)).runningName("v1"), back},
 		{"not while paused", rolledBack(time.Hour, 0).retries(1).pause(), "pause, with nothing x3, Stalled Paused, Warning CrashLoop"},
 		{"not while paused by hand", rolledBack(time.Hour, 0).retries(1).with(func(s *scene) { s.Deployment.Spec.Paused = true }), "Stalled Paused, Warning CrashLoop"},
 	} {

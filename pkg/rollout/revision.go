@@ -25,9 +25,9 @@ import (
 // defaultHistoryLimit is the API server's default of a Deployment's revisionHistoryLimit.
 const defaultHistoryLimit = 10
 
-// maxCollisions is how often another name is tried for a revision whose name somebody else's object has. By accident none has
-// (the hash has 40 bits, in one namespace); whoever forges five may forge more.
-const maxCollisions = 5
+// maxNames is how many names are tried for a revision, the next one where somebody else's object has the one before. By accident
+// none has (the hash has 40 bits, in one namespace); whoever forges five may forge more.
+const maxNames = 5
 
 // Revision is one pod template of one GuardedDeployment: a ControllerRevision, decoded.
 type Revision struct {
@@ -82,7 +82,7 @@ func (r *Revision) lastVerdictGood() bool {
 // ControllerRevisions can make one that fits: there is no secret in a name.
 type history struct {
 	revisions []*Revision
-	// unproven names those whose content or owner does not fit their name. They are never used.
+	// invalid names those whose content or owner does not fit their name. They are never used.
 	invalid []string
 }
 
@@ -201,7 +201,7 @@ func (h history) highest() int64 {
 	return h.revisions[len(h.revisions)-1].Revision
 }
 
-// newestGood returns the newest proven revision other than except, nil if there is none.
+// newestGood returns the newest revision whose last verdict is good, other than except, nil if there is none.
 func (h history) newestGood(except *Revision) *Revision {
 	for _, r := range slices.Backward(h.revisions) {
 		if r.lastVerdictGood() && r != except {
@@ -265,7 +265,7 @@ func IsRevisionOf(guarded *v1alpha1.GuardedDeployment, object *appsv1.Controller
 // revisionNames returns the names that a revision with this canonical data may have, in the order in which they are
 // tried. The owner's uid is part of the hash: what an earlier object of the same name left behind never collides.
 func revisionNames(guarded *v1alpha1.GuardedDeployment, data []byte) []string {
-	names := make([]string, maxCollisions)
+	names := make([]string, maxNames)
 	for collision := range names {
 		names[collision] = revisionName(guarded.Name, guarded.UID, data, collision)
 	}
@@ -274,7 +274,7 @@ func revisionNames(guarded *v1alpha1.GuardedDeployment, data []byte) []string {
 
 // mayBeNamed reports whether name is one of them. As a rule it is the first: hashing is most of what it costs.
 func mayBeNamed(guarded *v1alpha1.GuardedDeployment, data []byte, name string) bool {
-	for collision := range maxCollisions {
+	for collision := range maxNames {
 		if revisionName(guarded.Name, guarded.UID, data, collision) == name {
 			return true
 		}

@@ -34,7 +34,7 @@ func TestRevisionNames(t *testing.T) {
 				t.Errorf("%s does not tell its owner %s", name, owner)
 			}
 		}
-		if len(slices.Compact(slices.Sorted(slices.Values(names)))) != maxCollisions {
+		if len(slices.Compact(slices.Sorted(slices.Values(names)))) != maxNames {
 			t.Errorf("names are not all different: %v", names)
 		}
 		reborn := g.DeepCopy()

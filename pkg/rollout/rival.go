@@ -18,7 +18,7 @@ func rivalOf(live *appsv1.Deployment, path, manager string) string {
 		return e.Manager == manager || e.Subresource == "status"
 	})
 	slices.SortStableFunc(others, func(a, b metav1.ManagedFieldsEntry) int {
-		return valueOf(b.Time).Compare(valueOf(a.Time).Time)
+		return timeOf(b.Time).Compare(timeOf(a.Time).Time)
 	})
 	var object map[string]any
 	bare := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Labels: live.Labels, Annotations: live.Annotations}, Spec: live.Spec}
@@ -37,7 +37,7 @@ func rivalOf(live *appsv1.Deployment, path, manager string) string {
 	return ""
 }
 
-func valueOf(t *metav1.Time) metav1.Time {
+func timeOf(t *metav1.Time) metav1.Time {
 	if t == nil {
 		return metav1.Time{}
 	}

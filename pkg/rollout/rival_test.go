@@ -165,7 +165,7 @@ func TestCorrect_ReleaseIsWrittenDuringFight(t *testing.T) {
 // What is left as it is stays so, whatever somebody lets the annotation say: it is put back, and no template is written.
 func TestDecide_FalseRevisionAnnotation(t *testing.T) {
 	for _, name := range []string{"", "theirs", "v1"} {
-		s := asking("v2").knows("v1", 1, failed).knows("v2", 2, failed).runs("v2").hold()
+		s := asking("v2").knows("v1", 1, failed).knows("v2", 2, failed).runningName("v2").hold()
 		s.cluster = crashing
 		s.play()
 		want := s.Deployment.DeepCopy()
@@ -189,7 +189,7 @@ func TestCorrect_TemplateIsWatchedAnew(t *testing.T) {
 		"the hash":           func(s *scene) { s.Deployment.Annotations[v1alpha1.AppliedAnnotation] = "theirs" },
 		"the replicas":       func(s *scene) { s.scale(new(int32(5))) },
 	} {
-		s := asking("v1").knows("v1", 1, unjudged).runs("v1").remembers("v1", PhaseSoaking)
+		s := asking("v1").knows("v1", 1, unjudged).runningName("v1").remembers("v1", PhaseSoaking)
 		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 		s.Memory.Progress.soaking = 1
 		s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
@@ -202,7 +202,7 @@ func TestCorrect_TemplateIsWatchedAnew(t *testing.T) {
 
 // What a policy makes of every template is no reason for a new rollout when the replicas are written.
 func TestCorrect_ScalingWhatAPolicyChanges(t *testing.T) {
-	s := asking("v1").knows("v1", 1, good).runs("v1").remembers("v1", PhaseHealthy)
+	s := asking("v1").knows("v1", 1, good).runningName("v1").remembers("v1", PhaseHealthy)
 	wanted := desiredDeployment(s.Guarded, s.revision("v1"))
 	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"

@@ -32,14 +32,14 @@ func views() []*scene {
 	views := []*scene{
 		asking("v1").with(func(s *scene) { s.DeploymentLive = false }),
 		brokenTemplate(asking("v2")),
-		brokenTemplate(asking("v2").knows("v1", 1, good).runs("v1").pause()),
-		asking("v2").knows("v1", 1, good).runs("v1").knows("v2", 2, failed).token("!").retries(1),
-		asking("v2").knows("v1", 3, good).runs("v1").knows("v2", 2, failed).token("!"),
-		asking("v2").knows("v1", 1, good).runs("v1").with(func(s *scene) {
+		brokenTemplate(asking("v2").knows("v1", 1, good).runningName("v1").pause()),
+		asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed).token("!").retries(1),
+		asking("v2").knows("v1", 3, good).runningName("v1").knows("v2", 2, failed).token("!"),
+		asking("v2").knows("v1", 1, good).runningName("v1").with(func(s *scene) {
 			s.Revisions[0].Labels = nil
 			s.Deployment.DeletionTimestamp = &metav1.Time{Time: noon}
 		}),
-		asking("v2").knows("v1", 1, good).runs("v1").pause().with(func(s *scene) { s.Revisions[0].Labels = nil }),
+		asking("v2").knows("v1", 1, good).runningName("v1").pause().with(func(s *scene) { s.Revisions[0].Labels = nil }),
 	}
 	total := 1
 	for _, c := range choices {

@@ -79,7 +79,7 @@ func (s *state) report(d *Decision, r report) {
 	s.mirror(after, d)
 	mirrored := !news && !equality.Semantic.DeepEqual(before, after)
 	if news || told != before {
-		d.Events = append(d.Events, outcomes(told, after)...)
+		d.Events = append(d.Events, eventsOf(told, after)...)
 	}
 	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); mirrored && wait > 0 {
 		d.recheckIn(wait)
@@ -95,7 +95,7 @@ func (s *state) report(d *Decision, r report) {
 func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, r report) {
 	status.ObservedGeneration = s.Guarded.Generation
 	status.Selector = metav1.FormatLabelSelector(s.Guarded.Spec.Selector)
-	status.RunningRevision = s.runs()
+	status.RunningRevision = s.runningName()
 	if d.Deployment != nil && StatesTemplate(d.Deployment) {
 		status.RunningRevision = d.Deployment.Annotations[v1alpha1.RevisionAnnotation]
 	}
@@ -126,7 +126,7 @@ func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus, d *Decision) {
 	}
 	if s.foreign {
 		available.Reason, available.Message = v1alpha1.ReasonNameTaken, "the Deployment is not this GuardedDeployment's"
-	} else if s.runs() != "" || d.Deployment != nil {
+	} else if s.runningName() != "" || d.Deployment != nil {
 		available.Reason, available.Message = "NotReported", "the Deployment controller has not reported yet"
 	}
 	for _, condition := range live.Conditions {
@@ -171,8 +171,8 @@ func truth(value bool) metav1.ConditionStatus {
 	return metav1.ConditionFalse
 }
 
-// outcomes returns the Events of what is new in the status: a failure, and how things ended.
-func outcomes(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
+// eventsOf returns the Events of what is new in the status: a failure, and how things ended.
+func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	var events []Event
 	if f := after.Failure; f != nil && (before.Failure == nil || before.Failure.Revision != f.Revision || !before.Failure.Time.Equal(&f.Time)) {
 		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(f.Revision+" failed: "+f.Message, maxEvent)})

@@ -74,7 +74,7 @@ func FuzzClean(f *testing.F) {
 // Whatever a container says, what Belay writes about it can be stored and shown.
 func TestClean_WhatOthersSay(t *testing.T) {
 	for _, words := range []string{strings.Repeat("x", 100_000), strings.Repeat("語", 40_000), "\x1b[2J\n\x00\u009b", strings.Repeat("\xff", 5000), ""} {
-		s := asking("v2").knows("v1", 1, good).runs("v1")
+		s := asking("v2").knows("v1", 1, good).runningName("v1")
 		s.cluster = func(d *appsv1.Deployment) *Evidence {
 			return evidence(d, pod("p", restarted(9), waits("CrashLoopBackOff"), exited(1, words)))
 		}
@@ -143,7 +143,7 @@ func TestOutcomes(t *testing.T) {
 		{"over", status("a", "RolledOut", 1), status("a", "RolledOut", 0), ""},
 	} {
 		var got []string
-		for _, e := range outcomes(row.before, row.after) {
+		for _, e := range eventsOf(row.before, row.after) {
 			got = append(got, e.Type+" "+e.Reason+" "+e.Action)
 		}
 		if strings.Join(got, ", ") != row.want {
@@ -209,7 +209,7 @@ func TestMirror(t *testing.T) {
 		i := slices.IndexFunc(status.Conditions, func(c metav1.Condition) bool { return c.Type == v1alpha1.ConditionAvailable })
 		return string(status.Conditions[i].Status) + " " + status.Conditions[i].Reason
 	}
-	s := asking("v1").knows("v1", 1, good).runs("v1")
+	s := asking("v1").knows("v1", 1, good).runningName("v1")
 	if got := available(s); got != "True MinimumReplicasAvailable" {
 		t.Error(got)
 	}
@@ -243,11 +243,11 @@ func TestStandingStill(t *testing.T) {
 		want  string
 	}{
 		"nothing is reported yet":      {asking("v1"), "Stalled; Ready SyncFailing"},
-		"ready":                        {asking("v1").knows("v1", 1, good).runs("v1").up(), "Ready; Ready RolledOut"},
-		"ready, before the spec":       {asking("v1").knows("v1", 1, good).runs("v1").up(), "Stalled; Ready SyncFailing"},
-		"rolled back":                  {asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runs("v1").up(), "Stalled; Ready RolledBack"},
-		"rolling out":                  {asking("v1").knows("v1", 1, unjudged).runs("v1").down(), "Stalled; Ready SyncFailing"},
-		"rolling out, before the spec": {asking("v1").knows("v1", 1, unjudged).runs("v1").down(), "Stalled; Ready SyncFailing"},
+		"ready":                        {asking("v1").knows("v1", 1, good).runningName("v1").up(), "Ready; Ready RolledOut"},
+		"ready, before the spec":       {asking("v1").knows("v1", 1, good).runningName("v1").up(), "Stalled; Ready SyncFailing"},
+		"rolled back":                  {asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v1").up(), "Stalled; Ready RolledBack"},
+		"rolling out":                  {asking("v1").knows("v1", 1, unjudged).runningName("v1").down(), "Stalled; Ready SyncFailing"},
+		"rolling out, before the spec": {asking("v1").knows("v1", 1, unjudged).runningName("v1").down(), "Stalled; Ready SyncFailing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name != "nothing is reported yet" {

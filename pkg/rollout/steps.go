@@ -12,7 +12,7 @@ import (
 const (
 	// freeCorrections is how often somebody else's change is put back at once: people do that a few times, loops without end.
 	freeCorrections = 5
-	// correctionPause is how long after that the next correction takes: at most six in an hour.
+	// correctionPause is how long after that the next correction takes: at most six more in an hour.
 	correctionPause = 10 * time.Minute
 	// correctionsForgotten is how long without a correction forgives the earlier ones.
 	correctionsForgotten = time.Hour
@@ -25,7 +25,7 @@ const (
 // run sees to it that the Deployment carries the revision. It returns what to report while it does not, nil when it
 // does. Writing the template begins a rollout.
 func (s *state) run(d *Decision, r *Revision, doing string) *report {
-	moving := s.runs() != r.Name
+	moving := s.runningName() != r.Name
 	wanted := desiredDeployment(s.Guarded, r)
 	busy := s.put(d, wanted)
 	if busy != nil && s.Deployment != nil && carries(s.Deployment, wanted) {

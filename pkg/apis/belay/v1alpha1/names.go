@@ -62,7 +62,7 @@ const (
 	// ReasonRolledBack: the release failed, and the Deployment is back on the last good revision (Stalled). It stays there until
 	// the template changes or a retry is asked for or due.
 	ReasonRolledBack = "RolledBack"
-	// ReasonNoGoodRevision: the release failed, and no revision was ever good: the Deployment is left as it is (Stalled). Mend
+	// ReasonNoGoodRevision: the release failed, and there is no good revision: the Deployment is left as it is (Stalled). Mend
 	// the template; a release that comes up late is good after all.
 	ReasonNoGoodRevision = "NoGoodRevision"
 	// ReasonHeld: the release failed, and is left as it is, because spec.guard.onFailure is Hold (Stalled). What comes next is
@@ -120,3 +120,7 @@ const (
 	// restarted once too often, or the pods did not stay up. It rests on the pods as they were in the soak.
 	FailureUnhealthyInSoak = "UnhealthyInSoak"
 )
+
+// FailureReasons are all reasons of a failure.
+var FailureReasons = []string{FailureCrashLoop, FailureImagePull, FailureContainerConfig, FailureDeadlineExceeded, FailureQuotaExceeded,
+	FailurePodsForbidden, FailureUnhealthyInSoak}
