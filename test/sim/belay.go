@@ -1,350 +1,169 @@
 package sim
 
 import (
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// belay does with rollout.Decide what controller.go and writes.go do, on the world's API: caches that lag, live reads
-// before what disrupts, writes on a condition, one key.
+// Start starts a process of Belay with the clients of p, and returns what ends it, which waits until it has ended.
+type Start func(w *fake.World, p *fake.Process) (stop func())
+
+// belay is the one process of Belay at a time, as the world can hinder and observe it.
 type belay struct {
 	*world
-	running bool
-	boots   int // how often the process was started
-	memory  rollout.Memory
-	wrote   map[string]int // the version of its own last write, for every cache
-	caches  map[string]*cache
-	turn    int // counts the wake-ups, so that only the newest counts
-	retry   time.Duration
+	startProcess Start
+	process      *fake.Process
+	stopProcess  func()
+	running      bool
+	cut          bool // nothing passes between the process and the API server
+	boots        int  // how often a process was started
+	// cached is what the newest process can know, by resource.
+	cached map[string]fake.Change
 
-	// lag returns how long a cache takes to hear of a write, crash whether the process dies before or after one.
+	// lag returns how long a watch takes to hear of a write, crash whether the process dies before or after one.
 	lag   func() time.Duration
 	crash func(write string) (before, after bool)
-	// checks are what the test looks at: every write, before it is stored.
+	// check is what the simulation looks at: every write, before it is stored.
 	check func(write string, object any)
 	log   []logged
 }
 
+// logged is one write that was stored.
 type logged struct {
 	at    time.Time
 	write string
 }
 
-// cache is what the process knows of one kind of object, and up to which version.
-type cache struct {
-	version    int
-	guarded    *v1alpha1.GuardedDeployment
-	deployment *appsv1.Deployment
-	revisions  map[string]*appsv1.ControllerRevision
-}
-
-var (
-	errStale    = errors.New("the cache is old")
-	errConflict = errors.New("conflict")
-	errCrash    = errors.New("the process died")
-)
-
-func newBelay(w *world) *belay {
-	b := &belay{world: w, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {},
-		crash: func(string) (bool, bool) { return false, false }}
+func newBelay(w *world, start Start) *belay {
+	b := &belay{world: w, startProcess: start, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {},
+		crash:  func(string) (bool, bool) { return false, false },
+		cached: map[string]fake.Change{"guardeddeployments": {}, "deployments": {}, "controllerrevisions": {}}}
 	w.changed = b.hear
+	w.Intercept(b.answer)
+	b.holdBack()
 	return b
 }
 
-// boot starts the process, with no memory and, soon, with caches.
+// boot starts a process, soon.
 func (b *belay) boot() {
-	b.boots++
-	b.running, b.memory, b.wrote, b.caches, b.retry = true, rollout.Memory{}, map[string]int{}, map[string]*cache{}, 0
-	for _, kind := range []string{"guardeddeployments", "deployments", "controllerrevisions"} {
-		b.caches[kind] = b.snapshot()
-	}
-	b.after(time.Millisecond)
-}
-
-// die ends the process. It is started again after down.
-func (b *belay) die(down time.Duration) {
-	b.running = false
-	b.turn++
-	b.in(down, func() {
-		if !b.running {
-			b.boot()
+	b.in(0, func() {
+		if b.running {
+			return
 		}
+		b.boots++
+		b.running, b.cut = true, false
+		b.holdBack()
+		b.process = b.NewProcess()
+		b.stopProcess = b.startProcess(b.World, b.process)
 	})
 }
 
-// snapshot is what the caches can know now: a Deployment only by its label.
-func (b *belay) snapshot() *cache {
-	c := &cache{b.version, b.guarded, b.deployment, maps.Clone(b.revisions)}
-	if c.deployment != nil && c.deployment.Labels[v1alpha1.GuardedLabel] != "true" {
-		c.deployment = nil
+// die ends the process. Another one is started after down.
+func (b *belay) die(down time.Duration) {
+	if b.running {
+		b.running = false
+		b.process.Kill()
+		go b.stopProcess() // It waits for what this very request is a part of.
 	}
-	return c
+	b.in(down, b.boot)
 }
 
-// hear brings news of a kind of object to its cache, late.
-func (b *belay) hear(kind string) {
-	if b.caches[kind] == nil {
+// holdBack lets the watches see everything that there is, and from now on only what is shown.
+func (b *belay) holdBack() {
+	for resource := range b.cached {
+		b.Hold(resource)
+		b.show(fake.Change{Resource: resource})
+	}
+	if g := b.guarded(); g != nil {
+		b.cached["guardeddeployments"] = fake.Change{After: g}
+	}
+	b.cached["deployments"] = fake.Change{}
+	if d := b.deployment(); d != nil {
+		b.cached["deployments"] = fake.Change{After: d}
+	}
+}
+
+// hear lets the watches hear of a change, late.
+func (b *belay) hear(change fake.Change) {
+	if _, watched := b.cached[change.Resource]; watched {
+		b.in(b.lag(), func() {
+			if !b.cut {
+				b.show(change)
+			}
+		})
+	}
+}
+
+func (b *belay) show(change fake.Change) {
+	b.Show(change.Resource, change.Version)
+	if b.cached[change.Resource].Version < change.Version {
+		b.cached[change.Resource] = change
+	}
+}
+
+func (b *belay) cachedGuarded() *v1alpha1.GuardedDeployment {
+	g, _ := b.cached["guardeddeployments"].After.(*v1alpha1.GuardedDeployment)
+	return g
+}
+
+// cachedDeployment is known by its label only.
+func (b *belay) cachedDeployment() *appsv1.Deployment {
+	d, _ := b.cached["deployments"].After.(*appsv1.Deployment)
+	if d == nil || d.Labels[v1alpha1.GuardedLabel] != "true" {
+		return nil
+	}
+	return d
+}
+
+// cutOff lets nothing pass between the process and the API server for a while.
+func (b *belay) cutOff(d time.Duration) {
+	if !b.running || b.cut {
 		return
 	}
-	news := b.snapshot()
-	b.in(b.lag(), func() {
-		if here := b.caches[kind]; b.running && here != nil && here.version < news.version {
-			b.caches[kind] = news
-			if kind != "deployments" || here.deployment != news.deployment {
-				b.after(time.Millisecond)
-			}
+	b.cut = true
+	boot := b.boots
+	b.in(d, func() {
+		if b.boots == boot && b.cut {
+			b.cut = false
+			b.holdBack()
 		}
 	})
 }
 
-// after syncs in a while, unless something else makes it sync before.
-func (b *belay) after(wait time.Duration) {
-	b.turn++
-	mine := b.turn
-	b.in(wait, func() {
-		if b.running && b.turn == mine {
-			b.next()
-		}
-	})
-}
-
-func (b *belay) next() {
-	again, err := b.sync()
-	switch {
-	case !b.running:
-	case errors.Is(err, errCrash):
-		b.die(time.Duration(1+b.random.IntN(20)) * time.Second)
-	case err != nil:
-		b.retry = min(30*time.Second, max(5*time.Millisecond, 2*b.retry))
-		if errors.Is(err, errStale) {
-			b.retry = 50 * time.Millisecond
-		}
-		b.after(b.retry)
-	default:
-		b.retry = 0
-		if again > 0 {
-			b.after(again)
-		}
+// answer answers a request of Belay, unless the process dies before; it may die after, and not know.
+func (b *belay) answer(r fake.Request, carryOut func() error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cut {
+		return fake.ErrRefused
 	}
-}
-
-func (b *belay) sync() (time.Duration, error) {
-	for kind, version := range b.wrote {
-		if b.caches[kind].version < version {
-			return 0, errStale
-		}
+	if !r.Writes() {
+		return carryOut()
 	}
-	o := rollout.Observed{
-		Guarded: b.caches["guardeddeployments"].guarded, Deployment: b.caches["deployments"].deployment,
-		Revisions: slices.Collect(maps.Values(b.caches["controllerrevisions"].revisions)),
-		Memory:    b.memory, Now: b.now, LookEvery: lookEvery,
-	}
-	for range maxSteps {
-		d := b.decide(&o)
-		if again, err := b.carryOut(&o, d); err != nil || !again {
-			return d.Recheck, err
-		}
-	}
-	return 0, errStale
-}
-
-func (b *belay) decide(o *rollout.Observed) rollout.Decision {
-	for {
-		switch d := rollout.Decide(*o); {
-		case d.NeedDeployment:
-			o.Deployment, o.DeploymentLive = b.deployment, true
-		case d.NeedRevisions:
-			o.Revisions, o.RevisionsLive = slices.Collect(maps.Values(b.revisions)), true
-		case d.NeedEvidence:
-			o.Evidence = b.evidence(o.Deployment)
-		default:
-			return d
-		}
-	}
-}
-
-func (b *belay) evidence(d *appsv1.Deployment) *rollout.Evidence {
-	e := &rollout.Evidence{}
-	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
-		if set := b.sets[name]; metav1.IsControlledBy(set, d) {
-			e.ReplicaSets = append(e.ReplicaSets, set)
-		}
-	}
-	if current := rollout.CurrentReplicaSet(d, e.ReplicaSets); current != nil {
-		for _, name := range slices.Sorted(maps.Keys(b.pods)) {
-			if pod := b.pods[name]; metav1.IsControlledBy(pod, current) {
-				e.Pods = append(e.Pods, pod)
-			}
-		}
-	}
-	return e
-}
-
-func (b *belay) carryOut(o *rollout.Observed, d rollout.Decision) (again bool, err error) {
-	var stored *appsv1.ControllerRevision
-	switch {
-	case d.Record != nil:
-		stored, err = b.record(o, d.Record)
-	case d.Mark != nil:
-		b.memory = d.Memory
-		stored, err = b.mark("mark", d.Mark)
-	case d.Deployment != nil:
-		before := b.deployment
-		var answer *appsv1.Deployment
-		if answer, err = b.put(o, d.Deployment); err == nil {
-			d.Memory.Accepted = rollout.Accept(d.Deployment, answer)
-			if d.Correction != "" && answer == before {
-				d.Memory.Move = o.Memory.Move
-				b.memory, o.Memory = d.Memory, d.Memory
-				return true, nil
-			}
-			if d.Correction != "" {
-				d.Events = append(d.Events, rollout.PutBack(o.Guarded.Name, d.Correction, d.Memory.Rival))
-			}
-		}
-	}
-	if err != nil {
-		return false, err
-	}
-	b.memory = d.Memory
-	if stored != nil {
-		o.Stored(stored)
-		o.Memory = d.Memory
-		return true, nil
-	}
-	for _, r := range d.Prune {
-		err := b.write("prune", "controllerrevisions", r, func() error {
-			if live := b.revisions[r.Name]; live == nil || live.UID != r.UID || live.ResourceVersion != r.ResourceVersion {
-				return errConflict
-			}
-			delete(b.revisions, r.Name)
-			b.version++
-			b.changed("controllerrevisions")
-			return nil
-		})
-		if err != nil {
-			return false, err
-		}
-	}
-	if d.Status != nil {
-		err := b.write("status", "guardeddeployments", d.Status, func() error {
-			if o.Guarded.ResourceVersion != b.guarded.ResourceVersion {
-				return errConflict
-			}
-			b.guarded = b.guarded.DeepCopy()
-			b.guarded.Status = *d.Status.DeepCopy()
-			b.stamp(b.guarded, "guardeddeployments")
-			return nil
-		})
-		if err != nil {
-			return false, err
-		}
-	}
-	for _, e := range d.Events {
-		if err := b.write("event "+e.Reason, "", e, func() error { return nil }); err != nil {
-			return false, err
-		}
-	}
-	return false, nil
-}
-
-// write stores something, unless the process dies before; it may die after, and not know.
-func (b *belay) write(what, kind string, object any, store func() error) error {
-	before, after := b.crash(what)
+	write, object := b.classify(r)
+	before, after := b.crash(write)
 	if before {
-		return errCrash
+		b.die(time.Duration(1+b.random.IntN(20)) * time.Second)
+		return fake.ErrRefused
 	}
-	b.check(what, object)
-	last := b.version
-	if err := store(); err != nil {
+	b.check(write, object)
+	if err := carryOut(); err != nil {
 		return err
 	}
-	b.log = append(b.log, logged{b.now, what})
+	b.log = append(b.log, logged{time.Now(), write})
 	if after {
-		return errCrash
-	}
-	if kind != "" && b.version > last {
-		b.wrote[kind] = b.version
+		b.die(time.Duration(1+b.random.IntN(20)) * time.Second)
+		return fake.ErrRefused
 	}
 	return nil
-}
-
-func (b *belay) record(o *rollout.Observed, r *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
-	if err := b.stillAsked(o.Guarded); err != nil {
-		return nil, err
-	}
-	if r.ResourceVersion != "" {
-		return b.mark("record again", r)
-	}
-	stored := r.DeepCopy()
-	return stored, b.write("record", "controllerrevisions", r, func() error {
-		if b.revisions[r.Name] != nil {
-			return errStale
-		}
-		b.revisions[r.Name] = stored
-		b.stamp(stored, "controllerrevisions")
-		return nil
-	})
-}
-
-func (b *belay) mark(what string, r *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
-	stored := r.DeepCopy()
-	return stored, b.write(what, "controllerrevisions", r, func() error {
-		live := b.revisions[r.Name]
-		if live == nil || live.ResourceVersion != r.ResourceVersion {
-			return errConflict
-		}
-		b.revisions[r.Name] = stored
-		b.stamp(stored, "controllerrevisions")
-		return nil
-	})
-}
-
-func (b *belay) stillAsked(g *v1alpha1.GuardedDeployment) error {
-	if b.guarded.Generation != g.Generation || b.guarded.Annotations[v1alpha1.RetryAnnotation] != g.Annotations[v1alpha1.RetryAnnotation] {
-		return errStale
-	}
-	return nil
-}
-
-func (b *belay) put(o *rollout.Observed, wanted *appsv1.Deployment) (*appsv1.Deployment, error) {
-	if err := b.stillAsked(o.Guarded); err != nil {
-		return nil, err
-	}
-	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
-	live := b.revisions[name]
-	same := func(r *appsv1.ControllerRevision) bool {
-		return r.Name == name && live != nil && r.ResourceVersion == live.ResourceVersion
-	}
-	if wanted.Spec.Selector != nil && name != "" && !slices.ContainsFunc(o.Revisions, same) {
-		return nil, errStale
-	}
-	seen := o.Deployment
-	if (seen == nil) != (b.deployment == nil) || (seen != nil && !stillThere(b.deployment, seen)) {
-		return nil, errStale
-	}
-	updated := wanted
-	if seen != nil {
-		updated = rollout.Overlay(b.deployment, wanted)
-	}
-	updated = asStored(updated)
-	err := b.write("deployment", "deployments", updated, func() error { b.putDeployment(updated); return nil })
-	return b.deployment, err
-}
-
-func stillThere(live, seen *appsv1.Deployment) bool {
-	return live.UID == seen.UID && live.Generation == seen.Generation &&
-		equality.Semantic.DeepEqual(metav1.GetControllerOf(live), metav1.GetControllerOf(seen))
 }
 
 // writes tells what was written since, for messages.
@@ -355,4 +174,45 @@ func (b *belay) writes(since time.Time) (all []string) {
 		}
 	}
 	return all
+}
+
+// classify says what a request writes: record, record again, mark, deployment, prune, status or event.
+func (b *belay) classify(r fake.Request) (write string, object any) {
+	switch o := r.Object.(type) {
+	case *appsv1.Deployment:
+		d := o.DeepCopy()
+		fake.SetDefaults(d)
+		return "deployment", d
+	case *v1alpha1.GuardedDeployment:
+		return "status", &o.Status
+	case *eventsv1.Event:
+		return "event " + o.Reason, o
+	case *appsv1.ControllerRevision:
+		live := b.revision(o.Name)
+		switch {
+		case r.Verb == "create":
+			return "record", o
+		case o.Annotations[v1alpha1.AttemptAnnotation] != "" || (live != nil && o.Revision != live.Revision):
+			return "record again", o
+		}
+		return "mark", o
+	}
+	if r.Resource == "controllerrevisions" {
+		if live := b.revision(r.Name); live != nil {
+			return "prune", live
+		}
+	}
+	return r.Verb + " " + r.Resource, nil
+}
+
+// lines is a logger's output that goes into the story.
+type lines func(line string)
+
+func (l lines) Write(line []byte) (int, error) {
+	l(string(line))
+	return len(line), nil
+}
+
+func loggerTo(tell lines) klog.Logger {
+	return textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(tell), textlogger.Verbosity(4)))
 }
