@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -25,8 +26,9 @@ type belay struct {
 	running      bool
 	cut          bool // nothing passes between the process and the API server
 	boots        int  // how often a process was started
-	// cached is what the newest process can know, by resource.
+	// cached is what the process can know, by resource, newest the version of the last change of anything.
 	cached map[string]fake.Change
+	newest int64
 
 	// lag returns how long a watch takes to hear of a write, crash whether the process dies before or after one.
 	lag   func() time.Duration
@@ -80,19 +82,19 @@ func (b *belay) die(down time.Duration) {
 func (b *belay) holdBack() {
 	for resource := range b.cached {
 		b.Hold(resource)
-		b.show(fake.Change{Resource: resource})
+		b.show(fake.Change{Resource: resource, Version: b.newest})
 	}
 	if g := b.guarded(); g != nil {
-		b.cached["guardeddeployments"] = fake.Change{After: g}
+		b.cached["guardeddeployments"] = fake.Change{Version: b.newest, After: g}
 	}
-	b.cached["deployments"] = fake.Change{}
 	if d := b.deployment(); d != nil {
-		b.cached["deployments"] = fake.Change{After: d}
+		b.cached["deployments"] = fake.Change{Version: b.newest, After: d}
 	}
 }
 
 // hear lets the watches hear of a change, late.
 func (b *belay) hear(change fake.Change) {
+	b.newest = change.Version
 	if _, watched := b.cached[change.Resource]; watched {
 		b.in(b.lag(), func() {
 			if !b.cut {
@@ -154,8 +156,11 @@ func (b *belay) answer(r fake.Request, carryOut func() error) error {
 		b.die(time.Duration(1+b.random.IntN(20)) * time.Second)
 		return fake.ErrRefused
 	}
-	b.check(write, object)
-	if err := carryOut(); err != nil {
+	if !b.stale(r) {
+		b.check(write, object)
+	}
+	err := carryOut()
+	if err != nil && r.Verb != "patch" { // An Event that is told again would be patched, and cannot be here.
 		return err
 	}
 	b.log = append(b.log, logged{time.Now(), write})
@@ -163,7 +168,19 @@ func (b *belay) answer(r fake.Request, carryOut func() error) error {
 		b.die(time.Duration(1+b.random.IntN(20)) * time.Second)
 		return fake.ErrRefused
 	}
-	return nil
+	return err
+}
+
+// stale reports whether a write will be refused because something else was written meanwhile.
+func (b *belay) stale(r fake.Request) bool {
+	resource, _, _ := strings.Cut(r.Resource, "/")
+	live := ""
+	for _, o := range b.Objects(resource) {
+		if o.GetName() == r.Name {
+			live = o.GetResourceVersion()
+		}
+	}
+	return r.Object != nil && r.Object.GetResourceVersion() != live
 }
 
 // writes tells what was written since, for messages.

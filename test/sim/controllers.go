@@ -50,7 +50,9 @@ func (w *world) setStatus(d *appsv1.Deployment, reason string) {
 			condition.LastUpdateTime = metav1.NewTime(time.Now())
 		}
 	}
-	fake.EditStatus(w.World, d.Name, func(live *appsv1.Deployment) { live.Status = d.Status })
+	if !equality.Semantic.DeepEqual(d.Status, w.deployment().Status) {
+		fake.EditStatus(w.World, d.Name, func(live *appsv1.Deployment) { live.Status = d.Status })
+	}
 }
 
 const desired = "deployment.kubernetes.io/desired-replicas"
@@ -243,7 +245,9 @@ func (w *world) syncSets() {
 		if refused {
 			status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "pods is forbidden: exceeded quota: q"}}
 		}
-		fake.EditStatus(w.World, set.Name, func(live *appsv1.ReplicaSet) { live.Status = status })
+		if !equality.Semantic.DeepEqual(status, set.Status) {
+			fake.EditStatus(w.World, set.Name, func(live *appsv1.ReplicaSet) { live.Status = status })
+		}
 	}
 }
 

@@ -42,9 +42,16 @@ func (s stage) play(t *testing.T, seed uint64, play func(r *run)) {
 			rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
 		r.check = r.checkWrite
 		if *only != 0 {
-			cluster.Logger = loggerTo(func(line string) { r.tell("    %s", strings.TrimSpace(line)) })
+			cluster.Logger = loggerTo(func(line string) {
+				if !strings.Contains(line, " reflector.go:") {
+					r.tell("    %s", strings.TrimSpace(line))
+				}
+			})
 		}
 		play(r)
+		if *only != 0 {
+			r.t.Log(strings.Join(r.story, "\n"))
+		}
 	})
 }
 

@@ -40,9 +40,6 @@ func delayAfter(made int) time.Duration {
 // checkAttempt counts the attempts that nobody asked for, from what was stored and is to be stored.
 func (r *run) checkAttempt(revision *appsv1.ControllerRevision) {
 	live := r.revision(revision.Name)
-	if live == nil || live.ResourceVersion != revision.ResourceVersion {
-		return // It will be refused.
-	}
 	var failure struct {
 		Token string
 		Time  metav1.Time

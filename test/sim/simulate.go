@@ -1,5 +1,10 @@
 // Package sim plays whole rollouts with virtual time: a real process of Belay against an API server in memory and pretend
 // controllers that are as late, stale and absent as the real ones can be. What must always hold is checked at every write.
+//
+// The tests of the root hand it the real process:
+//
+//	go test . -run TestSimulation -sim.seeds 1000
+//	go test . -run TestSimulation/Fights -sim.seed 17 -v
 package sim
 
 import (
