@@ -45,7 +45,7 @@ test-helm: build ## do what docs/gitops.md says with the real Helm, which takes 
 test-node: ## run the story on a real node with containers; needs root and linux, and leaves nothing behind
 	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
 
-long: ## run what takes longer than CI may: older Kubernetes, Helm, the whole sweep of the schema, demos on a busy machine
+long: ## run what takes longer than CI may: older Kubernetes, Helm, the whole sweep of the schema, many seeds of the simulation, demos on a busy machine
 	hack/long.sh
 
 bench: ## measure speed and size on a cluster of its own, in under five minutes; BENCH has flags (go run ./test/bench -h)

@@ -35,6 +35,7 @@ import (
 	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/internal/watchhealth"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/sim"
 )
 
 func TestMain(m *testing.M) {
@@ -102,6 +103,15 @@ func startBelayWith(w *world, cluster *fake.Process, c clients) *belay {
 	})
 	w.T.Cleanup(p.stop)
 	return p
+}
+
+// Whole rollouts, against pretend controllers that are as late, stale and absent as the real ones can be.
+func TestSimulation(t *testing.T) {
+	sim.Run(t, func(w *world, p *fake.Process) func() {
+		belay := startBelayWith(w, p, clients{p.Kube, p.Kube, p.Belay, p.Belay})
+		belay.mayFail = true // It may be ended before it has begun.
+		return belay.stop
+	})
 }
 
 func must(err error) {

@@ -3,6 +3,7 @@
 #   versions  the tests on a real API server, on every older Kubernetes in hack/cluster/versions
 #   helm      what docs/gitops.md says, with the real Helm
 #   sweep     every value on every path of the CRD's schema
+#   simulate  the simulation of the real controller, with many more seeds
 #   demos     make demo, ten times as on a new machine and twenty times on this one, with every core busy
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,11 +18,12 @@ versions() {
 }
 helm() { hack/helm.sh; }
 sweep() { hack/e2e.sh -run TestWhatIsAcceptedCanBeDecoded -sweep; }
+simulate() { go test . -run TestSimulation -sim.seeds 1000 -timeout 2h; }
 demos() { hack/demos.sh 10 20; }
 
-for part in ${@:-versions helm sweep demos}; do
+for part in ${@:-versions helm sweep simulate demos}; do
   case ${part} in
-  versions | helm | sweep | demos) "${part}" ;;
-  *) echo "long: there is no part ${part}; there are versions, helm, sweep, demos" >&2 && exit 1 ;;
+  versions | helm | sweep | simulate | demos) "${part}" ;;
+  *) echo "long: there is no part ${part}; there are versions, helm, sweep, simulate, demos" >&2 && exit 1 ;;
   esac
 done

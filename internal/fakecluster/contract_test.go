@@ -7,6 +7,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -258,6 +259,49 @@ func TestClusterShowsAWatchWhatMatchesItsSelector(t *testing.T) {
 		c.LetGo("deployments")
 		expect(watch.Added, "106")
 	})
+}
+
+func TestClusterShowsAHeldWatchWhatChangedUpToAVersion(t *testing.T) {
+	c := newContract()
+	var heard []int64
+	c.Hear(func(change Change) { heard = append(heard, change.Version) })
+	c.createDeployment(t, "a") // version 101
+	c.Hold("deployments")
+	opened, err := c.deployments.Watch(t.Context(), metav1.ListOptions{ResourceVersion: "100"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Stop()
+	c.createDeployment(t, "b")
+	c.createDeployment(t, "c")
+	c.createDeployment(t, "d")
+	seen := func() (names []string) {
+		for len(opened.ResultChan()) > 0 {
+			names = append(names, (<-opened.ResultChan()).Object.(*appsv1.Deployment).Name)
+		}
+		return names
+	}
+	expect.Same(t, "seen when held", []string{"a"}, seen())
+	c.Show("deployments", 103)
+	expect.Same(t, "seen up to a version", []string{"b", "c"}, seen())
+	c.Show("deployments", 102)
+	expect.Same(t, "seen up to an older one", []string(nil), seen())
+	c.LetGo("deployments")
+	expect.Same(t, "seen when let go", []string{"d"}, seen())
+	expect.Same(t, "heard of at once", []int64{101, 102, 103, 104}, heard)
+}
+
+func TestClusterDefaultsADeployment(t *testing.T) {
+	c := newContract()
+	d := DeploymentOf(Webshop("web", "web:1"))
+	d.Spec.Replicas = nil
+	d, err := c.deployments.Create(t.Context(), d, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := d.Spec.Template.Spec
+	expect.Same(t, "defaults", []any{int32(1), int32(600), corev1.RestartPolicyAlways, corev1.DNSClusterFirst, corev1.PullIfNotPresent, "/dev/termination-log"},
+		[]any{*d.Spec.Replicas, *d.Spec.ProgressDeadlineSeconds, pod.RestartPolicy, pod.DNSPolicy, pod.Containers[0].ImagePullPolicy, pod.Containers[0].TerminationMessagePath})
 }
 
 func TestClusterLetsAWatchResume(t *testing.T) {

@@ -40,18 +40,19 @@ import (
 //   - /status changes the status and nothing else, every other update leaves it
 //   - AlreadyExists, NotFound, preconditions of deletions, finalizers, the immutable data of a ControllerRevision
 //   - watches that resume at a resourceVersion and see an object that stops matching their selector as deleted
+//   - some of a Deployment's defaults: its replicas and deadline, and of its template what nearly every release leaves out
 //
-// It does not validate, default (but for a Deployment's replicas) or patch, and there is no garbage collector but
-// collectGarbage.
+// It does not validate or patch, and there is no garbage collector but CollectGarbage.
 type Cluster struct {
 	mu      sync.Mutex
 	Began   time.Time
 	version int64
 	objects map[string]map[types.NamespacedName]Object // by resource
-	changes []change
+	changes []Change
 	expired int64 // watches cannot resume at this version or before
 	watches []*clusterWatch
-	held    map[string]bool // resources whose changes no watch sees
+	held    map[string]int64 // the resources of which watches see nothing newer than a version
+	heard   func(Change)
 }
 
 type Object interface {
@@ -59,11 +60,11 @@ type Object interface {
 	runtime.Object
 }
 
-// change is one write; before or after is nil when the object was created or deleted.
-type change struct {
-	resource      string
-	version       int64
-	before, after Object
+// Change is one write; Before or After is nil when the object was created or deleted. They are as stored: not to be changed.
+type Change struct {
+	Resource      string
+	Version       int64
+	Before, After Object
 }
 
 // Request is what a client asked for.
@@ -85,7 +86,7 @@ func init() {
 }
 
 func New() *Cluster {
-	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]bool{}}
+	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]int64{}}
 }
 
 // Serve makes the fake client talk to the cluster. intercept, which stands between the two, decides whether a request
@@ -201,7 +202,7 @@ func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Obj
 	created.SetCreationTimestamp(metav1.NewTime(time.Now()))
 	created.SetGeneration(1)
 	setStatus(created, emptyLike(created))
-	setDefaults(created)
+	SetDefaults(created)
 	return c.store(resource.Resource, nil, created), nil
 }
 
@@ -228,7 +229,7 @@ func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, stat
 		setStatus(updated, sent)
 	} else {
 		setStatus(updated, live)
-		setDefaults(updated)
+		SetDefaults(updated)
 		updated.SetUID(live.GetUID())
 		updated.SetCreationTimestamp(live.GetCreationTimestamp())
 		updated.SetDeletionTimestamp(live.GetDeletionTimestamp())
@@ -283,7 +284,11 @@ func (c *Cluster) store(resource string, before, after Object) Object {
 		after.SetResourceVersion(strconv.FormatInt(c.version, 10))
 		c.objects[resource][types.NamespacedName{Namespace: after.GetNamespace(), Name: after.GetName()}] = after
 	}
-	c.changes = append(c.changes, change{resource, c.version, before, after})
+	changed := Change{resource, c.version, before, after}
+	c.changes = append(c.changes, changed)
+	if c.heard != nil {
+		c.heard(changed)
+	}
 	for _, w := range c.watches {
 		w.deliver()
 	}
@@ -320,10 +325,25 @@ func setStatus(to, from Object) {
 	}
 }
 
-func setDefaults(o Object) {
-	if d, ok := o.(*appsv1.Deployment); ok && d.Spec.Replicas == nil {
-		d.Spec.Replicas = new(int32(1))
+// SetDefaults sets what the API server sets where it is left out.
+func SetDefaults(o Object) {
+	d, ok := o.(*appsv1.Deployment)
+	if !ok {
+		return
 	}
+	setDefault(&d.Spec.Replicas, new(int32(1)))
+	setDefault(&d.Spec.ProgressDeadlineSeconds, new(int32(600)))
+	pod := &d.Spec.Template.Spec
+	setDefault(&pod.RestartPolicy, corev1.RestartPolicyAlways)
+	setDefault(&pod.DNSPolicy, corev1.DNSClusterFirst)
+	for i := range pod.Containers {
+		setDefault(&pod.Containers[i].ImagePullPolicy, corev1.PullIfNotPresent)
+		setDefault(&pod.Containers[i].TerminationMessagePath, corev1.TerminationMessagePathDefault)
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	*field = cmp.Or(*field, value)
 }
 
 func copied[T Object](o T) T { return o.DeepCopyObject().(T) }

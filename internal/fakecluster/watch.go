@@ -30,7 +30,7 @@ func (c *Cluster) watch(resource, namespace string, selector labels.Selector, af
 		return nil, apierrors.NewResourceExpired("too old resource version")
 	}
 	w := &clusterWatch{Cluster: c, resource: resource, namespace: namespace, selector: selector, events: make(chan watch.Event, 10_000)}
-	for w.next < len(c.changes) && c.changes[w.next].version <= version {
+	for w.next < len(c.changes) && c.changes[w.next].Version <= version {
 		w.next++
 	}
 	c.watches = append(c.watches, w)
@@ -40,20 +40,24 @@ func (c *Cluster) watch(resource, namespace string, selector labels.Selector, af
 
 // deliver sends what has changed since the last time, unless it is held back.
 func (w *clusterWatch) deliver() {
-	for ; !w.Cluster.held[w.resource] && w.next < len(w.Cluster.changes); w.next++ {
+	shown, held := w.Cluster.held[w.resource]
+	for ; w.next < len(w.Cluster.changes); w.next++ {
 		change := w.Cluster.changes[w.next]
-		if change.resource != w.resource {
+		if change.Resource != w.resource {
 			continue
 		}
-		was, is := matches(change.before, w.namespace, w.selector), matches(change.after, w.namespace, w.selector)
+		if held && change.Version > shown {
+			return
+		}
+		was, is := matches(change.Before, w.namespace, w.selector), matches(change.After, w.namespace, w.selector)
 		switch {
 		case is && was:
-			w.events <- watch.Event{Type: watch.Modified, Object: copied(change.after)}
+			w.events <- watch.Event{Type: watch.Modified, Object: copied(change.After)}
 		case is:
-			w.events <- watch.Event{Type: watch.Added, Object: copied(change.after)}
+			w.events <- watch.Event{Type: watch.Added, Object: copied(change.After)}
 		case was:
-			gone := copied(change.before)
-			gone.SetResourceVersion(strconv.FormatInt(change.version, 10))
+			gone := copied(change.Before)
+			gone.SetResourceVersion(strconv.FormatInt(change.Version, 10))
 			w.events <- watch.Event{Type: watch.Deleted, Object: gone}
 		}
 	}
@@ -71,11 +75,30 @@ func (w *clusterWatch) Stop() {
 	}
 }
 
-// Hold keeps every watch of a resource from seeing what changes, until letGo.
+// Hold keeps every watch of a resource from seeing what changes, until LetGo.
 func (c *Cluster) Hold(resource string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.held[resource] = true
+	c.held[resource] = c.version
+}
+
+// Show lets the watches of a resource that is held see what changed up to a version.
+func (c *Cluster) Show(resource string, version int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if shown, held := c.held[resource]; held {
+		c.held[resource] = max(shown, version)
+	}
+	for _, w := range c.watches {
+		w.deliver()
+	}
+}
+
+// Hear calls f after every change, before any watch sees it. f must not use the cluster.
+func (c *Cluster) Hear(f func(Change)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = f
 }
 
 func (c *Cluster) LetGo(resource string) {

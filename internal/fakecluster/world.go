@@ -52,12 +52,17 @@ func (w *World) Intercept(do Interceptor) {
 // In runs test in a bubble, in a world without any process of Belay.
 func In(t *testing.T, test func(w *World)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := &World{Cluster: New(), T: t,
-			Logger: ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(1), ktesting.BufferLogs(true)))}
-		w.Node = StartNode(t.Context(), w.Cluster)
+	Empty(t, func(w *World) {
+		w.Logger = ktesting.NewLogger(w.T, ktesting.NewConfig(ktesting.Verbosity(1), ktesting.BufferLogs(true)))
+		w.Node = StartNode(w.T.Context(), w.Cluster)
 		test(w)
 	})
+}
+
+// Empty is In without a Node and without a log.
+func Empty(t *testing.T, test func(w *World)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(&World{Cluster: New(), T: t}) })
 }
 
 // Process is one process of Belay: its clients, and whether it lives.
@@ -77,20 +82,25 @@ func (w *World) NewProcess() *Process {
 	return p
 }
 
+// ErrRefused is what a client hears when nobody listens.
+var ErrRefused = errors.New("dial tcp: connect: connection refused")
+
 // Kill lets no request of the process reach the API server any more.
 func (p *Process) Kill() { p.dead.Store(true) }
 
 func (p *Process) intercept(r Request, carryOut func() error) error {
 	do := p.world.interceptor.Load()
+	if do != nil && *do != nil {
+		p.world.intercepting.Lock()
+		defer p.world.intercepting.Unlock()
+	}
 	if p.dead.Load() {
-		return errors.New("dial tcp: connect: connection refused")
+		return ErrRefused
 	}
 	p.world.record(r)
 	if do == nil || *do == nil {
 		return carryOut()
 	}
-	p.world.intercepting.Lock()
-	defer p.world.intercepting.Unlock()
 	return (*do)(r, carryOut)
 }
 
@@ -351,8 +361,8 @@ func (w *World) History(resource string) (stored []Object) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, change := range w.changes {
-		if change.resource == resource && change.after != nil {
-			stored = append(stored, copied(change.after))
+		if change.Resource == resource && change.After != nil {
+			stored = append(stored, copied(change.After))
 		}
 	}
 	return stored

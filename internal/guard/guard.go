@@ -19,6 +19,7 @@ import (
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
@@ -137,6 +138,9 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 		var err error
 		o.Now = time.Now()
 		decision := rollout.Decide(*o)
+		if logger := klog.FromContext(ctx).V(5); logger.Enabled() {
+			logger.Info("Decided", "row", decision.Row())
+		}
 		switch {
 		case decision.NeedDeployment:
 			o.Deployment, err = g.readDeployment(ctx, key)

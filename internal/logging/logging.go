@@ -22,7 +22,7 @@ func Flags() *logsapi.LoggingConfiguration {
 	logsapi.AddGoFlags(config, all)
 	for name, usage := range map[string]string{
 		"logging-format": "text or json",
-		"v":              "how much is logged: 2 adds the connections to the metrics, 4 the syncs that wait for a cache, 6 and more every request",
+		"v":              "how much is logged: 2 adds the connections to the metrics, 4 the syncs that wait for a cache, 5 the row of the table that each decision is from, 6 and more every request",
 		"vmodule":        "pattern=N,...: another -v for these source files; with text only",
 	} {
 		flag.Var(all.Lookup(name).Value, name, usage)

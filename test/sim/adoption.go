@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -32,15 +32,15 @@ type adoption struct {
 
 // taken returns why the Deployment may not be written, empty if it may.
 func (r *run) taken() string {
-	d := r.deployment
+	d := r.deployment()
 	switch {
-	case d == nil || metav1.IsControlledBy(d, r.guarded):
+	case d == nil || metav1.IsControlledBy(d, r.guarded()):
 		return ""
 	case metav1.GetControllerOf(d) != nil:
 		return "has another controller"
-	case !equality.Semantic.DeepEqual(d.Spec.Selector, r.guarded.Spec.Selector):
+	case !equality.Semantic.DeepEqual(d.Spec.Selector, r.guarded().Spec.Selector):
 		return "has another selector"
-	case d.Annotations[v1alpha1.AdoptAnnotation] != r.guarded.Name:
+	case d.Annotations[v1alpha1.AdoptAnnotation] != r.guarded().Name:
 		return "does not consent"
 	}
 	return ""
@@ -52,7 +52,7 @@ func (r *run) others(d *appsv1.Deployment) *appsv1.Deployment {
 	delete(d.Labels, v1alpha1.GuardedLabel)
 	delete(d.Annotations, v1alpha1.RevisionAnnotation)
 	delete(d.Annotations, v1alpha1.AppliedAnnotation)
-	d.OwnerReferences = slices.DeleteFunc(d.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == r.guarded.UID })
+	d.OwnerReferences = slices.DeleteFunc(d.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == r.guarded().UID })
 	return d
 }
 
@@ -64,16 +64,16 @@ func (r *run) checkAdoption(before, after *appsv1.Deployment) {
 	if was, is := r.others(before), r.others(after); !equality.Semantic.DeepEqual(was, is) {
 		r.violated("S3: more is written than whose it is: %s", cmp.Diff(was, is))
 	}
-	if !metav1.IsControlledBy(after, r.guarded) {
+	if !metav1.IsControlledBy(after, r.guarded()) {
 		r.violated("S3: a Deployment is written that stays somebody else's")
 	}
 	first := r.adoption == nil && before.Annotations[v1alpha1.RevisionAnnotation] == ""
 	r.adoption = &adoption{first: first, template: before.Spec.Template, complete: r.seenComplete()}
-	if r.adoption.complete && !slices.ContainsFunc(slices.Collect(maps.Values(r.revisions)), r.isRunning) {
+	if r.adoption.complete && !slices.ContainsFunc(r.revisions(), r.isRunning) {
 		r.violated("S3: %s is complete, and no revision has its template", image(before.Spec.Template))
 	}
 	if r.adoption.complete && r.asksForWhatRuns() {
-		for _, pod := range r.pods {
+		for _, pod := range r.pods() {
 			r.adoption.pods = append(r.adoption.pods, pod.UID)
 		}
 	}
@@ -87,24 +87,26 @@ func (r *run) seenComplete() bool {
 		return n > 0 && d.Status.ObservedGeneration >= d.Generation && d.Status.Replicas == n &&
 			d.Status.UpdatedReplicas == n && d.Status.AvailableReplicas == n
 	}
-	cached := r.caches["deployments"].deployment
-	return r.complete() && says(r.deployment) && (cached == nil || says(cached))
+	cached := r.cachedDeployment()
+	return r.complete() && says(r.deployment()) && (cached == nil || says(cached))
 }
 
 // stored returns a template as the API server stores it.
 func stored(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
-	return asStored(&appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: t}}).Spec.Template
+	d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: *t.DeepCopy()}}
+	fake.SetDefaults(d)
+	return d.Spec.Template
 }
 
 // isRunning reports whether the Deployment's pods are the revision's, whatever was added to them.
 func (r *run) isRunning(revision *appsv1.ControllerRevision) bool {
-	return equality.Semantic.DeepEqual(stored(decode(revision)).Spec, r.deployment.Spec.Template.Spec)
+	return equality.Semantic.DeepEqual(stored(decode(revision)).Spec, r.deployment().Spec.Template.Spec)
 }
 
 func (r *run) asksForWhatRuns() bool {
-	replicas := r.guarded.Spec.Replicas
-	return equality.Semantic.DeepEqual(stored(r.guarded.Spec.Template), r.deployment.Spec.Template) &&
-		(replicas == nil || *replicas == *r.deployment.Spec.Replicas)
+	replicas := r.guarded().Spec.Replicas
+	return equality.Semantic.DeepEqual(stored(r.guarded().Spec.Template), r.deployment().Spec.Template) &&
+		(replicas == nil || *replicas == *r.deployment().Spec.Replicas)
 }
 
 // touched notes that users did something: pods may go after it.
@@ -120,22 +122,22 @@ func (r *run) checkAdopted(target *appsv1.ControllerRevision) {
 		return
 	}
 	for _, uid := range r.adoption.pods {
-		if !slices.ContainsFunc(slices.Collect(maps.Values(r.pods)), func(p *corev1.Pod) bool { return p.UID == uid }) {
+		if !slices.ContainsFunc(r.pods(), func(p *corev1.Pod) bool { return p.UID == uid }) {
 			r.violated("S3: the template is the same, and a pod is gone")
 		}
 	}
 	others := 0 // that somebody could go back to
-	for _, revision := range r.revisions {
+	for _, revision := range r.revisions() {
 		if proven(revision) && !equality.Semantic.DeepEqual(decode(revision), r.adoption.template) {
 			others++
 		}
 	}
 	if !r.adoption.first || !r.adoption.complete || others > 0 || verdict(target) != "failed" ||
-		r.guarded.Spec.Guard.OnFailure == v1alpha1.Hold || *r.deployment.Spec.Replicas == 0 {
+		r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold || *r.deployment().Spec.Replicas == 0 {
 		return
 	}
-	if r.reason() != v1alpha1.ReasonRolledBack || !equality.Semantic.DeepEqual(r.deployment.Spec.Template.Spec, r.adoption.template.Spec) {
-		r.violated("L13: the first release failed, and it is %s on %s", r.reason(), image(r.deployment.Spec.Template))
+	if r.reason() != v1alpha1.ReasonRolledBack || !equality.Semantic.DeepEqual(r.deployment().Spec.Template.Spec, r.adoption.template.Spec) {
+		r.violated("L13: the first release failed, and it is %s on %s", r.reason(), image(r.deployment().Spec.Template))
 	}
 }
 
@@ -178,7 +180,7 @@ func rolloutRestart(number int) action {
 func (r *run) theirs(random *rand.Rand) {
 	images := []string{"good:0", "good:0", "good-slow:0", "good-late-database:0", "bad-crash:0", "bad-unready:0", "bad-quota:0"}
 	d := &appsv1.Deployment{}
-	d.Name, d.Namespace, d.Labels = "web", "shop", map[string]string{"team": "shop"}
+	d.Name, d.Namespace, d.Labels = "web", fake.Namespace, map[string]string{"team": "shop"}
 	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	d.Spec.Replicas, d.Spec.Template = new(int32(3)), templateOf(images[random.IntN(len(images))])
 	switch random.IntN(16) {
@@ -187,7 +189,7 @@ func (r *run) theirs(random *rand.Rand) {
 	case 2:
 		d.Spec.Replicas = new(int32(0))
 	}
-	r.putDeployment(d)
+	r.do(func() { fake.Add(r.World, d) })
 	r.tell("somebody has a Deployment: %s x%d, selector %v", image(d.Spec.Template), *d.Spec.Replicas, d.Spec.Selector.MatchLabels)
 	for _, a := range []action{rolloutRestart(0), claim} {
 		if random.IntN(6) == 0 {
@@ -217,42 +219,42 @@ func adoptionAction(random *rand.Rand, number int) action {
 
 // A Deployment was there before. Only what consents is written, what ran and is complete is what a failed release goes
 // back to, and the same template keeps its pods.
-func TestAdoptions(t *testing.T) {
+func (s stage) adoptions(t *testing.T) {
 	adopted, kept := 0, 0
-	seeds(t, func(t testing.TB, seed uint64) {
-		r := newWorldRun(t, seed)
-		random := rand.New(rand.NewPCG(seed, 4))
-		r.guarded = &v1alpha1.GuardedDeployment{}
-		r.theirs(random)
-		r.world.run(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
-		template := templateOf(image(r.deployment.Spec.Template))
-		if random.IntN(2) == 0 {
-			template = templateOf(fmt.Sprintf("%s:1", outcomes[random.IntN(len(outcomes))].name))
-		}
-		r.tell("a GuardedDeployment asks for %s", image(template))
-		r.create(template)
-		r.nasty()
-		if random.IntN(2) == 0 {
-			r.act(spec("unset replicas", func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas = nil }))
-		}
-		if random.IntN(3) == 0 {
-			r.world.run(r.disturb(), nil)
-		}
-		r.settle(bound)
-		if r.adoption != nil {
-			adopted++
-			kept += min(1, len(r.adoption.pods))
-		}
-		for i := range 6 {
-			r.act(adoptionAction(random, i+2))
-			r.world.run(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
-		}
-		r.tell("from here on nothing happens any more")
-		r.settle(bound)
-		r.world.run(2*time.Minute, nil) // until what is not ours was looked at once more
-		r.rest()
+	seeds(t, func(t *testing.T, seed uint64) {
+		s.play(t, seed, func(r *run) {
+			random := rand.New(rand.NewPCG(seed, 4))
+			r.theirs(random)
+			r.wait(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
+			template := templateOf(image(r.deployment().Spec.Template))
+			if random.IntN(2) == 0 {
+				template = templateOf(fmt.Sprintf("%s:1", outcomes[random.IntN(len(outcomes))].name))
+			}
+			r.tell("a GuardedDeployment asks for %s", image(template))
+			r.create(template)
+			r.nasty()
+			if random.IntN(2) == 0 {
+				r.act(spec("unset replicas", func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas = nil }))
+			}
+			if random.IntN(3) == 0 {
+				r.wait(r.disturb(), nil)
+			}
+			r.settle(bound)
+			if r.adoption != nil {
+				adopted++
+				kept += min(1, len(r.adoption.pods))
+			}
+			for i := range 6 {
+				r.act(adoptionAction(random, i+2))
+				r.wait(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
+			}
+			r.tell("from here on nothing happens any more")
+			r.settle(bound)
+			r.wait(2*time.Minute, nil) // until what is not ours was looked at once more
+			r.rest()
+		})
 	}, 546)
-	if t.Logf("%d Deployments were taken over at first, %d with the same pods", adopted, kept); *seed == 0 && (adopted == 0 || kept == 0) {
+	if t.Logf("%d Deployments were taken over at first, %d with the same pods", adopted, kept); *only == 0 && (adopted == 0 || kept == 0) {
 		t.Error("no Deployment was taken over at first, or none with the same pods")
 	}
 }

@@ -22,11 +22,11 @@ const lateness = 2 * time.Minute
 
 // mayFail reports whether a revision may be found failed now, or still be: without pods, nobody can tell.
 func (r *run) mayFail(o outcome) bool {
-	return !o.healthy && (!o.ill || r.now().Before(r.healed.Add(lateness)) || *r.deployment.Spec.Replicas == 0)
+	return !o.healthy && (!o.ill || r.now().Before(r.healed.Add(lateness)) || *r.deployment().Spec.Replicas == 0)
 }
 
 func (r *run) retries() int {
-	if n := r.guarded.Spec.Guard.Retries; n != nil {
+	if n := r.guarded().Spec.Guard.Retries; n != nil {
 		return int(*n)
 	}
 	return 0
@@ -39,10 +39,7 @@ func delayAfter(made int) time.Duration {
 
 // checkAttempt counts the attempts that nobody asked for, from what was stored and is to be stored.
 func (r *run) checkAttempt(revision *appsv1.ControllerRevision) {
-	live := r.revisions[revision.Name]
-	if live == nil || live.ResourceVersion != revision.ResourceVersion {
-		return // It will be refused.
-	}
+	live := r.revision(revision.Name)
 	var failure struct {
 		Token string
 		Time  metav1.Time
@@ -52,7 +49,7 @@ func (r *run) checkAttempt(revision *appsv1.ControllerRevision) {
 			r.violated("S10: the failure does not parse: %v", err)
 		}
 	}
-	token := r.guarded.Annotations[v1alpha1.RetryAnnotation]
+	token := r.guarded().Annotations[v1alpha1.RetryAnnotation]
 	switch {
 	case revision.Revision != live.Revision, token != "" && token != failure.Token:
 		r.automatic[revision.Name] = 0
@@ -75,13 +72,13 @@ func (r *run) checkAttempt(revision *appsv1.ControllerRevision) {
 
 // retryComes reports whether an attempt is due that nobody will have to ask for.
 func (r *run) retryComes() bool {
-	failure := r.guarded.Status.Failure
-	return failure != nil && failure.NextAttempt != nil && r.deployment != nil && *r.deployment.Spec.Replicas > 0
+	failure := r.guarded().Status.Failure
+	return failure != nil && failure.NextAttempt != nil && r.deployment() != nil && *r.deployment().Spec.Replicas > 0
 }
 
 // checkRetried checks, in the end, that no attempt is left.
 func (r *run) checkRetried(target *appsv1.ControllerRevision) {
-	if made := r.automatic[target.Name]; verdict(target) == "failed" && *r.deployment.Spec.Replicas > 0 && made < r.retries() {
+	if made := r.automatic[target.Name]; verdict(target) == "failed" && *r.deployment().Spec.Replicas > 0 && made < r.retries() {
 		r.violated("L12: it ends as failed after %d of %d attempts", made, r.retries())
 	}
 }
@@ -90,7 +87,7 @@ func (r *run) checkRetried(target *appsv1.ControllerRevision) {
 
 // settleRetries waits for every attempt there may be.
 func (r *run) settleRetries() {
-	r.world.run(max(0, r.healed.Add(lateness).Sub(r.now())), nil)
+	r.wait(max(0, r.healed.Add(lateness).Sub(r.now())), nil)
 	most := bound
 	for made := range r.retries() {
 		most += delayAfter(made) + bound
@@ -139,45 +136,50 @@ func retryAction(random *rand.Rand, number int) action {
 }
 
 // Whatever happens in between, no attempt comes too soon or too often, and none that is left is forgotten.
-func TestRetries(t *testing.T) {
+func (s stage) retries(t *testing.T) {
 	healed := 0
-	seeds(t, func(t testing.TB, seed uint64) {
-		r := newRun(t, seed)
-		r.nasty()
-		random := rand.New(rand.NewPCG(seed, 3))
-		r.act(retries(random.Int32N(6)))
-		for i := range 6 {
-			r.act(retryAction(random, i+1))
-			r.world.run(time.Duration(random.IntN(300_000))*time.Millisecond, nil)
-			if random.IntN(6) == 0 {
-				r.disturb()
+	seeds(t, func(t *testing.T, seed uint64) {
+		s.play(t, seed, func(r *run) {
+			r.begin()
+			r.nasty()
+			random := rand.New(rand.NewPCG(seed, 3))
+			r.act(retries(random.Int32N(6)))
+			for i := range 6 {
+				r.act(retryAction(random, i+1))
+				r.wait(time.Duration(random.IntN(300_000))*time.Millisecond, nil)
+				if random.IntN(6) == 0 {
+					r.disturb()
+				}
 			}
-		}
-		r.tell("from here on nothing happens any more")
-		r.world.run(4*time.Minute, nil) // the last outage is over
-		r.settleRetries()
-		if target := r.target(); target != nil && r.automatic[target.Name] > 0 && verdict(target) == "good" {
-			healed++
-		}
-		r.rest()
+			r.tell("from here on nothing happens any more")
+			r.wait(4*time.Minute, nil) // the last outage is over
+			r.settleRetries()
+			if target := r.target(); target != nil && r.automatic[target.Name] > 0 && verdict(target) == "good" {
+				healed++
+			}
+			r.rest()
+		})
 	})
-	if t.Logf("%d plays were healed by an attempt that nobody asked for", healed); healed == 0 && *seed == 0 {
+	if t.Logf("%d plays were healed by an attempt that nobody asked for", healed); healed == 0 && *only == 0 {
 		t.Error("no play was healed by an attempt that nobody asked for")
 	}
 }
 
 // What is bad for a while heals by itself, each attempt at its time.
-func TestATransientFailureHealsByItself(t *testing.T) {
+func (s stage) transientFailures(t *testing.T) {
+	t.Parallel()
 	for number := range 5 {
-		r := newRun(t, uint64(number+1))
-		r.settle(bound)
-		r.act(retries(5))
-		r.act(ail(number, 5*time.Minute))
-		r.settleRetries()
-		made := r.automatic[r.target().Name]
-		if r.reason() != v1alpha1.ReasonRolledOut || made < 2 || made > 3 {
-			r.violated("L12: it ends as %s, after %d further attempts", r.reason(), made)
-		}
-		r.rest()
+		s.play(t, uint64(number+1), func(r *run) {
+			r.begin()
+			r.settle(bound)
+			r.act(retries(5))
+			r.act(ail(number, 5*time.Minute))
+			r.settleRetries()
+			made := r.automatic[r.target().Name]
+			if r.reason() != v1alpha1.ReasonRolledOut || made < 2 || made > 3 {
+				r.violated("L12: it ends as %s, after %d further attempts", r.reason(), made)
+			}
+			r.rest()
+		})
 	}
 }

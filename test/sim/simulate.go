@@ -1,5 +1,10 @@
-// Package sim plays whole rollouts with virtual time: Belay's decisions against a pretend API and pretend controllers
-// that are as late, stale and absent as the real ones can be. What must always hold is checked at every write.
+// Package sim plays whole rollouts with virtual time: a real process of Belay against an API server in memory and pretend
+// controllers that are as late, stale and absent as the real ones can be. What must always hold is checked at every write.
+//
+// The tests of the root hand it the real process:
+//
+//	go test . -run TestSimulation -sim.seeds 1000
+//	go test . -run TestSimulation/Fights -sim.seed 17 -v
 package sim
 
 import (
@@ -8,34 +13,33 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 var (
-	runs = flag.Int("runs", 120, "how many seeds to play in each of the random simulations")
-	seed = flag.Uint64("seed", 0, "play this seed only, and tell what happens")
+	count = flag.Int("sim.seeds", 40, "how many seeds to play in each of the random simulations")
+	only  = flag.Uint64("sim.seed", 0, "play this seed only, and tell what happens")
 )
 
 // The guard in every run.
 const (
 	deadline = 60 * time.Second
 	soak     = 10 * time.Second
-	// pollInterval is Observed.PollInterval.
+	// pollInterval is within what time something new is seen.
 	pollInterval = 3 * time.Second
-	// maxSteps bounds the decisions of one sync.
-	maxSteps = 5
-	stuck    = 20 * time.Second
+	stuck        = 20 * time.Second
 	// bound is how long after the last disturbance a release has settled: the deadline may begin anew for each of up to
 	// four pods, and a rollback takes its time, too.
 	bound = 6 * time.Minute
@@ -47,6 +51,7 @@ type run struct {
 	*belay
 	t        testing.TB
 	seed     uint64
+	telling  sync.Mutex
 	story    []string
 	failed   bool
 	acted    time.Time        // when the users did something last
@@ -68,36 +73,23 @@ type run struct {
 	corrections corrections
 }
 
-func (r *run) now() time.Time { return r.world.now }
+func (r *run) now() time.Time { return time.Now() }
 
-// newRun begins with a GuardedDeployment, and Belay.
-func newRun(t testing.TB, seed uint64) *run {
-	r := newWorldRun(t, seed)
-	r.create(templateOf("good:0"))
-	return r
-}
-
-// newWorldRun begins with nothing.
-func newWorldRun(t testing.TB, seed uint64) *run {
-	w := newWorld(seed)
-	r := &run{world: w, belay: newBelay(w), t: t, seed: seed,
-		rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
-	r.check = r.checkWrite
-	t.Cleanup(r.countRows)
-	return r
-}
+// begin creates the GuardedDeployment of most plays, and starts Belay.
+func (r *run) begin() { r.create(templateOf("good:0")) }
 
 // create creates the GuardedDeployment and starts Belay.
 func (r *run) create(template corev1.PodTemplateSpec) {
 	g := &v1alpha1.GuardedDeployment{}
-	g.Name, g.Namespace, g.Generation = "web", "shop", 1
+	g.Name, g.Namespace = "web", fake.Namespace
 	g.Spec.Replicas, g.Spec.ProgressDeadlineSeconds = new(int32(3)), new(int32(deadline/time.Second))
 	g.Spec.Guard = v1alpha1.Guard{MaxRestarts: new(int32(3)), SoakSeconds: new(int32(soak / time.Second)), StuckSeconds: new(int32(stuck / time.Second))}
 	g.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	g.Spec.Template = template
-	r.guarded = g
-	r.stamp(g, "guardeddeployments")
-	r.boot()
+	r.do(func() {
+		fake.Add(r.World, g)
+		r.boot()
+	})
 }
 
 func templateOf(image string) (t corev1.PodTemplateSpec) {
@@ -108,6 +100,8 @@ func templateOf(image string) (t corev1.PodTemplateSpec) {
 }
 
 func (r *run) tell(format string, args ...any) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	r.story = append(r.story, r.now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
@@ -132,17 +126,17 @@ func (r *run) checkWrite(write string, object any) {
 		r.checkRevision(write, o)
 	case *v1alpha1.GuardedDeploymentStatus:
 		r.checkStatus(o)
-	case rollout.Event:
-		if len(o.Message) > 1024 {
-			r.violated("an Event of %d bytes", len(o.Message))
+	case *eventsv1.Event:
+		if len(o.Note) > 1024 {
+			r.violated("an Event of %d bytes", len(o.Note))
 		}
 	}
 }
 
 // target returns the stored revision with the template that the spec asks for now.
 func (r *run) target() *appsv1.ControllerRevision {
-	for _, revision := range r.revisions {
-		if equality.Semantic.DeepEqual(decode(revision), r.guarded.Spec.Template) {
+	for _, revision := range r.revisions() {
+		if equality.Semantic.DeepEqual(decode(revision), r.guarded().Spec.Template) {
 			return revision
 		}
 	}
@@ -174,22 +168,22 @@ func proven(r *appsv1.ControllerRevision) bool {
 func image(t corev1.PodTemplateSpec) string { return t.Spec.Containers[0].Image }
 
 func (r *run) checkDeployment(d *appsv1.Deployment) {
-	before, target := r.deployment, r.target()
-	running := r.revisions[d.Annotations[v1alpha1.RevisionAnnotation]]
+	before, target := r.deployment(), r.target()
+	running := r.revision(d.Annotations[v1alpha1.RevisionAnnotation])
 	r.tell("  Belay writes the Deployment: %s", image(d.Spec.Template))
 	r.images[image(d.Spec.Template)] = true
-	r.stated, r.statedFor = d.Annotations[v1alpha1.AppliedAnnotation], r.guarded.Generation
+	r.stated, r.statedFor = d.Annotations[v1alpha1.AppliedAnnotation], r.guarded().Generation
 	defer func() { r.meddled = 0 }()
 	r.checkCorrection()
-	if before != nil && !metav1.IsControlledBy(before, r.guarded) {
+	if before != nil && !metav1.IsControlledBy(before, r.guarded()) {
 		r.checkAdoption(before, d)
 		return
 	}
 	same := before != nil && equality.Semantic.DeepEqual(before.Spec.Template.Spec, d.Spec.Template.Spec)
 	switch {
-	case r.guarded.Spec.Paused && !same:
+	case r.guarded().Spec.Paused && !same:
 		r.violated("S16: a template is written while paused")
-	case r.guarded.Spec.Paused:
+	case r.guarded().Spec.Paused:
 	case running == nil || target == nil || image(decode(running)) != image(d.Spec.Template):
 		r.violated("S5: a template is written that is no revision's")
 	case running.Name != target.Name && !same && (!proven(running) || verdict(target) != "failed") && r.meddled < 2:
@@ -197,7 +191,7 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 	case running.Name == target.Name && verdict(target) == "failed" && before != nil && !same && r.meddled == 0:
 		r.violated("S9: %s failed, and is written again without an attempt", image(d.Spec.Template))
 	}
-	if before != nil && r.guarded.Spec.Replicas == nil && *before.Spec.Replicas != *d.Spec.Replicas {
+	if before != nil && r.guarded().Spec.Replicas == nil && *before.Spec.Replicas != *d.Spec.Replicas {
 		r.violated("S12: replicas are unset, and written")
 	}
 	if target == nil || running == nil {
@@ -209,7 +203,7 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 		r.rolled[attempt] = 0 // On hold, a Deployment that was deleted is created on the target.
 	}
 	if before != nil && before.Annotations[v1alpha1.RevisionAnnotation] == target.Name && running.Name != target.Name && r.meddled == 0 {
-		if r.rolled[attempt]++; r.rolled[attempt] > 1 && r.guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
+		if r.rolled[attempt]++; r.rolled[attempt] > 1 && r.guarded().Spec.Guard.OnFailure != v1alpha1.Hold {
 			r.violated("S8: an attempt is rolled back twice")
 		}
 	}
@@ -229,12 +223,12 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	if write == "mark" && verdict(revision) == "good" && !r.complete() {
 		r.violated("S6: %s is marked good, and is not complete", image(template))
 	}
-	if r.guarded.Spec.Paused && write == "mark" && r.guarded.Generation == r.caches["guardeddeployments"].guarded.Generation {
+	if r.guarded().Spec.Paused && write == "mark" && r.guarded().Generation == r.cachedGuarded().Generation {
 		r.violated("S16: a verdict while paused")
 	}
 	if write == "prune" {
 		target := r.target()
-		if target != nil && target.Name == revision.Name || r.deployment != nil && r.deployment.Annotations[v1alpha1.RevisionAnnotation] == revision.Name {
+		if target != nil && target.Name == revision.Name || r.deployment() != nil && r.deployment().Annotations[v1alpha1.RevisionAnnotation] == revision.Name {
 			r.violated("S13: the target or the running revision is pruned")
 		}
 		return
@@ -254,15 +248,15 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 // complete reports whether all that runs is of the Deployment's template, and available.
 func (r *run) complete() bool {
 	var ready int32
-	for _, set := range r.sets {
+	for _, set := range r.sets() {
 		switch {
-		case equality.Semantic.DeepEqual(set.Spec.Template, r.deployment.Spec.Template):
+		case equality.Semantic.DeepEqual(set.Spec.Template, r.deployment().Spec.Template):
 			ready = set.Status.AvailableReplicas
 		case set.Status.Replicas > 0 || *set.Spec.Replicas > 0:
 			return false
 		}
 	}
-	return ready >= *r.deployment.Spec.Replicas
+	return ready >= *r.deployment().Spec.Replicas
 }
 
 func (r *run) checkStatus(status *v1alpha1.GuardedDeploymentStatus) {
@@ -270,7 +264,7 @@ func (r *run) checkStatus(status *v1alpha1.GuardedDeploymentStatus) {
 		r.violated("S10: the observed generation falls")
 	}
 	r.observed = status.ObservedGeneration
-	before := r.guarded.Status
+	before := r.guarded().Status
 	for _, c := range status.Conditions {
 		if was := meta.FindStatusCondition(before.Conditions, c.Type); was != nil && was.Status == c.Status && was.LastTransitionTime != c.LastTransitionTime {
 			r.violated("S10: the transition time of %s moves by itself", c.Type)
@@ -288,14 +282,14 @@ func (r *run) reasonOf(status *v1alpha1.GuardedDeploymentStatus) string {
 	return ""
 }
 
-func (r *run) reason() string { return r.reasonOf(&r.guarded.Status) }
+func (r *run) reason() string { return r.reasonOf(&r.guarded().Status) }
 
 // ---- what must hold in the end
 
 // settled reports whether the status says that nothing more is coming.
 func (r *run) settled() bool {
-	status := &r.guarded.Status
-	if status.ObservedGeneration != r.guarded.Generation || !r.running {
+	status := &r.guarded().Status
+	if status.ObservedGeneration != r.guarded().Generation || !r.running || r.cut {
 		return false
 	}
 	if taken := r.taken() != ""; taken || r.reason() == v1alpha1.ReasonNameTaken {
@@ -307,7 +301,7 @@ func (r *run) settled() bool {
 		return false
 	}
 	target := r.target()
-	return r.guarded.Spec.Paused || (target != nil && status.TargetRevision == target.Name &&
+	return r.guarded().Spec.Paused || (target != nil && status.TargetRevision == target.Name &&
 		(status.Failure == nil) == (verdict(target) != "failed") && !r.retryComes())
 }
 
@@ -316,14 +310,14 @@ func (r *run) settle(most time.Duration) {
 	if r.failed {
 		return
 	}
-	r.world.run(pollInterval, nil) // until the last action is seen
-	if !r.settled() && !r.world.run(most, r.settled) {
+	r.wait(pollInterval, nil) // until the last action is seen
+	if !r.settled() && !r.wait(most, r.settled) {
 		r.violated("L1: not settled after %s", most)
 		return
 	}
 	r.took = r.now().Sub(r.acted)
-	r.world.run(20*time.Second, nil)
-	if !r.settled() && !r.world.run(most, r.settled) {
+	r.wait(20*time.Second, nil)
+	if !r.settled() && !r.wait(most, r.settled) {
 		r.violated("L1: it does not stay settled")
 	}
 	r.checkHonest()
@@ -332,36 +326,36 @@ func (r *run) settle(most time.Duration) {
 // checkHonest checks the status against what is there.
 func (r *run) checkHonest() {
 	target := r.target()
-	if r.failed || r.guarded.Spec.Paused || target == nil || r.deployment == nil || r.taken() != "" {
+	if r.failed || r.guarded().Spec.Paused || target == nil || r.deployment() == nil || r.taken() != "" {
 		return
 	}
-	running := r.deployment.Annotations[v1alpha1.RevisionAnnotation]
-	runs := r.revisions[running]
-	o := outcomeOf(&r.guarded.Spec.Template)
+	running := r.deployment().Annotations[v1alpha1.RevisionAnnotation]
+	runs := r.revision(running)
+	o := outcomeOf(&r.guarded().Spec.Template)
 	bad, good := !o.healthy, o.healthy || o.ill
-	zero := *r.deployment.Spec.Replicas == 0
+	zero := *r.deployment().Spec.Replicas == 0
 	lost := runs == nil && r.wrong() == ""
-	ok := runs != nil && image(decode(runs)) == image(r.deployment.Spec.Template)
+	ok := runs != nil && image(decode(runs)) == image(r.deployment().Spec.Template)
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut:
-		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment.Status.AvailableReplicas >= *r.deployment.Spec.Replicas
+		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment().Status.AvailableReplicas >= *r.deployment().Spec.Replicas
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:
 		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name)
 	case v1alpha1.ReasonHeld:
-		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded.Spec.Guard.OnFailure == v1alpha1.Hold
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold
 	case v1alpha1.ReasonScaledToZero:
 		ok = ok && zero && running == target.Name
 	}
-	if n := r.guarded.Spec.Replicas; n != nil && *r.deployment.Spec.Replicas != *n {
+	if n := r.guarded().Spec.Replicas; n != nil && *r.deployment().Spec.Replicas != *n {
 		ok = false
 	}
 	if !ok && !lost {
-		r.violated("S11: it says %s of %s (%q), and %s runs", r.reason(), image(r.guarded.Spec.Template), verdict(target), image(r.deployment.Spec.Template))
+		r.violated("S11: it says %s of %s (%q), and %s runs", r.reason(), image(r.guarded().Spec.Template), verdict(target), image(r.deployment().Spec.Template))
 	}
 	templates := map[string]bool{}
-	for _, revision := range r.revisions {
+	for _, revision := range r.revisions() {
 		if templates[string(revision.Data.Raw)] {
 			r.violated("S13: two revisions of one template")
 		}
@@ -377,9 +371,9 @@ func (r *run) rest() {
 		return
 	}
 	begun := len(r.log)
-	r.world.run(10*time.Minute, nil)
+	r.wait(10*time.Minute, nil)
 	restless := false
-	for _, pod := range r.pods {
+	for _, pod := range r.pods() {
 		restless = restless || strings.HasPrefix(pod.Spec.Containers[0].Image, "bad-flap")
 	}
 	for _, l := range r.log[begun:] {
@@ -390,13 +384,13 @@ func (r *run) rest() {
 	}
 }
 
-// end is what a run leaves behind, but for times, names and numbers.
-func (r *run) end() map[string]string {
-	end := map[string]string{"asked": image(r.guarded.Spec.Template), "reason": r.reason()}
-	if r.deployment != nil {
-		end["running"] = fmt.Sprintf("%s x%d, paused %t", image(r.deployment.Spec.Template), *r.deployment.Spec.Replicas, r.deployment.Spec.Paused)
+// ending is what a run leaves behind, but for times, names and numbers.
+func (r *run) ending() map[string]string {
+	end := map[string]string{"asked": image(r.guarded().Spec.Template), "reason": r.reason()}
+	if r.deployment() != nil {
+		end["running"] = fmt.Sprintf("%s x%d, paused %t", image(r.deployment().Spec.Template), *r.deployment().Spec.Replicas, r.deployment().Spec.Paused)
 	}
-	for _, revision := range r.revisions {
+	for _, revision := range r.revisions() {
 		end[image(decode(revision))] = verdict(revision)
 	}
 	return end
@@ -413,7 +407,7 @@ func (r *run) act(a action) {
 	r.tell("%s", a.name)
 	r.acted = r.now()
 	r.touched()
-	a.do(r)
+	r.do(func() { a.do(r) })
 }
 
 func spec(name string, change func(*v1alpha1.GuardedDeploymentSpec)) action {
@@ -443,18 +437,16 @@ func retry(token string) action {
 // meddle is what somebody does to the Deployment by hand.
 func meddle(name string, change func(*appsv1.Deployment)) action {
 	return action{name, func(r *run) {
-		if r.deployment != nil {
-			d := r.deployment.DeepCopy()
-			change(d)
+		if r.deployment() != nil {
 			r.meddled++
-			r.putDeployment(d)
+			fake.Edit(r.World, "web", change)
 		}
 	}}
 }
 
 var loseAPod = action{"a pod is lost", func(r *run) {
 	r.touched()
-	for _, set := range r.sets {
+	for _, set := range r.sets() {
 		for _, pod := range r.podsOf(set) {
 			r.removePod(pod)
 			return
@@ -463,11 +455,9 @@ var loseAPod = action{"a pod is lost", func(r *run) {
 }}
 
 var deleteDeployment = action{"delete the Deployment", func(r *run) {
-	if r.deployment != nil {
+	if r.deployment() != nil {
 		r.corrections.owed = true
-		r.deployment = nil
-		r.version++
-		r.changed("deployments")
+		fake.Remove[*appsv1.Deployment](r.World, "web")
 		r.syncDeployment()
 	}
 }}
@@ -517,8 +507,9 @@ func script(seed uint64, length int) []action {
 // ---- the disturbances
 
 // disturb makes the next while as hard as it gets, and returns when it is over.
-func (r *run) disturb() time.Duration {
-	var over time.Duration
+func (r *run) disturb() (over time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for range 1 + r.random.IntN(3) {
 		at := time.Duration(r.random.IntN(60_000)) * time.Millisecond
 		outage := time.Duration(r.random.IntN(150)) * time.Second
@@ -530,11 +521,11 @@ func (r *run) disturb() time.Duration {
 				r.tell("  %s is down", []string{"the Deployment controller", "the ReplicaSet controller", "the scheduler"}[c])
 				r.stop(down)
 			})
-			r.in(at+outage, func() { r.tell("  and is back"); r.start(down) })
+			r.in(at+outage, func() { r.tell("  and is back"); r.world.start(down) })
 		case 3:
 			r.in(at, func() { r.tell("  Belay is down"); r.die(outage) })
 		case 4:
-			r.in(at, func() { r.tell("  Belay sees nothing"); r.freeze(outage) })
+			r.in(at, func() { r.tell("  Belay sees nothing"); r.cutOff(outage) })
 		case 5:
 			r.in(at, func() { r.tell("  %s", loseAPod.name); loseAPod.do(r) })
 		case 6:
@@ -544,249 +535,9 @@ func (r *run) disturb() time.Duration {
 	return over
 }
 
-// freeze stops Belay's process for a while. It keeps its memory.
-func (r *run) freeze(d time.Duration) {
-	if !r.running {
-		return
-	}
-	r.running = false
-	r.turn++
-	r.in(d, func() {
-		if !r.running {
-			r.running = true
-			for kind := range r.caches {
-				r.caches[kind] = r.snapshot()
-			}
-			r.after(time.Millisecond)
-		}
-	})
-}
-
 // nasty makes caches lag, conditions stale, and the process die at writes now and then.
 func (r *run) nasty() {
 	r.staleFor = 5 * time.Second
 	r.lag = func() time.Duration { return time.Duration(r.random.IntN(400)*r.random.IntN(5)) * time.Millisecond }
 	r.belay.crash = func(string) (bool, bool) { return r.random.IntN(50) == 0, r.random.IntN(50) == 0 }
-}
-
-// ---- the simulations
-
-// seeds plays f for every seed, first for those that found something once.
-func seeds(t *testing.T, f func(testing.TB, uint64), found ...uint64) {
-	t.Parallel()
-	if *seed != 0 {
-		f(t, *seed)
-		return
-	}
-	for _, s := range found {
-		f(t, s)
-	}
-	n := *runs
-	if testing.Short() {
-		n /= 10
-	}
-	for s := range n {
-		if f(t, uint64(s+1)); t.Failed() {
-			return
-		}
-	}
-}
-
-// Users wait for each release to settle. Whatever disturbs in between, it ends as it would have without.
-func TestDisturbedRunsEndAsUndisturbedOnes(t *testing.T) {
-	seeds(t, func(t testing.TB, seed uint64) {
-		play := func(disturbed bool) *run {
-			r := newRun(t, seed)
-			if disturbed {
-				r.nasty()
-			}
-			for _, a := range append([]action{{"begin", func(*run) {}}}, script(seed, 4)...) {
-				r.act(a)
-				if disturbed {
-					over := r.disturb()
-					r.world.run(over, nil)
-				}
-				r.settle(bound)
-			}
-			r.rest()
-			return r
-		}
-		undisturbed, disturbed := play(false), play(true)
-		if diff := cmp.Diff(undisturbed.end(), disturbed.end()); diff != "" && !undisturbed.failed {
-			disturbed.violated("it ends otherwise (-undisturbed +disturbed):\n%s", diff)
-		}
-	}, 1396)
-}
-
-// Users do not wait. Whatever they do in the middle of what, nothing forbidden is ever done, and it settles in the end.
-func TestImpatientUsers(t *testing.T) {
-	seeds(t, func(t testing.TB, seed uint64) {
-		r := newRun(t, seed)
-		r.nasty()
-		random := rand.New(rand.NewPCG(seed, 2))
-		for _, a := range script(seed, 8) {
-			r.world.run(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
-			r.act(a)
-			switch random.IntN(6) {
-			case 0:
-				r.disturb()
-			case 1:
-				r.act(deleteDeployment)
-			}
-		}
-		r.tell("from here on nothing happens any more")
-		r.world.run(4*time.Minute, nil) // the last outage is over
-		r.settle(bound)
-		r.rest()
-	}, 39, 581, 939)
-}
-
-// One release each, undisturbed: how it is judged, how soon, and with how many writes.
-func TestEveryOutcome(t *testing.T) {
-	for _, o := range outcomes {
-		t.Run(o.name, func(t *testing.T) {
-			r := newRun(t, 1)
-			r.settle(bound)
-			r.rest()
-			if got := r.end(); got["reason"] != v1alpha1.ReasonRolledOut {
-				t.Fatalf("the first release: %v", got)
-			}
-			begun, written := r.now(), len(r.log)
-			r.act(release(o.name + ":1"))
-			r.world.run(5*time.Second, nil)
-			if image(r.deployment.Spec.Template) != o.name+":1" {
-				t.Error("L5: the new template is not acted on within 5 s")
-			}
-			r.settle(bound)
-			budget, reason := 9, v1alpha1.ReasonRolledOut
-			if !o.healthy {
-				budget, reason = 15, v1alpha1.ReasonRolledBack
-			}
-			if got := r.reason(); got != reason {
-				t.Errorf("it ended as %s", got)
-			}
-			budget += int(r.took / (10 * time.Second))
-			if n := len(r.log) - written; n > budget {
-				t.Errorf("S21: %d writes in %s, of %d:\n%s", n, r.took, budget, strings.Join(r.writes(begun), "\n"))
-			}
-			t.Logf("%s after %s, with %d writes of at most %d", reason, r.took.Round(time.Second), len(r.log)-written, budget)
-			r.rest()
-		})
-	}
-}
-
-// T1 to T5 on purpose, and longer than they were ever measured: no healthy release fails, and no bad one is missed.
-func TestStaleAndFalseConditions(t *testing.T) {
-	for name, play := range map[string]func(r *run){
-		"T1 a stale exceeded deadline": func(r *run) {
-			r.act(spec("hold", func(s *v1alpha1.GuardedDeploymentSpec) { s.Guard.OnFailure = v1alpha1.Hold }))
-			r.act(release("bad-unready:1"))
-			r.settle(bound)
-			r.staleFor = 30 * time.Second
-			r.act(release("good:2"))
-		},
-		"T2 a stale completion": func(r *run) {
-			r.staleFor = 30 * time.Second
-			r.act(spec("release and scale", func(s *v1alpha1.GuardedDeploymentSpec) {
-				s.Replicas, s.Template = new(int32(2)), templateOf("bad-quota:1")
-			}))
-			r.settle(bound)
-			if got := r.reason(); got != v1alpha1.ReasonRolledBack {
-				r.t.Errorf("the bad one ended as %s", got)
-			}
-			r.act(release("good:2"))
-		},
-		"T3 an exceeded deadline that never comes": func(r *run) {
-			r.act(release("bad-quota:1"))
-			r.settle(bound)
-			r.act(retry("!"))
-			r.settle(bound)
-			if got := r.progressing(r.deployment).Reason; r.reason() != v1alpha1.ReasonRolledBack || got == "ProgressDeadlineExceeded" {
-				r.t.Errorf("the bad one ended as %s, with %s", r.reason(), got)
-			}
-			r.act(release("good:2"))
-		},
-		"T4 a false exceeded deadline": func(r *run) {
-			r.staleFor = 30 * time.Second
-			r.act(release("good-slow:1"))
-			r.world.run(5*time.Second, nil)
-			r.stop(&r.deploymentController)
-			r.world.run(10*time.Minute, nil)
-			r.start(&r.deploymentController)
-			r.world.run(time.Second, nil)
-			if got := r.progressing(r.deployment).Reason; got != "ProgressDeadlineExceeded" {
-				r.t.Errorf("the pretend Deployment controller says %s", got)
-			}
-			r.settle(bound)
-		},
-		"T5 a generation that is never observed": func(r *run) {
-			r.act(release("bad-set:1"))
-			r.world.run(30*time.Second, nil)
-			if r.deployment.Status.ObservedGeneration >= r.deployment.Generation {
-				r.t.Error("the pretend Deployment controller observed it")
-			}
-			r.settle(bound)
-			if got := r.reason(); got != v1alpha1.ReasonRolledBack {
-				r.t.Errorf("the bad one ended as %s", got)
-			}
-			r.act(release("good:2"))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRun(t, 1)
-			r.settle(bound)
-			play(r)
-			r.settle(bound)
-			if got := r.reason(); got != v1alpha1.ReasonRolledOut {
-				t.Errorf("the good one ended as %s", got)
-			}
-			r.rest()
-		})
-	}
-}
-
-// The process dies before or after every single write, at once or with its answer lost. It ends the same, and what was
-// written is written at most once more.
-func TestACrashAtEveryWrite(t *testing.T) {
-	play := func(crash int, before bool) *run {
-		r := newRun(t, 1)
-		n := 0
-		r.belay.crash = func(string) (bool, bool) {
-			n++
-			return n == crash && before, n == crash && !before
-		}
-		for _, a := range []action{release("good:1"), release("bad-crash:2"), retry("!"), release("good-slow:3"), release("bad-quota:4")} {
-			r.settle(bound)
-			r.act(a)
-		}
-		r.settle(bound)
-		r.rest()
-		return r
-	}
-	want := play(0, false)
-	for crash := 1; crash <= len(want.log); crash++ {
-		for _, before := range []bool{true, false} {
-			got := play(crash, before)
-			if diff := cmp.Diff(want.end(), got.end()); diff != "" {
-				t.Errorf("crash at write %d (before: %t): -without +with\n%s", crash, before, diff)
-			}
-			for _, kind := range []string{"record", "record again", "mark", "deployment", "prune"} {
-				if a, b := count(want, kind), count(got, kind); a != b {
-					t.Errorf("crash at write %d (before: %t): %d writes of kind %s instead of %d", crash, before, b, kind, a)
-				}
-			}
-			if a, b := len(want.log), len(got.log); b > a+3 {
-				t.Errorf("crash at write %d (before: %t): %d writes instead of %d", crash, before, b, a)
-			}
-		}
-	}
-}
-
-func count(r *run, write string) (n int) {
-	for _, l := range r.log {
-		if l.write == write {
-			n++
-		}
-	}
-	return n
 }

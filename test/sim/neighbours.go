@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
@@ -70,7 +71,7 @@ func (r *run) converge() {
 		return
 	}
 	r.tell("from here on nobody changes anything any more")
-	r.world.run(patience+time.Minute, nil)
+	r.wait(patience+time.Minute, nil)
 	if wrong := r.wrong(); wrong != "" {
 		r.violated("L14: %s after %s", wrong, patience+time.Minute)
 	}
@@ -78,14 +79,14 @@ func (r *run) converge() {
 
 // wrong returns what in the Deployment is not as the spec, or the last good revision, has it.
 func (r *run) wrong() string {
-	d, target := r.deployment, r.target()
+	d, target := r.deployment(), r.target()
 	if d == nil || target == nil {
 		return "there is no Deployment or no revision"
 	}
-	running := r.revisions[d.Annotations[v1alpha1.RevisionAnnotation]]
+	running := r.revision(d.Annotations[v1alpha1.RevisionAnnotation])
 	switch {
 	case running == nil && r.left() && !(image(d.Spec.Template) == image(decode(target)) &&
-		d.Annotations[v1alpha1.AppliedAnnotation] == r.stated && r.guarded.Generation == r.statedFor):
+		d.Annotations[v1alpha1.AppliedAnnotation] == r.stated && r.guarded().Generation == r.statedFor):
 		return "" // Nothing tells any more what it was left on.
 	case r.misled && r.left():
 		return ""
@@ -99,9 +100,9 @@ func (r *run) wrong() string {
 		return "what is applied is not known"
 	case d.Labels[v1alpha1.GuardedLabel] != "true":
 		return "the label is not there"
-	case !metav1.IsControlledBy(d, r.guarded):
+	case !metav1.IsControlledBy(d, r.guarded()):
 		return "the owner is not there"
-	case r.guarded.Spec.Replicas != nil && *r.guarded.Spec.Replicas != *d.Spec.Replicas:
+	case r.guarded().Spec.Replicas != nil && *r.guarded().Spec.Replicas != *d.Spec.Replicas:
 		return "the replicas are not as asked for"
 	}
 	return ""
@@ -128,9 +129,9 @@ func annotated(key, value string) action {
 func misname(random *rand.Rand) action {
 	pick := random.IntN(100)
 	return action{"name another revision", func(r *run) {
-		names := slices.Sorted(maps.Keys(r.revisions))
-		if len(names) > 0 && !r.guarded.Spec.Paused {
-			annotated(v1alpha1.RevisionAnnotation, names[pick%len(names)]).do(r)
+		revisions := r.revisions()
+		if len(revisions) > 0 && !r.guarded().Spec.Paused {
+			annotated(v1alpha1.RevisionAnnotation, revisions[pick%len(revisions)].Name).do(r)
 		}
 	}}
 }
@@ -168,64 +169,68 @@ func (r *run) fight(over []action, last time.Duration) {
 			}
 		}
 	}
-	r.changed = func(kind string) {
-		hear(kind)
-		if kind == "deployments" && !due {
+	r.changed = func(change fake.Change) {
+		hear(change)
+		if change.Resource == "deployments" && !due {
 			due = true
 			r.in(time.Duration(r.random.IntN(2000))*time.Millisecond, strike)
 		}
 	}
-	strike()
+	r.do(strike)
 }
 
 // ---- the plays
 
 // Others change this and that, in the middle of anything. It is put back, or left alone for a while, and in the end all
 // is as the spec asks for.
-func TestNeighbours(t *testing.T) {
-	seeds(t, func(t testing.TB, seed uint64) {
-		r := newRun(t, seed)
-		r.nasty()
-		random := rand.New(rand.NewPCG(seed, 5))
-		for i, a := range script(seed, 4) {
-			r.act(a)
-			for range random.IntN(5) {
-				r.world.run(time.Duration(random.IntN(60_000))*time.Millisecond, nil)
-				r.act(meddling(random, i))
+func (s stage) neighbours(t *testing.T) {
+	seeds(t, func(t *testing.T, seed uint64) {
+		s.play(t, seed, func(r *run) {
+			r.begin()
+			r.nasty()
+			random := rand.New(rand.NewPCG(seed, 5))
+			for i, a := range script(seed, 4) {
+				r.act(a)
+				for range random.IntN(5) {
+					r.wait(time.Duration(random.IntN(60_000))*time.Millisecond, nil)
+					r.act(meddling(random, i))
+				}
 			}
-		}
-		r.act(spec("resume", func(s *v1alpha1.GuardedDeploymentSpec) { s.Paused = false }))
-		r.converge()
-		r.settle(bound)
-		r.world.run(2*time.Minute, nil) // until restarted pods are there
-		r.rest()
+			r.act(spec("resume", func(s *v1alpha1.GuardedDeploymentSpec) { s.Paused = false }))
+			r.converge()
+			r.settle(bound)
+			r.wait(2*time.Minute, nil) // until restarted pods are there
+			r.rest()
+		})
 	}, 456, 462, 726)
 }
 
 // Somebody changes the same thing again whenever Belay puts it back, for hours. That is no hot loop, a new release is
 // written at once all the same, and when it ends all is as the spec asks for.
-func TestFights(t *testing.T) {
+func (s stage) fights(t *testing.T) {
 	names := slices.Sorted(maps.Keys(fights))
-	seeds(t, func(t testing.TB, seed uint64) {
-		r := newRun(t, seed)
-		random := rand.New(rand.NewPCG(seed, 6))
-		r.staleFor, r.lag = 5*time.Second, func() time.Duration { return time.Duration(r.random.IntN(400)) * time.Millisecond }
-		r.settle(bound)
-		name, last := names[random.IntN(len(names))], time.Duration(10+random.IntN(170))*time.Minute
-		r.tell("a fight begins, %s, for %s", name, last)
-		r.fight(fights[name], last)
-		for i := range 1 + random.IntN(2) {
-			r.world.run(time.Duration(random.Int64N(int64(last/2))), nil)
-			image := fmt.Sprintf("%s:%d", outcomes[random.IntN(len(outcomes))].name, i+1)
-			r.act(release(image))
-			if r.world.run(10*time.Second, nil); !r.images[image] && r.taken() == "" && metav1.IsControlledBy(r.deployment, r.guarded) {
-				r.violated("L5: the new template is not written within 10 s")
+	seeds(t, func(t *testing.T, seed uint64) {
+		s.play(t, seed, func(r *run) {
+			r.begin()
+			random := rand.New(rand.NewPCG(seed, 6))
+			r.staleFor, r.lag = 5*time.Second, func() time.Duration { return time.Duration(r.random.IntN(400)) * time.Millisecond }
+			r.settle(bound)
+			name, last := names[random.IntN(len(names))], time.Duration(10+random.IntN(170))*time.Minute
+			r.tell("a fight begins, %s, for %s", name, last)
+			r.fight(fights[name], last)
+			for i := range 1 + random.IntN(2) {
+				r.wait(time.Duration(random.Int64N(int64(last/2))), nil)
+				image := fmt.Sprintf("%s:%d", outcomes[random.IntN(len(outcomes))].name, i+1)
+				r.act(release(image))
+				if r.wait(10*time.Second, nil); !r.images[image] && r.taken() == "" && metav1.IsControlledBy(r.deployment(), r.guarded()) {
+					r.violated("L5: the new template is not written within 10 s")
+				}
 			}
-		}
-		r.world.run(last, nil)
-		r.converge()
-		r.settle(bound)
-		r.world.run(2*time.Minute, nil) // until restarted pods are there
-		r.rest()
+			r.wait(last, nil)
+			r.converge()
+			r.settle(bound)
+			r.wait(2*time.Minute, nil) // until restarted pods are there
+			r.rest()
+		})
 	})
 }

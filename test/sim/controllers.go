@@ -1,0 +1,280 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
+)
+
+// Pretend controllers: simple, but as nasty as the real ones were measured to be.
+//
+//   - T1: after a failed template, the condition ProgressDeadlineExceeded stays for a while on the next one, with the
+//     generation observed.
+//   - T2: template and replicas changed in one write: the generation is observed, with the old condition, before there
+//     is a new ReplicaSet.
+//   - T3: a template that had a ReplicaSet before keeps NewReplicaSetAvailable for ever, even if no pod can be created.
+//   - T4: a Deployment controller that was down reports an exceeded deadline first.
+//   - T5: when the ReplicaSet is refused, the generation is never observed, and the counts are the old template's.
+
+// ---- the Deployment controller
+
+func (w *world) progressing(d *appsv1.Deployment) *appsv1.DeploymentCondition {
+	for i := range d.Status.Conditions {
+		if d.Status.Conditions[i].Type == appsv1.DeploymentProgressing {
+			return &d.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func (w *world) setStatus(d *appsv1.Deployment, reason string) {
+	d = d.DeepCopy()
+	condition := w.progressing(d)
+	if reason != "" && condition == nil {
+		d.Status.Conditions = append(d.Status.Conditions, appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing})
+		condition = w.progressing(d)
+	}
+	if reason != "" {
+		condition.Reason, condition.Status, condition.Message = reason, corev1.ConditionTrue, "as the Deployment controller says"
+		if reason == "ProgressDeadlineExceeded" || reason == "ReplicaSetCreateError" {
+			condition.Status = corev1.ConditionFalse
+		}
+		if before := w.progressing(w.deployment()); before == nil || before.Reason != reason || reason == "ReplicaSetUpdated" {
+			condition.LastUpdateTime = metav1.NewTime(time.Now())
+		}
+	}
+	if !equality.Semantic.DeepEqual(d.Status, w.deployment().Status) {
+		fake.EditStatus(w.World, d.Name, func(live *appsv1.Deployment) { live.Status = d.Status })
+	}
+}
+
+const desired = "deployment.kubernetes.io/desired-replicas"
+
+func (w *world) syncDeployment() {
+	d := w.deployment()
+	if d == nil {
+		for _, set := range w.sets() { // The garbage collector's part.
+			fake.Remove[*appsv1.ReplicaSet](w.World, set.Name)
+		}
+		for _, pod := range w.pods() {
+			w.removePod(pod)
+		}
+		return
+	}
+	if d.Spec.Paused {
+		w.counts(d, "DeploymentPaused")
+		return
+	}
+	var current *appsv1.ReplicaSet
+	var old []*appsv1.ReplicaSet
+	scaling := false
+	for _, set := range w.sets() {
+		if equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) {
+			current = set
+		} else {
+			old = append(old, set)
+		}
+		scaling = scaling || (*set.Spec.Replicas > 0 && set.Annotations[desired] != fmt.Sprint(replicasOf(d)))
+	}
+	if scaling { // T2: first the old pods are scaled, under the old condition.
+		for _, set := range w.sets() {
+			if *set.Spec.Replicas > 0 {
+				n := *set.Spec.Replicas
+				if set == current || current == nil || *current.Spec.Replicas == 0 {
+					n = min(max(n, replicasOf(d)), replicasOf(d))
+				}
+				w.scaleSet(set, n)
+			}
+		}
+		w.counts(d, "")
+		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
+		return
+	}
+	if current == nil {
+		if w.outcomeNow(d.Spec.Template.Spec).noSet { // T5
+			w.setStatus(d, "ReplicaSetCreateError")
+			return
+		}
+		set := &appsv1.ReplicaSet{}
+		set.Name, set.Namespace, set.Labels = w.newName(d.Name), d.Namespace, d.Spec.Template.Labels
+		set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+		set.Spec.Selector, set.Spec.Template, set.Spec.Replicas = d.Spec.Selector, *d.Spec.Template.DeepCopy(), new(int32)
+		set.Annotations = map[string]string{desired: fmt.Sprint(replicasOf(d))}
+		fake.Add(w.World, set)
+		w.setStatus(d, "NewReplicaSetCreated")
+		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
+		return
+	}
+	w.roll(d, current, old)
+	if d.Status.ObservedGeneration < d.Generation { // T1, T3: a ReplicaSet that was there before changes no condition at first.
+		w.keepSilent()
+	}
+	reason := ""
+	if !time.Now().Before(w.silentUntil) {
+		reason = w.judge(d, current, old)
+	}
+	w.counts(w.deployment(), reason)
+	w.prune(old)
+}
+
+// keepSilent leaves the condition as it is for a while, true or not.
+func (w *world) keepSilent() {
+	if w.staleFor > 0 {
+		silence := w.staleFor/2 + time.Duration(w.random.Int64N(int64(w.staleFor/2)))
+		w.silentUntil = time.Now().Add(silence)
+		w.in(silence, func() { w.wake(&w.deploymentController, 0, w.syncDeployment) })
+	}
+}
+
+func (w *world) roll(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) {
+	var oldPods, available int32
+	for _, set := range old {
+		oldPods += *set.Spec.Replicas
+		available += set.Status.AvailableReplicas
+	}
+	available += current.Status.AvailableReplicas
+	wanted := replicasOf(d)
+	if n := min(wanted, wanted+1-oldPods); n > *current.Spec.Replicas || wanted < *current.Spec.Replicas {
+		w.scaleSet(current, min(n, wanted))
+	}
+	for _, set := range old { // maxUnavailable 0, maxSurge 1; what is not available goes first.
+		if n := *set.Spec.Replicas; n > 0 {
+			spare := n - set.Status.AvailableReplicas + max(0, available-wanted)
+			if spare > 0 {
+				gone := min(n, spare)
+				available -= min(gone, set.Status.AvailableReplicas)
+				w.scaleSet(set, n-gone)
+			}
+		}
+	}
+}
+
+func (w *world) scaleSet(set *appsv1.ReplicaSet, n int32) {
+	wanted := fmt.Sprint(replicasOf(w.deployment()))
+	fake.Edit(w.World, set.Name, func(live *appsv1.ReplicaSet) {
+		live.Spec.Replicas = &n
+		live.Annotations[desired] = wanted
+	})
+}
+
+// judge is what the Deployment controller makes of a rollout.
+func (w *world) judge(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) string {
+	var left int32
+	for _, set := range old {
+		left += set.Status.Replicas
+	}
+	wanted, before := replicasOf(d), w.progressing(d)
+	deadline := time.Duration(*d.Spec.ProgressDeadlineSeconds) * time.Second
+	switch {
+	case left == 0 && current.Status.AvailableReplicas >= wanted && current.Status.Replicas == wanted:
+		return "NewReplicaSetAvailable"
+	case before != nil && time.Now().Sub(before.LastUpdateTime.Time) > deadline && // T4: before it looks for progress
+		(before.Reason == "ReplicaSetUpdated" || before.Reason == "NewReplicaSetCreated"):
+		w.keepSilent()
+		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
+		return "ProgressDeadlineExceeded"
+	case current.Status.Replicas > d.Status.UpdatedReplicas || current.Status.AvailableReplicas > d.Status.AvailableReplicas:
+		return "ReplicaSetUpdated"
+	case before != nil && before.Reason == "DeploymentPaused":
+		return "DeploymentResumed"
+	}
+	return "" // T3
+}
+
+func (w *world) counts(d *appsv1.Deployment, reason string) {
+	d = d.DeepCopy()
+	conditions := d.Status.Conditions
+	d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Conditions: conditions}
+	for _, set := range w.sets() {
+		d.Status.Replicas += set.Status.Replicas
+		d.Status.ReadyReplicas += set.Status.ReadyReplicas
+		d.Status.AvailableReplicas += set.Status.AvailableReplicas
+		if equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) {
+			d.Status.UpdatedReplicas = set.Status.Replicas
+		}
+	}
+	w.setStatus(d, reason)
+}
+
+// prune removes ReplicaSets of long ago, so that some templates meet their old one, and some do not.
+func (w *world) prune(old []*appsv1.ReplicaSet) {
+	for i, set := range old {
+		if *set.Spec.Replicas == 0 && set.Status.Replicas == 0 && i < len(old)-2 {
+			fake.Remove[*appsv1.ReplicaSet](w.World, set.Name)
+		}
+	}
+}
+
+// ---- the ReplicaSet controller
+
+func (w *world) podsOf(set *appsv1.ReplicaSet) (pods []*corev1.Pod) {
+	for _, pod := range w.pods() {
+		if metav1.IsControlledBy(pod, set) && pod.DeletionTimestamp == nil {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+func (w *world) syncSets() {
+	for _, set := range w.sets() {
+		pods := w.podsOf(set)
+		refused := false
+		for n := int32(len(pods)); n < *set.Spec.Replicas; n++ {
+			if refused = w.outcomeNow(set.Spec.Template.Spec).quota; refused {
+				break
+			}
+			pods = append(pods, w.createPod(set))
+		}
+		slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return btoi(isReady(b)) - btoi(isReady(a)) })
+		for ; int32(len(pods)) > *set.Spec.Replicas; pods = pods[:len(pods)-1] {
+			w.removePod(pods[len(pods)-1])
+		}
+		status := appsv1.ReplicaSetStatus{Replicas: int32(len(pods)), ObservedGeneration: set.Generation}
+		for _, pod := range pods {
+			status.ReadyReplicas += int32(btoi(isReady(pod)))
+		}
+		status.AvailableReplicas = status.ReadyReplicas
+		if refused {
+			status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "pods is forbidden: exceeded quota: q"}}
+		}
+		if !equality.Semantic.DeepEqual(status, set.Status) {
+			fake.EditStatus(w.World, set.Name, func(live *appsv1.ReplicaSet) { live.Status = status })
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// dying is the finalizer of the pretend kubelet: a pod that is deleted is there for a second, on its way out.
+const dying = "sim/dying"
+
+func (w *world) createPod(set *appsv1.ReplicaSet) *corev1.Pod {
+	pod := &corev1.Pod{Spec: *set.Spec.Template.Spec.DeepCopy()}
+	pod.Name, pod.Namespace, pod.Labels, pod.Finalizers = w.newName(set.Name), set.Namespace, set.Spec.Template.Labels, []string{dying}
+	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
+	return fake.Add(w.World, pod)
+}
+
+// removePod lets a pod end.
+func (w *world) removePod(pod *corev1.Pod) {
+	if pod.DeletionTimestamp != nil {
+		return
+	}
+	fake.Remove[*corev1.Pod](w.World, pod.Name)
+	w.in(time.Second, func() {
+		fake.Edit(w.World, pod.Name, func(p *corev1.Pod) { p.Finalizers = nil })
+	})
+}

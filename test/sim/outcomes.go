@@ -1,0 +1,83 @@
+package sim
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// outcome is what becomes of the pods of an image.
+type outcome struct {
+	name    string
+	healthy bool
+	// ready is how long after its start a pod is ready, crash how long after its start it exits. 0 is never.
+	ready, crash time.Duration
+	// crashes is how often it exits before it stays up, -1 is for ever.
+	crashes int
+	init    bool          // the init container is the one that exits
+	pull    time.Duration // how long its image cannot be pulled, -1 is for ever
+	config  bool          // its configuration is wrong
+	unready time.Duration // how long after it was ready it is unready for ever
+	nowhere bool          // it fits on no node
+	quota   bool          // its pods are refused
+	noSet   bool          // its ReplicaSet is refused
+	ill     bool          // it is bad until it heals, and good after that
+}
+
+// What a template can turn out to be. The healthy ones are ready well within the deadline, exit no more often than is
+// tolerated, and can be pulled before that counts as stuck. The bad ones are never ready for as long as the soak, not
+// even two pods one after the other: one that is lost and replaced between two looks is not missed.
+var outcomes = []outcome{
+	{name: "good", healthy: true, ready: 2 * time.Second},
+	{name: "good-slow", healthy: true, ready: 12 * time.Second},
+	{name: "good-late-database", healthy: true, ready: 4 * time.Second, crash: 2 * time.Second, crashes: 3},
+	{name: "good-slow-pull", healthy: true, ready: 3 * time.Second, pull: 8 * time.Second},
+	{name: "bad-crash", crash: 2 * time.Second, crashes: -1},
+	{name: "bad-init", crash: time.Second, crashes: -1, init: true},
+	{name: "bad-flap", ready: 2 * time.Second, crash: 5 * time.Second, crashes: -1},
+	{name: "bad-pull", pull: -1},
+	{name: "bad-config", config: true},
+	{name: "bad-unready"},
+	{name: "bad-nowhere", nowhere: true},
+	{name: "bad-quota", quota: true},
+	{name: "bad-set", noSet: true},
+	{name: "bad-in-soak", ready: 2 * time.Second, unready: 3500 * time.Millisecond},
+}
+
+func outcomeOf(t *corev1.PodTemplateSpec) outcome {
+	name, _, _ := strings.Cut(t.Spec.Containers[0].Image, ":")
+	if name == "theirs" { // what somebody puts there by hand
+		return outcome{name: name, ready: 2 * time.Second}
+	}
+	if strings.HasPrefix(name, "ill-") {
+		return outcome{name: name, ill: true, ready: 2 * time.Second}
+	}
+	return outcomes[slices.IndexFunc(outcomes, func(o outcome) bool { return o.name == name })]
+}
+
+// outcomeNow is what becomes of a pod that is begun now: an image "ill-crash" is a "bad-crash" until it heals, and good
+// from then on.
+func (w *world) outcomeNow(spec corev1.PodSpec) outcome {
+	o := outcomeOf(&corev1.PodTemplateSpec{Spec: spec})
+	if !o.ill {
+		return o
+	}
+	name := "good"
+	if time.Now().Before(w.healed) {
+		name = "bad" + strings.TrimPrefix(o.name, "ill")
+	}
+	o = outcomes[slices.IndexFunc(outcomes, func(o outcome) bool { return o.name == name })]
+	o.ill = true
+	return o
+}
+
+// heal lets everything that is ill heal after a while.
+func (w *world) heal(after time.Duration) {
+	w.healed = time.Now().Add(after)
+	w.in(after, func() {
+		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
+		w.wake(&w.setController, 10*time.Millisecond, w.syncSets)
+	})
+}

@@ -1,0 +1,47 @@
+package sim
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/go-logr/logr"
+
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+// unreached are the rows of rollout.Decide's table that no simulation can take, and why.
+var unreached = map[string]string{
+	"deletion":     "the pretend API deletes a Deployment at once: nothing has finalizers",
+	"label":        "nobody takes the label of a revision",
+	"unrecordable": "nobody asks for a template that cannot be read back",
+}
+
+// rowCounter is a logger's sink that counts the decisions of all simulations by the row that they are from.
+type rowCounter struct {
+	mu   sync.Mutex
+	rows map[string]int
+}
+
+func (c *rowCounter) Init(logr.RuntimeInfo)          {}
+func (c *rowCounter) Enabled(level int) bool         { return level == 5 }
+func (c *rowCounter) Error(error, string, ...any)    {}
+func (c *rowCounter) WithName(string) logr.LogSink   { return c }
+func (c *rowCounter) WithValues(...any) logr.LogSink { return c }
+func (c *rowCounter) Info(_ int, message string, values ...any) {
+	if message != "Decided" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rows[values[1].(string)]++
+}
+
+// check fails the test if all simulations together never took a row of the table.
+func (c *rowCounter) check(t *testing.T) {
+	for _, row := range rollout.Rows() {
+		t.Logf("%8d decisions from the row %q", c.rows[row], row)
+		if why, expected := unreached[row]; expected != (c.rows[row] == 0) {
+			t.Errorf("%d decisions from the row %q %s", c.rows[row], row, why)
+		}
+	}
+}
