@@ -175,7 +175,7 @@ func (w *world) judge(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*a
 	switch {
 	case left == 0 && current.Status.AvailableReplicas >= wanted && current.Status.Replicas == wanted:
 		return "NewReplicaSetAvailable"
-	case before != nil && time.Now().Sub(before.LastUpdateTime.Time) > deadline && // T4: before it looks for progress
+	case before != nil && time.Since(before.LastUpdateTime.Time) > deadline && // T4: before it looks for progress
 		(before.Reason == "ReplicaSetUpdated" || before.Reason == "NewReplicaSetCreated"):
 		w.keepSilent()
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
