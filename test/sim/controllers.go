@@ -102,12 +102,7 @@ func (w *world) syncDeployment() {
 			w.setStatus(d, "ReplicaSetCreateError")
 			return
 		}
-		set := &appsv1.ReplicaSet{}
-		set.Name, set.Namespace, set.Labels = w.newName(d.Name), d.Namespace, d.Spec.Template.Labels
-		set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
-		set.Spec.Selector, set.Spec.Template, set.Spec.Replicas = d.Spec.Selector, *d.Spec.Template.DeepCopy(), new(int32)
-		set.Annotations = map[string]string{desired: fmt.Sprint(replicasOf(d))}
-		fake.Add(w.World, set)
+		w.createSet(d)
 		w.setStatus(d, "NewReplicaSetCreated")
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
 		return
@@ -122,6 +117,15 @@ func (w *world) syncDeployment() {
 	}
 	w.counts(w.deployment(), reason)
 	w.prune(old)
+}
+
+func (w *world) createSet(d *appsv1.Deployment) {
+	set := &appsv1.ReplicaSet{}
+	set.Name, set.Namespace, set.Labels = w.newName(d.Name), d.Namespace, d.Spec.Template.Labels
+	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+	set.Spec.Selector, set.Spec.Template, set.Spec.Replicas = d.Spec.Selector, *d.Spec.Template.DeepCopy(), new(int32)
+	set.Annotations = map[string]string{desired: fmt.Sprint(replicasOf(d))}
+	fake.Add(w.World, set)
 }
 
 // keepSilent leaves the condition as it is for a while, true or not.
