@@ -102,12 +102,7 @@ func (w *world) syncDeployment() {
 			w.setStatus(d, "ReplicaSetCreateError")
 			return
 		}
-		set := &appsv1.ReplicaSet{}
-		set.Name, set.Namespace, set.Labels = w.newName(d.Name), d.Namespace, d.Spec.Template.Labels
-		set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
-		set.Spec.Selector, set.Spec.Template, set.Spec.Replicas = d.Spec.Selector, *d.Spec.Template.DeepCopy(), new(int32)
-		set.Annotations = map[string]string{desired: fmt.Sprint(replicasOf(d))}
-		fake.Add(w.World, set)
+		w.createSet(d)
 		w.setStatus(d, "NewReplicaSetCreated")
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
 		return
@@ -122,6 +117,15 @@ func (w *world) syncDeployment() {
 	}
 	w.counts(w.deployment(), reason)
 	w.prune(old)
+}
+
+func (w *world) createSet(d *appsv1.Deployment) {
+	set := &appsv1.ReplicaSet{}
+	set.Name, set.Namespace, set.Labels = w.newName(d.Name), d.Namespace, d.Spec.Template.Labels
+	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+	set.Spec.Selector, set.Spec.Template, set.Spec.Replicas = d.Spec.Selector, *d.Spec.Template.DeepCopy(), new(int32)
+	set.Annotations = map[string]string{desired: fmt.Sprint(replicasOf(d))}
+	fake.Add(w.World, set)
 }
 
 // keepSilent leaves the condition as it is for a while, true or not.
@@ -175,7 +179,7 @@ func (w *world) judge(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*a
 	switch {
 	case left == 0 && current.Status.AvailableReplicas >= wanted && current.Status.Replicas == wanted:
 		return "NewReplicaSetAvailable"
-	case before != nil && time.Now().Sub(before.LastUpdateTime.Time) > deadline && // T4: before it looks for progress
+	case before != nil && time.Since(before.LastUpdateTime.Time) > deadline && // T4: before it looks for progress
 		(before.Reason == "ReplicaSetUpdated" || before.Reason == "NewReplicaSetCreated"):
 		w.keepSilent()
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
