@@ -3,6 +3,7 @@ package guard
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -230,4 +231,97 @@ func TestUpdateRevision_PolicyTakesTheVerdict(t *testing.T) {
 		}
 		expect.Same(t, "what ran", []string{"web:1"}, endingOf(w).Ran)
 	})
+}
+
+func toldPutBack(w *world) (told []string) {
+	for _, r := range w.Requested("create", "events") {
+		if e := r.Object.(*eventsv1.Event); e.Reason == v1alpha1.ReasonContested {
+			told = append(told, strings.Fields(e.Note)[2])
+		}
+	}
+	return told
+}
+
+func TestContested_LostCorrectionsAreTold(t *testing.T) {
+	for what, is := range map[string]func(request) bool{
+		"nothing is lost":  func(request) bool { return false },
+		"the Deployment's": everyWrite["update the Deployment"],
+		"the status's":     everyWrite["write the status"],
+	} {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.UpAndRunning("web")
+				w.Pass(time.Minute)
+				w.Intercept(func(r request, carryOut func() error) error {
+					if err := carryOut(); err != nil || !is(r) {
+						return err
+					}
+					return errors.New("http2: client connection lost")
+				})
+				fake.Edit(w, "web", func(d *appsv1.Deployment) { delete(d.Labels, v1alpha1.GuardedLabel) })
+				w.Pass(10 * time.Second)
+				fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Spec.MinReadySeconds = 0; d.Spec.Replicas = new(int32(9)) })
+				w.Pass(10 * time.Second)
+				fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "theirs" })
+				w.Pass(time.Minute)
+				expect.Same(t, "put back", []string{"metadata.labels[belay.dev/guarded]", "spec.replicas", "spec.template.spec.containers[0].image"}, toldPutBack(w))
+			})
+		})
+	}
+}
+
+// A in the guard.
+func TestHold_LateVerdictNotStored(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		g := fake.Webshop("web", "web:1")
+		g.Spec.Guard.OnFailure = v1alpha1.Hold
+		fake.Add(w, g)
+		w.Pass(time.Minute)
+		w.Node.Set("web:2", fake.Crashing)
+		fake.Release(w, "web", "web:2")
+		w.Pass(10 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False Held")
+		w.Node.Set("web:2", nil)
+		w.Intercept(func(r request, carryOut func() error) error {
+			if everyWrite["mark a revision"](r) {
+				w.Intercept(nil)
+				fake.Edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(5)) })
+				return errors.New("http2: client connection lost")
+			}
+			return carryOut()
+		})
+		w.Pass(10 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		expect.Same(t, "put back", []string(nil), toldPutBack(w))
+	})
+}
+
+// a watch that shows the status only after a minute, which is longer than it is waited for.
+func TestEvents_ToldOnceThoughTheWatchLags(t *testing.T) {
+	for _, lag := range []time.Duration{20 * time.Second, time.Minute, 10 * time.Minute} {
+		t.Run(lag.String(), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.Intercept(func(r request, carryOut func() error) error {
+					if o, ok := r.Object.(*v1alpha1.GuardedDeployment); ok && fake.Readiness(o) == "Ready=True RolledOut" {
+						w.Hold("guardeddeployments")
+						w.Intercept(nil)
+					}
+					return carryOut()
+				})
+				fake.Add(w, fake.Webshop("web", "web:1"))
+				w.Pass(40 * time.Second)
+				for range lag / (10 * time.Second) {
+					fake.Edit(w, "web", func(d *appsv1.Deployment) {
+						fake.DeploymentOf(fake.Webshop("x", "y"))
+						d.Labels["x"] = time.Now().Format("150405")
+					})
+					w.Pass(10 * time.Second)
+				}
+				w.LetGo("guardeddeployments")
+				w.Pass(2 * time.Minute)
+				fake.WantStatus(w, "web", "Ready=True RolledOut")
+				expect.Same(t, "Events", []string{"Normal RolledOut"}, w.EventsSent())
+			})
+		})
+	}
 }

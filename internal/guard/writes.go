@@ -58,7 +58,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.O
 		g.remember(key, outcome.Unreported)
 		return false, err
 	}
-	g.recordEvents(o.Guarded, answer.Written, outcome.Events)
+	g.recordEvents(o.Guarded, answer.Written, o.Deployment, outcome.Events)
 	if unpruned != nil {
 		return false, &standstill.MinorError{Err: unpruned}
 	}
@@ -300,15 +300,19 @@ func (g *Guard) ReportStandstill(ctx context.Context, key cache.ObjectName, mess
 
 // recordEvents tells of what was done. An Event may be lost: the conditions are the truth.
 //
-// They are related to the Deployment that was written, if one was: corrections of different values would be counted as one
-// and the same Event otherwise.
-func (g *Guard) recordEvents(guarded *v1alpha1.GuardedDeployment, written *appsv1.Deployment, events []rollout.Event) {
-	var related runtime.Object
-	if written != nil {
-		related = &corev1.ObjectReference{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment",
-			Namespace: written.Namespace, Name: written.Name, UID: written.UID, ResourceVersion: written.ResourceVersion}
-	}
+// They are related to the Deployment that was written, if one was, and those of a correction to the one that is seen otherwise:
+// corrections of different values would be counted as one and the same Event without that.
+func (g *Guard) recordEvents(guarded *v1alpha1.GuardedDeployment, written, seen *appsv1.Deployment, events []rollout.Event) {
 	for _, e := range events {
+		about := written
+		if about == nil && e.Action == rollout.ActionPutBack {
+			about = seen
+		}
+		var related runtime.Object
+		if about != nil {
+			related = &corev1.ObjectReference{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment",
+				Namespace: about.Namespace, Name: about.Name, UID: about.UID, ResourceVersion: about.ResourceVersion}
+		}
 		g.recorder.Eventf(guarded, related, e.Type, e.Reason, e.Action, "%s", e.Message)
 	}
 }

@@ -247,7 +247,7 @@ func (s *state) rollBack(d *Decision) report {
 	s.awaitRetry(d)
 	doing := fmt.Sprintf("%s; rolling back to %s", s.failureMessage(), s.lastGood.Name)
 	busy := s.run(d, s.lastGood, doing)
-	d.RollBack = d.Deployment != nil && s.runningName() != s.lastGood.Name
+	d.RollBack = d.Deployment != nil && s.Deployment != nil && s.runningName() != s.lastGood.Name
 	if busy != nil {
 		return *busy
 	}

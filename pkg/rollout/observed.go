@@ -54,11 +54,13 @@ type Memory struct {
 	Refusal Refusal
 
 	written
-	unanswered *unanswered // the last write of the Deployment, if its answer was lost
+	unanswered []*unanswered // writes of the Deployment whose answers were lost
 
 	reportedAt time.Time // when the status was last written
 	// untold is the status from before a write that failed, or may have: what has changed since has no Events yet.
-	untold     *v1alpha1.GuardedDeploymentStatus
+	untold *v1alpha1.GuardedDeploymentStatus
+	// toldOf is the resourceVersion of the object whose status was replaced last, with all Events: a cache may still have it.
+	toldOf     string
 	owed       []Event   // Events of other writes that are not recorded yet
 	ignored    []string  // what was told of objects that are not used
 	noGood     string    // the target for which a live list showed no good revision

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -47,6 +48,9 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 	switch {
 	case answer.Refusal != nil:
 		known.Refusal = *answer.Refusal
+		if answer.Lost { // client-go may have been refused what it had sent again.
+			known.unanswered = d.sent(o, known, answer)
+		}
 		return again(o, known)
 	case answer.Revision != nil:
 		o.replace(answer.Revision)
@@ -59,7 +63,7 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 		return Outcome{Memory: known}
 	case d.Deployment != nil && answer.Written == nil:
 		if answer.Lost {
-			known.unanswered = d.sent(answer)
+			known.unanswered = d.sent(o, known, answer)
 		}
 		return Outcome{Memory: known}
 	case d.Deployment != nil && d.Correction != "" && unchanged(answer.Before, answer.Written):
@@ -93,8 +97,11 @@ func (d Decision) done(known Memory, guarded *v1alpha1.GuardedDeployment, answer
 		owed = slices.Concat(owed, told)
 	}
 	outcome.Unreported = outcome.Memory
+	if d.Status != nil {
+		outcome.Memory.toldOf = guarded.ResourceVersion
+	}
 	outcome.Unreported.owed, outcome.Unreported.ignored = owed, known.ignored
-	if outcome.Unreported.untold = known.untold; known.untold == nil {
+	if outcome.Unreported.untold = known.untold; known.untold == nil && (known.toldOf == "" || known.toldOf != guarded.ResourceVersion) {
 		outcome.Unreported.untold = &guarded.Status
 	}
 	return outcome
@@ -127,6 +134,7 @@ func unchanged(before, after *appsv1.Deployment) bool {
 // unanswered is a write of the Deployment of which nobody knows whether it took effect. If it did, the Deployment will show
 // it, and then all is known that a good answer would have told.
 type unanswered struct {
+	sentAt     time.Time
 	wanted     *appsv1.Deployment
 	applied    string // the hash of what was stated about the Deployment before
 	generation int64  // the Deployment's after this write alone
@@ -135,24 +143,34 @@ type unanswered struct {
 	written    written
 }
 
-// sent returns the write of d that has no good answer.
-func (d Decision) sent(answer Answer) *unanswered {
-	u := &unanswered{wanted: d.Deployment, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
+// unansweredFor is how long a write without an answer is looked for: longer than the API server works on a request and a watch
+// lags.
+const unansweredFor = 10 * time.Minute
+
+// sent returns the writes without a good answer, that of d being one of them now: of several that were sent on the same
+// generation at most one can have taken effect.
+func (d Decision) sent(o Observed, known Memory, answer Answer) []*unanswered {
+	u := &unanswered{sentAt: o.Now, wanted: d.Deployment, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
 	if before := answer.Before; before != nil {
 		u.applied, u.generation = before.Annotations[v1alpha1.AppliedAnnotation], before.Generation+1
 	}
 	if d.Correction != "" {
 		u.written.rival = rivalOf(answer.Before, d.Correction, answer.Manager)
 	}
-	return u
+	older := slices.DeleteFunc(slices.Clone(known.unanswered), func(other *unanswered) bool {
+		return other.generation != u.generation || other.stated() == u.stated()
+	})
+	return append(older, u)
 }
 
 // tookEffect reports whether live shows it. Nobody else writes the hash of what was stated; where it was there before,
 // all that is stated has to be there now.
 func (u *unanswered) tookEffect(live *appsv1.Deployment) bool {
-	stated := u.wanted.Annotations[v1alpha1.AppliedAnnotation]
-	return live.Annotations[v1alpha1.AppliedAnnotation] == stated && (u.applied != stated || drift(u.wanted, live) == "")
+	return live.Annotations[v1alpha1.AppliedAnnotation] == u.stated() && (u.applied != u.stated() || drift(u.wanted, live) == "" ||
+		fingerprint(u.wanted, live) == u.written.accepted)
 }
+
+func (u *unanswered) stated() string { return u.wanted.Annotations[v1alpha1.AppliedAnnotation] }
 
 // recall returns the memory as it has to be read now: what was written without an answer, and is seen in the Deployment, is
 // Belay's own work and nobody else's.
@@ -161,13 +179,19 @@ func (o *Observed) recall() Memory {
 	if memory.UID != o.Guarded.UID {
 		return Memory{UID: o.Guarded.UID}
 	}
-	lost := memory.unanswered
-	if lost == nil || o.Deployment == nil || !metav1.IsControlledBy(o.Deployment, o.Guarded) || !lost.tookEffect(o.Deployment) {
+	memory.unanswered = slices.DeleteFunc(slices.Clone(memory.unanswered), func(u *unanswered) bool { return o.Now.Sub(u.sentAt) > unansweredFor })
+	if o.Deployment == nil || !metav1.IsControlledBy(o.Deployment, o.Guarded) {
 		return memory
 	}
+	seen := slices.IndexFunc(memory.unanswered, func(u *unanswered) bool { return u.tookEffect(o.Deployment) })
+	if seen < 0 {
+		return memory
+	}
+	lost := memory.unanswered[seen]
 	memory.unanswered, memory.Progress, memory.written = nil, lost.progress, lost.written
 	memory.accepted = ""
-	if o.Deployment.Generation == lost.generation { // Nobody has changed it since: what it lacks, a policy took away.
+	if o.Deployment.Generation == lost.generation || fingerprint(lost.wanted, o.Deployment) == lost.written.accepted {
+		// Nobody has changed it since: what it lacks, a policy took away.
 		memory.accepted = Accept(lost.wanted, o.Deployment)
 	}
 	if lost.correction != "" {

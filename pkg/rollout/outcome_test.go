@@ -240,3 +240,134 @@ func (s *scene) runningRevision() *Revision {
 	h := newHistory(s.Guarded, s.Revisions)
 	return h.named(s.Deployment.Annotations[v1alpha1.RevisionAnnotation])
 }
+
+// a good verdict that could not be stored, and new replicas before it is tried again.
+func TestHold_VerdictOrDeployment(t *testing.T) {
+	s := asking("v1").hold().knows("v1", 1, failed).runningName("v1")
+	s.remembers("v1", PhaseFailed)
+	s.Guarded.Spec.Guard.SoakSeconds = new(int32)
+	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+	s.after(time.Minute)
+	var d Decision
+	for range 10 {
+		d = s.decided()
+		if d.Mark != nil {
+			break
+		}
+		s.Memory = d.After(s.Observed, Answer{}).Memory
+		s.Evidence = nil
+		s.after(pollInterval)
+	}
+	if d.Mark == nil {
+		t.Fatalf("never marked: %s", s.tell(d))
+	}
+	s.Memory = d.After(s.Observed, Answer{}).Memory // the verdict is not stored
+	s.Evidence = nil
+	s.scale(new(int32(5)))
+	d = s.decided()
+	t.Logf("decided: %s", s.tell(d))
+	if d.Mark != nil && d.Deployment != nil {
+		t.Errorf("both a verdict and the Deployment are to be written")
+	}
+	if told := s.corrected(4); len(told) > 0 {
+		t.Errorf("told of corrections %v", told)
+	}
+}
+
+// two writes in a row without an answer; the first takes effect late.
+func TestAfter_FirstOfTwoLostWritesLands(t *testing.T) {
+	s := asking("v1")
+	s.play()
+	s.up().play()
+	s.ask("v2")
+	s.step() // recorded
+	s.step() // written
+	s.cluster = crashing
+	var d Decision
+	for range 20 { // until the rollback is due
+		d = s.decided()
+		if d.RollBack {
+			break
+		}
+		s.carryOut(d)
+		s.Evidence = nil
+		s.after(pollInterval)
+	}
+	if !d.RollBack {
+		t.Fatal("no rollback")
+	}
+	running := s.Deployment
+	s.Memory = d.After(s.Observed, Answer{Before: running, Lost: true, Manager: "belay"}).Memory // on its way
+	rollback := d.Deployment
+	s.ask("v3")
+	s.Evidence = nil
+	s.step() // v3 is recorded
+	d = s.decided()
+	s.Memory = d.After(s.Observed, Answer{Before: running, Lost: true, Manager: "belay"}).Memory // a conflict: the rollback has just landed
+	s.write(rollback)
+	s.ask("v2").cluster = allUp
+	if told := s.corrected(6); len(told) > 0 {
+		t.Errorf("told of corrections %v, %d counted", told, s.Memory.corrections)
+	}
+}
+
+// the write took effect, and client-go's second try was refused.
+func TestAfter_RefusedOnSecondTry(t *testing.T) {
+	s := asking("v1")
+	s.play()
+	s.up().play()
+	s.ask("v2")
+	s.step()
+	s.step()
+	s.cluster = crashing
+	var d Decision
+	for range 20 {
+		d = s.decided()
+		if d.RollBack {
+			break
+		}
+		s.carryOut(d)
+		s.Evidence = nil
+		s.after(pollInterval)
+	}
+	before := s.Deployment
+	o := s.Observed
+	s.write(d.Deployment)
+	o.Deployment = before
+	refusal := Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Reason: v1alpha1.ReasonDenied, Message: "no", Until: s.Now.Add(5 * time.Minute)}
+	s.Memory = d.After(o, Answer{Before: before, Lost: true, Manager: "belay", Refusal: &refusal}).Memory
+	s.Evidence = nil
+	s.cluster = allUp
+	s.up().token("again")
+	if told := s.corrected(8); len(told) > 0 {
+		t.Errorf("told of corrections %v, %d counted", told, s.Memory.corrections)
+	}
+}
+
+// a policy rewrites the image; somebody changes replicas; the correction's answer is lost.
+func TestAfter_LostCorrectionUnderAPolicy(t *testing.T) {
+	s := asking("v1")
+	mirror := func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "mirror/v1" }
+	s.step()
+	d := s.decided()
+	s.write(d.Deployment)
+	mirror(s.Deployment)
+	s.Memory = d.After(s.Observed, Answer{Written: s.Deployment, Manager: "belay"}).Memory
+	s.up().play()
+	t.Log(conditions(&s.Guarded.Status))
+	s.Deployment = s.Deployment.DeepCopy()
+	s.Deployment.Spec.Replicas = new(int32(7))
+	s.Deployment.Generation++
+	d = s.decided()
+	t.Log(s.tell(d), d.Correction)
+	before := s.Deployment
+	s.write(d.Deployment)
+	mirror(s.Deployment)
+	o := s.Observed
+	o.Deployment = before
+	s.Memory = d.After(o, Answer{Before: before, Lost: true, Manager: "belay"}).Memory
+	s.up()
+	if told := s.corrected(3); strings.Join(told, " ") != "spec.replicas" && strings.Join(told, " ") != d.Correction {
+		t.Errorf("told of %v, want the correction once; corrections %d", told, s.Memory.corrections)
+	}
+}

@@ -40,6 +40,9 @@ const (
 	Warning = corev1.EventTypeWarning
 )
 
+// ActionPutBack is the action of the Event about a correction.
+const ActionPutBack = "PutBack"
+
 // Event tells a user of an outcome.
 type Event struct {
 	Type, Reason, Action, Message string
@@ -205,7 +208,7 @@ func putBack(name, path, rival string) Event {
 	if strings.HasPrefix(path, "spec.") { // All else is Belay's own.
 		message += fmt.Sprintf(": change it in GuardedDeployment %[1]s instead, in git or with \"kubectl patch gd %[1]s\"", name)
 	}
-	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: "PutBack", Message: Clean(message, maxEvent)}
+	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: ActionPutBack, Message: Clean(message, maxEvent)}
 }
 
 func somebody(rival string) string {

@@ -43,7 +43,7 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 		d.Memory.Progress.FirstRun = moving && r.Unjudged() && !r.Retrying
 	}
 	d.recheckIn(s.PollInterval)
-	if d.Memory.Progress.Phase == PhaseHealthy && !r.Unjudged() {
+	if d.Memory.Progress.Phase == PhaseHealthy && r.Good() {
 		return nil // What is up stays up while replicas, for example, are written.
 	}
 	begun := underWay(d.Memory.Progress, doing)
