@@ -552,18 +552,21 @@ func TestLog_EveryLineIsARecord(t *testing.T) {
 		}, regexp.MustCompile(`^\{"ts":.*"msg":.*\}$`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log, requests := &expect.Buffer{}, 0
+			log, failed, refused := &expect.Buffer{}, false, false
 			fake.In(t, func(w *world) {
 				w.Logger = c.logger(log)
 				startBelay(w)
 				w.Intercept(func(r request, carryOut func() error) error {
-					if requests++; r.Writes() && requests%5 == 0 {
+					switch {
+					case r.Verb == "create" && r.Resource == "controllerrevisions" && !failed:
+						failed = true
 						return apierrors.NewInternalError(errors.New(says)) // tried again
-					}
-					if r.Verb == "update" && r.Resource == "deployments" && requests%5 == 1 {
+					case r.Verb == "update" && r.Resource == "deployments" && !refused:
+						refused = true
 						return apierrors.NewForbidden(schema.GroupResource{}, "web", errors.New("denied request: "+says))
+					default:
+						return carryOut()
 					}
-					return carryOut()
 				})
 				fake.TellStory(w)
 			})
