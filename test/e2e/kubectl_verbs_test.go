@@ -225,7 +225,11 @@ func TestKubectlVerbsThatKnowTheKind(t *testing.T) {
 		if out, err := n.shell("EDITOR=true kubectl " + line); err != nil {
 			t.Errorf("kubectl %s: %v\n%s", line, err, out)
 		}
-		web.awaitReady() // What is read next is in the status already: apply of what was got minds a change meanwhile.
+		// Apply of what was got minds a change of the status meanwhile, and what the tests have seen may be older than the change.
+		n.eventually("the status is about the present spec", func(ctx context.Context) (bool, error) {
+			live, err := cluster.belay.BelayV1alpha1().GuardedDeployments(n.name).Get(ctx, web.name, metav1.GetOptions{})
+			return err == nil && reasonOf(live) == v1alpha1.ReasonRolledOut, err
+		})
 	}
 	web.awaitDeployment("has 2 replicas", func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == 2 })
 	if out, err := n.shell("kubectl delete gd web"); err != nil {
