@@ -15,7 +15,7 @@ import (
 // Reconcile brings the object of one key as far as it goes, as a controller asks it to.
 type Reconcile func(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
 
-// Drive hands the keys of what the informers bring to sync until ctx is done, and failures again after 5 ms, doubling up to
+// Drive hands the keys of what the informers bring to reconcile until ctx is done, and failures again after 5 ms, doubling up to
 // 30 s. It stands for a controller where what is tested is the reconciler: no turns, no drain, no health.
 func Drive(ctx context.Context, reconcile Reconcile, informers ...cache.SharedIndexInformer) {
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, 30*time.Second))

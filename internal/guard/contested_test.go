@@ -162,13 +162,7 @@ func TestContested_EveryCorrectionIsTold(t *testing.T) {
 		w.Pass(10 * time.Second)
 		fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(9)) })
 		w.Pass(10 * time.Second)
-		var told []string
-		for _, r := range w.Requested("create", "events") {
-			if e := r.Object.(*eventsv1.Event); e.Reason == v1alpha1.ReasonContested {
-				told = append(told, strings.Fields(e.Note)[2])
-			}
-		}
-		expect.Same(t, "put back", []string{"metadata.labels[belay.dev/guarded]", "spec.replicas"}, told)
+		expect.Same(t, "put back", []string{"metadata.labels[belay.dev/guarded]", "spec.replicas"}, toldPutBack(w))
 	})
 }
 
@@ -233,6 +227,7 @@ func TestUpdateRevision_PolicyTakesTheVerdict(t *testing.T) {
 	})
 }
 
+// toldPutBack returns what the Events say was put back.
 func toldPutBack(w *world) (told []string) {
 	for _, r := range w.Requested("create", "events") {
 		if e := r.Object.(*eventsv1.Event); e.Reason == v1alpha1.ReasonContested {
@@ -260,7 +255,7 @@ func TestContested_LostCorrectionsAreTold(t *testing.T) {
 				})
 				fake.Edit(w, "web", func(d *appsv1.Deployment) { delete(d.Labels, v1alpha1.GuardedLabel) })
 				w.Pass(10 * time.Second)
-				fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Spec.MinReadySeconds = 0; d.Spec.Replicas = new(int32(9)) })
+				fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(9)) })
 				w.Pass(10 * time.Second)
 				fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "theirs" })
 				w.Pass(time.Minute)
@@ -270,17 +265,10 @@ func TestContested_LostCorrectionsAreTold(t *testing.T) {
 	}
 }
 
-// A in the guard.
+// A good verdict that could not be stored, and new replicas before it is tried again.
 func TestHold_LateVerdictNotStored(t *testing.T) {
-	inWorldWith(t, func(w *world, p *belay) {
-		g := fake.Webshop("web", "web:1")
-		g.Spec.Guard.OnFailure = v1alpha1.Hold
-		fake.Add(w, g)
-		w.Pass(time.Minute)
-		w.Node.Set("web:2", fake.Crashing)
-		fake.Release(w, "web", "web:2")
-		w.Pass(10 * time.Minute)
-		fake.WantStatus(w, "web", "Ready=False Held")
+	inWorld(t, func(w *world) {
+		holdFailure(w)
 		w.Node.Set("web:2", nil)
 		w.Intercept(func(r request, carryOut func() error) error {
 			if everyWrite["mark a revision"](r) {
@@ -296,7 +284,7 @@ func TestHold_LateVerdictNotStored(t *testing.T) {
 	})
 }
 
-// a watch that shows the status only after a minute, which is longer than it is waited for.
+// A watch may show the status later than it is waited for.
 func TestEvents_ToldOnceThoughTheWatchLags(t *testing.T) {
 	for _, lag := range []time.Duration{20 * time.Second, time.Minute, 10 * time.Minute} {
 		t.Run(lag.String(), func(t *testing.T) {
@@ -311,10 +299,7 @@ func TestEvents_ToldOnceThoughTheWatchLags(t *testing.T) {
 				fake.Add(w, fake.Webshop("web", "web:1"))
 				w.Pass(40 * time.Second)
 				for range lag / (10 * time.Second) {
-					fake.Edit(w, "web", func(d *appsv1.Deployment) {
-						fake.DeploymentOf(fake.Webshop("x", "y"))
-						d.Labels["x"] = time.Now().Format("150405")
-					})
+					fake.Edit(w, "web", func(d *appsv1.Deployment) { d.Labels["x"] = time.Now().Format("150405") })
 					w.Pass(10 * time.Second)
 				}
 				w.LetGo("guardeddeployments")

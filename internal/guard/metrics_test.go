@@ -64,16 +64,22 @@ func TestMetrics_ReleaseRollbackRetry(t *testing.T) {
 	})
 }
 
+// holdFailure lets a release fail that is then held.
+func holdFailure(w *world) {
+	w.T.Helper()
+	g := fake.Webshop("web", "web:1")
+	g.Spec.Guard.OnFailure = v1alpha1.Hold
+	fake.Add(w, g)
+	w.Pass(time.Minute)
+	w.Node.Set("web:2", fake.Crashing)
+	fake.Release(w, "web", "web:2")
+	w.Pass(10 * time.Minute)
+	fake.WantStatus(w, "web", "Ready=False Held")
+}
+
 func TestMetrics_HeldIsNoRollback(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
-		g := fake.Webshop("web", "web:1")
-		g.Spec.Guard.OnFailure = v1alpha1.Hold
-		fake.Add(w, g)
-		w.Pass(time.Minute)
-		w.Node.Set("web:2", fake.Crashing)
-		fake.Release(w, "web", "web:2")
-		w.Pass(10 * time.Minute)
-		fake.WantStatus(w, "web", "Ready=False Held")
+		holdFailure(w)
 		expect.Counted(t, p.counted, `belay_rollbacks_total 0`)
 		w.Node.Set("web:2", nil)
 		w.Pass(10 * time.Minute)

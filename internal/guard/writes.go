@@ -23,8 +23,8 @@ import (
 	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// Every write of a GuardedDeployment, a Deployment and a ControllerRevision is in this file; carryOut has their order. Each is conditional, on a resourceVersion or
-// on a name that must be free, so that repeating it is safe and a stale one fails.
+// Every write of a GuardedDeployment, a Deployment and a ControllerRevision is in this file; carryOut has their order. Each is
+// conditional, on a resourceVersion or on a name that must be free, so that repeating it is safe and a stale one fails.
 
 // FieldManager is under whose name the API server records what Belay writes.
 const FieldManager = "belay"

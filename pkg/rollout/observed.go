@@ -46,7 +46,8 @@ func (o *Observed) replace(revision *appsv1.ControllerRevision) {
 
 // Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, timers begin
 // again, a refused write is tried again, Events of writes whose status was not written stay untold, corrections are counted
-// anew, and what a mutating policy took from the last write is stated once more. Decide says what it is to be, in Decision.Memory, and Decision.After what is kept of that.
+// anew, and what a mutating policy took from the last write is stated once more. Decide says what it is to be, in
+// Decision.Memory, and Decision.After what is kept of that.
 type Memory struct {
 	UID      types.UID
 	Progress Progress
