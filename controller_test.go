@@ -33,7 +33,6 @@ import (
 	"github.com/belay-dev/belay/internal/kubeclient"
 	"github.com/belay-dev/belay/internal/logging"
 	"github.com/belay-dev/belay/internal/serve"
-	"github.com/belay-dev/belay/internal/watchhealth"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/test/sim"
 )
@@ -87,7 +86,7 @@ func startBelayWith(w *world, cluster *fake.Process, c clients) *belay {
 	p := &belay{Process: cluster}
 	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
 	var err error
-	p.process, err = start(background, c, metav1.NamespaceAll, watchhealth.Undecodable)
+	p.process, err = start(background, c, metav1.NamespaceAll)
 	must(err)
 	ctx, cancel := context.WithCancel(background)
 	done := make(chan error, 1)

@@ -189,7 +189,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	process, err := start(background, all, o.namespace, watchhealth.Undecodable)
+	process, err := start(background, all, o.namespace)
 	if err != nil {
 		return err
 	}
@@ -251,9 +251,9 @@ type process struct {
 	stop    func()               // ends the rest, when the workers have ended and background is over
 }
 
-// start wires and starts the informers, the sink of Events and the metrics. search finds the objects that cannot be decoded.
-func start(background context.Context, c clients, namespace string, search watchhealth.Search) (*process, error) {
-	watches := watchhealth.New(search)
+// start wires and starts the informers, the sink of Events and the metrics.
+func start(background context.Context, c clients, namespace string) (*process, error) {
+	watches := watchhealth.New(watchhealth.Undecodable)
 	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, namespace)
 	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
 	scheme := k8sruntime.NewScheme()
