@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs test/e2e on the local cluster, which is started if it does not run and ended after the tests if it was started.
-# E2E_KUBECONFIG names another cluster to run on. Arguments go to the tests, for example: hack/e2e.sh -run TestCrash
+# E2E_KUBECONFIG names another cluster to run on. Arguments go to the tests, for example: hack/e2e.sh -run TestFailure
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -17,7 +17,7 @@ versions() {
   done
 }
 helm() { hack/helm.sh; }
-sweep() { hack/e2e.sh -run TestWhatIsAcceptedCanBeDecoded -sweep; }
+sweep() { hack/e2e.sh -run TestSweep_AcceptedIsDecodable -sweep; }
 simulate() { go test . -run TestSimulation -sim.seeds 1000 -timeout 2h; }
 demos() { hack/demos.sh 10 20; }
 

@@ -69,7 +69,7 @@ func (o *object) checkWorkload(before []string) {
 	}
 }
 
-func TestAdoptionMovesNoPod(t *testing.T) {
+func TestAdoption_ReplacesNoPod(t *testing.T) {
 	n := newNamespace(t)
 	pods := template(good, "1") // "kubectl rollout restart" was said once: that is in no manifest
 	pods.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "2024-01-01T00:00:00Z"}
@@ -89,7 +89,7 @@ func TestAdoptionMovesNoPod(t *testing.T) {
 }
 
 // The template that runs when a Deployment is taken over is what the first release is rolled back to.
-func TestAdoptionRollsBackToWhatRan(t *testing.T) {
+func TestAdoption_RollbackToWhatRan(t *testing.T) {
 	n := newNamespace(t)
 	old := template(good, "1")
 	old.Spec.Containers[0].Env = append(old.Spec.Containers[0].Env, corev1.EnvVar{Name: "OLD", Value: "1"})
@@ -119,7 +119,7 @@ func TestAdoptionRollsBackToWhatRan(t *testing.T) {
 }
 
 // Whoever had applied it before: what the template does not have is gone.
-func TestAdoptionDropsWhatTheTemplateDrops(t *testing.T) {
+func TestAdoption_DropsWhatTheTemplateDrops(t *testing.T) {
 	n := newNamespace(t)
 	n.mayAdopt()
 	const applied = `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","annotations":{"belay.dev/adopt":"web"}},"spec":{
@@ -140,7 +140,7 @@ func TestAdoptionDropsWhatTheTemplateDrops(t *testing.T) {
 }
 
 // Without consent not a byte changes, the message says what to do, and doing that is enough.
-func TestWithoutConsentADeploymentIsLeftAlone(t *testing.T) {
+func TestAdoption_WithoutConsent(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		found  func(*appsv1.Deployment)
@@ -206,7 +206,7 @@ func (n *namespace) configMap(name string) (uid types.UID) {
 }
 
 // Leaving and coming back: an orphaned Deployment is taken back by a new GuardedDeployment of that name, with consent.
-func TestOrphansAreTakenBack(t *testing.T) {
+func TestAdoption_OfOrphan(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	earlier, before := web.get(), web.workload()

@@ -9,7 +9,7 @@ import (
 )
 
 // At rest Belay writes nothing at all, whatever the state.
-func TestAtRestNothingIsWritten(t *testing.T) {
+func TestAtRest_NoWrites(t *testing.T) {
 	n := newNamespace(t)
 	if !n.counting() {
 		t.Skip("without an audit log writes cannot be counted")

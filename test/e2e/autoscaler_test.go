@@ -53,7 +53,7 @@ func (o *object) watchReplicas() (seen func() []int32) {
 }
 
 // Whatever is taken over, released or rolled back meanwhile, the replicas are the autoscaler's alone.
-func TestAutoscalerOfTheDeployment(t *testing.T) {
+func TestAutoscaler_OfDeployment(t *testing.T) {
 	n := newNamespace(t)
 	web := n.deploy("web", template(good, "1"), 1, consenting)
 	seen := web.watchReplicas()
@@ -80,7 +80,7 @@ func TestAutoscalerOfTheDeployment(t *testing.T) {
 	web.checkDeploymentWrites("an adoption, three releases and a rollback", 0, 5)
 }
 
-func TestAutoscalerOfTheGuardedDeployment(t *testing.T) {
+func TestAutoscaler_OfGuardedDeployment(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2))
 	a := web.get().Status.GoodRevision
@@ -101,7 +101,7 @@ func TestAutoscalerOfTheGuardedDeployment(t *testing.T) {
 }
 
 // Without spec.replicas there is nothing to scale: the autoscaler says so, and the Deployment stays as it is.
-func TestAutoscalerOfAGuardedDeploymentWithoutReplicas(t *testing.T) {
+func TestAutoscaler_OfGuardedDeploymentWithoutReplicas(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), ownReplicas)
 	web.autoscale("GuardedDeployment", 2, 10)
@@ -125,7 +125,7 @@ func TestAutoscalerOfAGuardedDeploymentWithoutReplicas(t *testing.T) {
 }
 
 // Two who state the replicas is a mistake, which Belay reports. It keeps the release as it is.
-func TestAutoscalerAgainstStatedReplicas(t *testing.T) {
+func TestAutoscaler_AgainstStatedReplicas(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2))
 	web.autoscale("Deployment", 3, 10)

@@ -78,7 +78,7 @@ func (s *starting) kill(component string) {
 
 // On a busy machine the API server takes longer to start than kube-controller-manager waits for it before it ends. A cluster
 // starts whatever ends once.
-func TestClusterStartsThoughComponentsEnd(t *testing.T) {
+func TestCluster_ComponentEndsAtStart(t *testing.T) {
 	s := startCluster(t)
 	for _, component := range []string{"kube-apiserver", "kube-controller-manager"} {
 		s.kill(component)
@@ -96,7 +96,7 @@ func TestClusterStartsThoughComponentsEnd(t *testing.T) {
 	}
 }
 
-func TestClusterWhosePortIsTakenMeanwhile(t *testing.T) {
+func TestCluster_PortTakenMeanwhile(t *testing.T) {
 	s := startCluster(t)
 	s.eventually("take the port of kube-scheduler", func() error {
 		data, err := os.ReadFile(filepath.Join(s.dir, "ports.json"))
@@ -124,7 +124,7 @@ func TestClusterWhosePortIsTakenMeanwhile(t *testing.T) {
 }
 
 // A supervisor that ends a command ends the one process that it knows.
-func TestClusterWhoseStartIsTerminated(t *testing.T) {
+func TestCluster_StartTerminated(t *testing.T) {
 	s := startCluster(t)
 	s.eventually("see kube-apiserver", func() error {
 		_, err := pidIn(s.kwok(), "kube-apiserver")

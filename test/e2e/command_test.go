@@ -31,7 +31,7 @@ func belay(t *testing.T, args ...string) (stdout, stderr string, code int) {
 }
 
 // What keeps belay from working is said in one line, with what to do, and ends it with 1.
-func TestStartThatFailsSaysWhy(t *testing.T) {
+func TestCommand_FailedStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	garbage := filepath.Join(dir, "garbage")
@@ -106,7 +106,7 @@ func withoutRights(t *testing.T) string {
 	return emptyNamespace(t).newAccount("nobody")
 }
 
-func TestVersionAndHelp(t *testing.T) {
+func TestCommand_VersionAndHelp(t *testing.T) {
 	t.Parallel()
 	if stdout, _, code := belay(t, "--version"); code != 0 || !strings.HasPrefix(stdout, "belay ") || len(strings.Fields(stdout)) != 2 {
 		t.Errorf("--version: exit code %d, %q", code, stdout)
@@ -120,7 +120,7 @@ func TestVersionAndHelp(t *testing.T) {
 }
 
 // Belay may be stopped at any time, also while it waits for the CRD to be installed: that is no failure.
-func TestStopWhileStarting(t *testing.T) {
+func TestCommand_StoppedWhileStarting(t *testing.T) {
 	t.Parallel()
 	log := filepath.Join(t.TempDir(), "belay.log")
 	p, err := startProcess(log, "--kubeconfig", "", "--master", withoutCRD(t))

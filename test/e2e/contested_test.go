@@ -56,7 +56,7 @@ func (o *object) contest(patch string, wanted func(*appsv1.Deployment) bool) (en
 
 // Belay puts it back a few times, says that it is contested, and tries again every 10 minutes only. A new spec wins at
 // once, whatever the other does then.
-func TestContestedImageIsNoHotLoop(t *testing.T) {
+func TestContested_Image(t *testing.T) {
 	const watched, most = 60 * time.Second, 6
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
@@ -92,7 +92,7 @@ func TestContestedImageIsNoHotLoop(t *testing.T) {
 
 // However Belay's own marks are contested, it is no hot loop either. A controller that writes whole objects, and knows
 // none but its own labels and annotations, takes them away.
-func TestContestedMarksAreNoHotLoop(t *testing.T) {
+func TestContested_LabelAndAnnotations(t *testing.T) {
 	t.Parallel() // with the shared belay
 	const watched, most = 20 * time.Second, 6
 	for _, contest := range []struct {
@@ -123,7 +123,7 @@ func TestContestedMarksAreNoHotLoop(t *testing.T) {
 
 // A contest over replicas, with an autoscaler of the Deployment for example, keeps nothing from being judged: the new
 // release runs, and has failed.
-func TestContestedReplicasDoNotKeepAFailureFromBeingRolledBack(t *testing.T) {
+func TestContested_ReplicasHinderNoRollback(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2))
 	a := web.get().Status.GoodRevision

@@ -99,7 +99,7 @@ func (p *process) lines() int {
 
 // The garbage collector deletes the Deployments then, as it does whenever an owner is gone; Belay deletes nothing. This
 // is not parallel, so that nobody else has a GuardedDeployment: the belay that is shared is not there yet.
-func TestDeletedCRDComesBack(t *testing.T) {
+func TestCRD_DeletedAndInstalledAgain(t *testing.T) {
 	for _, crd := range []struct {
 		name  string
 		away  time.Duration

@@ -2,14 +2,14 @@
 //
 //	make test                                  # starts the embedded cluster and runs this
 //	BELAY_E2E=1 go test ./test/e2e -v          # on .cluster/kubeconfig, or the cluster that KUBECONFIG names
-//	BELAY_E2E=1 go test ./test/e2e -run Crash  # some of it
+//	BELAY_E2E=1 go test ./test/e2e -run Failure  # some of it
 //
 // Without BELAY_E2E nothing runs, so that "go test ./..." needs no cluster. No other belay may work in the cluster at
 // the same time, unless it is the one to be tested: then say -external. On real nodes say -pods=real. What else can be
 // chosen is at the top of main_test.go.
 //
-// Read the tests first: release_test.go, then failure_test.go. Each has a namespace of its own and says in its name
-// what Belay does. What they are written with:
+// Read the tests first: release_test.go, then failure_test.go. Each has a namespace of its own, and is named by its
+// subject and the case. What they are written with:
 //
 //	main_test.go       flags, and what is there before and after all tests
 //	cluster_test.go    the cluster and its clients

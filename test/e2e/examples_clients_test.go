@@ -36,7 +36,7 @@ var allExamples = map[string][]string{
 }
 
 // What keeps an example from working is said in one line, and ends it with 1: no goroutine goes on trying in silence.
-func TestExamplesSayWhatIsWrong(t *testing.T) {
+func TestExamples_Mistakes(t *testing.T) {
 	t.Parallel()
 	entries, err := filepath.Glob(filepath.Join(root, "examples", "*", "main.go"))
 	if err != nil {

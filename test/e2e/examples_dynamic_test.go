@@ -50,7 +50,7 @@ func (n *namespace) dynamicClient(code int, stdin string, args ...string) (stdou
 	return p.stdout.String(), p.stderr.String()
 }
 
-func TestExampleDynamicClientList(t *testing.T) {
+func TestExampleDynamicClient_List(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	n.create("web", template(good, "1"))
@@ -77,7 +77,7 @@ func TestExampleDynamicClientList(t *testing.T) {
 	}
 }
 
-func TestExampleDynamicClientConvert(t *testing.T) {
+func TestExampleDynamicClient_Convert(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	n.create("web", template(good, "1"))
@@ -201,7 +201,7 @@ metadata:
 {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fourth"}}
 `
 
-func TestExampleDynamicClientApply(t *testing.T) {
+func TestExampleDynamicClient_Apply(t *testing.T) {
 	n := newNamespace(t)
 	group := cluster.run + ".e2e.belay.dev"
 	crds := cluster.dynamic.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
@@ -330,7 +330,7 @@ func TestExampleDiscoveryClient(t *testing.T) {
 
 // An aggregated API that is down keeps nobody from working with the others. This test is not parallel: while discovery is
 // not complete, no namespace can be deleted.
-func TestExamplesGoOnWithoutAnAggregatedAPI(t *testing.T) {
+func TestExamples_AggregatedAPIDown(t *testing.T) {
 	n := emptyNamespace(t)
 	n.create("web", template(good, "1"))
 	group := cluster.run + ".down.belay.dev"

@@ -81,7 +81,7 @@ func TestExampleEvents(t *testing.T) {
 	}
 }
 
-func TestExampleEventsInterrupted(t *testing.T) {
+func TestExampleEvents_Interrupted(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	asked := make(chan struct{}, 100)
@@ -111,7 +111,7 @@ func TestExampleEventsInterrupted(t *testing.T) {
 }
 
 // Eventf returns no error, but the program finds out that it lacks a right, and says so.
-func TestExampleEventsWithoutRights(t *testing.T) {
+func TestExampleEvents_WithoutRights(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	kubeconfig := n.accountThatMay("create configmaps", "delete configmaps", "list events.events.k8s.io")

@@ -260,7 +260,7 @@ func TestExampleExec(t *testing.T) {
 	}
 }
 
-func TestExampleExecInterrupted(t *testing.T) {
+func TestExampleExec_Interrupted(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	n.execPod(n.execNode(), "web", corev1.Container{Name: "hang"})
@@ -289,7 +289,7 @@ func TestExampleExecInterrupted(t *testing.T) {
 }
 
 // Output that cannot be written is an error, whatever the command says.
-func TestExampleExecLosesNoOutput(t *testing.T) {
+func TestExampleExec_UnwritableOutput(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	n.execPod(n.execNode(), "web", corev1.Container{Name: "both"})
@@ -306,7 +306,7 @@ func TestExampleExecLosesNoOutput(t *testing.T) {
 }
 
 // What cannot work is said in one line, and before anything is run.
-func TestExampleExecSaysWhatIsWrong(t *testing.T) {
+func TestExampleExec_Mistakes(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	node := n.execNode()

@@ -54,7 +54,7 @@ func succeeds(a, b *example, last string) time.Duration {
 	return between(lines[len(lines)-1], b.said("b works")[0])
 }
 
-func TestExampleLeaderElectionHandsOver(t *testing.T) {
+func TestExampleLeaderElection_HandsOver(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	a := contend(n, cluster.kubeconfig, "a", "15s", "10s", "--drain", "2s")
@@ -87,7 +87,7 @@ func TestExampleLeaderElectionHandsOver(t *testing.T) {
 	}
 }
 
-func TestExampleLeaderElectionKilled(t *testing.T) {
+func TestExampleLeaderElection_Killed(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	a := contend(n, cluster.kubeconfig, "a", "8s", "6s")
@@ -110,7 +110,7 @@ func TestExampleLeaderElectionKilled(t *testing.T) {
 }
 
 // Who cannot renew ends its work before the next one begins, and says why it ends.
-func TestExampleLeaderElectionLost(t *testing.T) {
+func TestExampleLeaderElection_LeaseLost(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	relay := newRelay(t)
@@ -132,7 +132,7 @@ func TestExampleLeaderElectionLost(t *testing.T) {
 }
 
 // A right that is missing is said at once, also one that is needed only to lead.
-func TestExampleLeaderElectionWithoutRights(t *testing.T) {
+func TestExampleLeaderElection_WithoutRights(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	kubeconfig := n.accountThatMay("get leases.coordination.k8s.io", "create leases.coordination.k8s.io")

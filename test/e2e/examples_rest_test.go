@@ -69,7 +69,7 @@ func checkListed(t *testing.T, printed string, want []string) {
 	}
 }
 
-func TestExampleRestClientPages(t *testing.T) {
+func TestExampleRestClient_Pages(t *testing.T) {
 	t.Parallel()
 	n, names := sevenPods(t)
 	p, requests := n.listPods(func(w http.ResponseWriter, r *http.Request, request int) bool {
@@ -87,7 +87,7 @@ func TestExampleRestClientPages(t *testing.T) {
 }
 
 // A list that the server has forgotten is continued where it was, as of now.
-func TestExampleRestClientGoesOn(t *testing.T) {
+func TestExampleRestClient_ExpiredToken(t *testing.T) {
 	t.Parallel()
 	n, names := sevenPods(t)
 	forgetRevision(t)
@@ -152,7 +152,7 @@ func forgetRevision(t *testing.T) {
 }
 
 // Without a token to go on with, the list is begun again; but not for ever.
-func TestExampleRestClientBeginsAgain(t *testing.T) {
+func TestExampleRestClient_ListsAgainWithoutToken(t *testing.T) {
 	t.Parallel()
 	n, names := sevenPods(t)
 	expire := func(w http.ResponseWriter) bool {
@@ -183,7 +183,7 @@ func TestExampleRestClientBeginsAgain(t *testing.T) {
 	}
 }
 
-func TestExampleRestClientGuarded(t *testing.T) {
+func TestExampleRestClient_GuardedDeployments(t *testing.T) {
 	n := newNamespace(t)
 	o := n.createReady("web", template(good, "1"))
 	printed := runExample(t, "rest-client", "--namespace", n.name, "--guarded", "web")

@@ -19,7 +19,7 @@ func startWatch(t *testing.T, kubeconfig string, n *namespace, timeout string) *
 }
 
 // A watch that is cut goes on where it was: what happened meanwhile is seen, and nothing is seen twice.
-func TestExampleWatchGoesOn(t *testing.T) {
+func TestExampleWatch_Cut(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	relay := newRelay(t)
@@ -45,7 +45,7 @@ func TestExampleWatchGoesOn(t *testing.T) {
 }
 
 // A resourceVersion that the server has forgotten makes the program list again, in whatever way the server says so.
-func TestExampleWatchListsAgain(t *testing.T) {
+func TestExampleWatch_ExpiredResourceVersion(t *testing.T) {
 	t.Parallel()
 	expired := apierrors.NewResourceExpired("too old resource version").ErrStatus
 	expired.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}

@@ -9,7 +9,7 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-func TestCrashLoopIsRolledBack(t *testing.T) {
+func TestFailure_CrashLoop(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	first := web.get().Status.GoodRevision
@@ -42,7 +42,7 @@ func TestCrashLoopIsRolledBack(t *testing.T) {
 }
 
 // A release may fail in many ways. Each is found, named and rolled back.
-func TestFailedReleaseIsRolledBack(t *testing.T) {
+func TestFailure_RolledBack(t *testing.T) {
 	t.Parallel()
 	withInit := template(good, "2")
 	withInit.Spec.InitContainers = []corev1.Container{container("migrate", crash)}
@@ -106,7 +106,7 @@ func TestFailedReleaseIsRolledBack(t *testing.T) {
 	}
 }
 
-func TestReleaseThatSickensInTheSoakIsRolledBack(t *testing.T) {
+func TestFailure_InTheSoak(t *testing.T) {
 	if *podsFlag != "fake" {
 		t.Skip("a real kubelet would overwrite the status that this test writes")
 	}
@@ -127,7 +127,7 @@ func TestReleaseThatSickensInTheSoakIsRolledBack(t *testing.T) {
 	web.checkMoves(first, g.Status.TargetRevision, first)
 }
 
-func TestFirstReleaseHasNothingToGoBackTo(t *testing.T) {
+func TestFailure_FirstRelease(t *testing.T) {
 	n := newNamespace(t)
 	web := n.create("web", template(crash, "1"))
 	g := web.awaitReason(v1alpha1.ReasonNoGoodRevision)
@@ -145,7 +145,7 @@ func TestFirstReleaseHasNothingToGoBackTo(t *testing.T) {
 	web.checkMoves(g.Status.TargetRevision, fixed.Status.TargetRevision)
 }
 
-func TestFailedFirstReleaseThatRecoversLateIsGood(t *testing.T) {
+func TestFailure_FirstReleaseRecoversLate(t *testing.T) {
 	n := newNamespace(t)
 	quota := n.setQuota(corev1.ResourcePods, "0")
 	web := n.create("web", template(good, "1"), deadline(10))
@@ -160,7 +160,7 @@ func TestFailedFirstReleaseThatRecoversLateIsGood(t *testing.T) {
 	web.checkMoves(g.Status.TargetRevision)
 }
 
-func TestHoldLeavesTheFailedRelease(t *testing.T) {
+func TestFailure_Hold(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), onFailure(v1alpha1.Hold))
 	first := web.get().Status.GoodRevision

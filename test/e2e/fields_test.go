@@ -103,7 +103,7 @@ const (
 )
 
 // Whatever a Deployment can say, one of the manifests says.
-func TestManifestsHaveEveryField(t *testing.T) {
+func TestManifests_HaveEveryField(t *testing.T) {
 	have := map[string]bool{}
 	for _, m := range manifests(t, "namespace") {
 		for _, path := range fieldsIn(m.deployment["spec"], "") {

@@ -24,7 +24,7 @@ func (n *namespace) createMany(count int, pods corev1.PodTemplateSpec, options .
 
 // After a failed release the Deployment reports, for a moment, that the fix has exceeded its deadline: 20 of 20 fixes
 // that changed the replicas too were judged failed by a controller that believed it.
-func TestFixIsNotBlamedForTheReleaseBeforeIt(t *testing.T) {
+func TestFleet_FixAfterFailure(t *testing.T) {
 	n := newNamespace(t)
 	fixes := n.createMany(20, template(unready, "1"), replicas(2), deadline(10))
 	for _, o := range fixes {
@@ -49,7 +49,7 @@ func TestFixIsNotBlamedForTheReleaseBeforeIt(t *testing.T) {
 
 // When the template and the replicas change in one write, the Deployment reports, for a moment, that the new template is
 // complete: 20 of 20 bad releases were judged good by a controller that believed it.
-func TestReleaseThatAlsoScalesIsNotGoodBeforeItsTime(t *testing.T) {
+func TestFleet_BadReleaseThatScales(t *testing.T) {
 	n := newNamespace(t)
 	bad := n.createMany(20, template(good, "1"), replicas(3), soak(0))
 	for _, o := range bad {
@@ -69,7 +69,7 @@ func TestReleaseThatAlsoScalesIsNotGoodBeforeItsTime(t *testing.T) {
 
 // From the moment when the pods' status, as the API server has it, shows that a release has failed, until the API server
 // receives the write that rolls it back. What is promised holds for up to 50 objects on the move: nobody else is there.
-func TestFailuresAreActedOnSoon(t *testing.T) {
+func TestFleet_RollbackIsPrompt(t *testing.T) {
 	const most = 5 * time.Second
 	n := emptyNamespace(t)
 	if !n.counting() {

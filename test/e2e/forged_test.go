@@ -67,7 +67,7 @@ func (o *object) replicaSets() (uids []string) {
 }
 
 // Whatever Belay's annotations say, the same pods go on running, of the release that should.
-func TestForgedAnnotationsArePutBack(t *testing.T) {
+func TestForged_Annotations(t *testing.T) {
 	t.Parallel() // with the shared belay
 	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
 	for _, forge := range []struct {
@@ -108,7 +108,7 @@ func TestForgedAnnotationsArePutBack(t *testing.T) {
 }
 
 // To put an annotation back is no release: what others added to the template stays.
-func TestForgedAnnotationKeepsARestart(t *testing.T) {
+func TestForged_AnnotationAfterRestart(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	pods := web.podUIDs()
@@ -133,7 +133,7 @@ func (o *object) claimed(uid types.UID) []metav1.OwnerReference {
 }
 
 // A Deployment of another name is not the object's, whatever it says.
-func TestDeploymentOfAnotherNameIsLeftAlone(t *testing.T) {
+func TestForged_DeploymentOfAnotherName(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	pods := template(crash, "other")
@@ -166,7 +166,7 @@ func TestDeploymentOfAnotherNameIsLeftAlone(t *testing.T) {
 
 // A Deployment of the right name that names another uid as its owner is somebody else's, until it is gone: the garbage
 // collector takes it when there is no such owner.
-func TestDeploymentOfAnotherOwnerIsLeftAlone(t *testing.T) {
+func TestForged_DeploymentOfAnotherOwner(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	web.patchDeployment(types.MergePatchType, map[string]any{"metadata": map[string]any{
@@ -185,7 +185,7 @@ func TestDeploymentOfAnotherOwnerIsLeftAlone(t *testing.T) {
 }
 
 // Pods count by the chain of owners only: what merely has the labels of a release neither breaks nor saves it.
-func TestPodsOfOthersAreNotJudged(t *testing.T) {
+func TestForged_PodsOfOthers(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	a := web.get().Status.GoodRevision
@@ -228,7 +228,7 @@ func TestPodsOfOthersAreNotJudged(t *testing.T) {
 
 // A pod that names a release's ReplicaSet as its owner is the ReplicaSet's, which has one too many then and deletes one
 // that is not ready.
-func TestForgedPodIsDeletedByItsReplicaSet(t *testing.T) {
+func TestForged_PodOfReplicaSet(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), soak(6), deadline(30))
 	a := web.get().Status.GoodRevision
@@ -245,7 +245,7 @@ func TestForgedPodIsDeletedByItsReplicaSet(t *testing.T) {
 
 // A ReplicaSet that names the Deployment as its owner is the Deployment's, of no release that is asked for: it is scaled
 // down, and its pods are not those that are judged.
-func TestForgedReplicaSetIsScaledDownByItsDeployment(t *testing.T) {
+func TestForged_ReplicaSetOfDeployment(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), soak(6), deadline(30))
 	a := web.get().Status.GoodRevision

@@ -129,7 +129,7 @@ func helmBothWays(t *testing.T, test func(h *helm)) {
 	}
 }
 
-func TestHelmMovesInAndOut(t *testing.T) {
+func TestHelm_InAndOut(t *testing.T) {
 	helmBothWays(t, func(h *helm) {
 		h.mayAdopt()
 		h.install()
@@ -149,7 +149,7 @@ func TestHelmMovesInAndOut(t *testing.T) {
 }
 
 // Helm has never had the Deployment that Belay made, and has to be told that it is its own from now on.
-func TestHelmTakesOverWhatWasBornUnderGuard(t *testing.T) {
+func TestHelm_TakesOverDeploymentOfBelay(t *testing.T) {
 	helmBothWays(t, func(h *helm) {
 		h.install("keep=true", "kind=GuardedDeployment")
 		h.awaitGuarded()
@@ -167,7 +167,7 @@ func TestHelmTakesOverWhatWasBornUnderGuard(t *testing.T) {
 //
 // Helm that waits, as --wait alone says, sees that the name is taken, and gives up. What it has done stays, and Belay goes
 // on, unless a rollback deletes the GuardedDeployment: "keep" prevents that.
-func TestHelmChangesTheKindInOneUpgrade(t *testing.T) {
+func TestHelm_KindChangedInOneUpgrade(t *testing.T) {
 	needHelm(t)
 	for _, how := range []string{"--wait=hookOnly", "--wait=watcher", "--rollback-on-failure --set=keep=true"} {
 		t.Run(how, func(t *testing.T) {

@@ -29,7 +29,7 @@ func badReleaseUnderWay(n *namespace) (*object, appsv1.ControllerRevision) {
 	return web, first
 }
 
-func TestDeletedRevisionIsNotGoneBackTo(t *testing.T) {
+func TestHistory_DeletedRevision(t *testing.T) {
 	n := newNamespace(t)
 	web, first := badReleaseUnderWay(n)
 	web.deleteRevision(first.Name)
@@ -43,7 +43,7 @@ func TestDeletedRevisionIsNotGoneBackTo(t *testing.T) {
 }
 
 // Somebody puts other content under the name of the good revision, to have it run.
-func TestForgedRevisionIsNotGoneBackTo(t *testing.T) {
+func TestHistory_ForgedRevision(t *testing.T) {
 	n := newNamespace(t)
 	web, first := badReleaseUnderWay(n)
 	forged := first.DeepCopy()
@@ -67,7 +67,7 @@ func TestForgedRevisionIsNotGoneBackTo(t *testing.T) {
 	}
 }
 
-func TestOldRevisionsArePruned(t *testing.T) {
+func TestHistory_Pruned(t *testing.T) {
 	const limit = 2
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "0"), replicas(1), soak(0), func(g *v1alpha1.GuardedDeployment) {
@@ -96,7 +96,7 @@ func TestOldRevisionsArePruned(t *testing.T) {
 }
 
 // The status is a report: nothing is decided from it.
-func TestDeletedStatusLosesNothing(t *testing.T) {
+func TestHistory_DeletedStatus(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	a := web.get().Status.GoodRevision

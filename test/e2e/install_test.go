@@ -36,7 +36,7 @@ func (n *namespace) generations() string {
 
 // The way of an installation: in, again, out by mistake, in again, and out as it is documented. Nobody loses a workload.
 // This is not parallel, because it takes the rights of every belay away.
-func TestInstallAndUninstall(t *testing.T) {
+func TestInstall_InAndOut(t *testing.T) {
 	n := emptyNamespace(t)
 	embedded(t) // Its nodes only pretend to run a second Belay.
 	n.belay = startBelay(t, n.name)

@@ -1,20 +1,47 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 // These tests are about "kubectl rollout" on a Deployment of Belay's.
 
+func TestKubectlRollout_RestartOfGoodRelease(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	before := len(web.deploymentWrites())
+	const restarted = "kubectl.kubernetes.io/restartedAt"
+	web.patchDeployment(types.StrategicMergePatchType, map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{
+		"annotations": map[string]string{restarted: "2026-01-01T00:00:00Z"}}}}})
+	n.eventually("all pods are new", func(context.Context) (bool, error) {
+		pods := web.pods()
+		for _, pod := range pods {
+			if pod.Annotations[restarted] == "" {
+				return false, nil
+			}
+		}
+		return len(pods) == 3, nil
+	})
+	n.nothingHappens(5*time.Second, func(context.Context) error {
+		if writes := len(web.deploymentWrites()); writes != before || web.deployment().Spec.Template.Annotations[restarted] == "" {
+			return fmt.Errorf("the restart was undone (%d writes)", writes-before)
+		}
+		return nil
+	})
+}
+
 // The soak begins again with the new pods. It is the same release.
-func TestRolloutRestartDuringTheSoak(t *testing.T) {
+func TestKubectlRollout_RestartInTheSoak(t *testing.T) {
 	const soakTime, start = 6 * time.Second, 8 * time.Second // of a slow pod
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(1))
@@ -33,7 +60,7 @@ func TestRolloutRestartDuringTheSoak(t *testing.T) {
 	web.checkDeploymentWrites("two releases", 0, 2)
 }
 
-func TestRolloutRestartWhileRolledBack(t *testing.T) {
+func TestKubectlRollout_RestartWhileRolledBack(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	a := web.get().Status.GoodRevision
@@ -52,7 +79,7 @@ func TestRolloutRestartWhileRolledBack(t *testing.T) {
 }
 
 // What kubectl goes back to carries the annotations of its time, Belay's too.
-func TestRolloutUndoIsPutBack(t *testing.T) {
+func TestKubectlRollout_UndoIsPutBack(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	a := web.get().Status.GoodRevision
@@ -78,7 +105,7 @@ func TestRolloutUndoIsPutBack(t *testing.T) {
 }
 
 // Belay runs what the spec asks for until it knows better.
-func TestRolloutUndoDuringABadRelease(t *testing.T) {
+func TestKubectlRollout_UndoOfBadRelease(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), maxRestarts(2))
 	a := web.get().Status.GoodRevision
@@ -94,7 +121,7 @@ func TestRolloutUndoDuringABadRelease(t *testing.T) {
 	web.checkDeploymentWrites("two releases, a correction and a rollback", 0, 4)
 }
 
-func TestRolloutPauseAndResumeOfAGoodRelease(t *testing.T) {
+func TestKubectlRollout_PauseAndResume(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	pods := web.podUIDs()

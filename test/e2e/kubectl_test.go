@@ -94,7 +94,7 @@ func (o *object) awaitPutBack(path string) {
 }
 
 // The new image is a release that nobody asked Belay for: it neither stays nor is judged.
-func TestSetImageIsPutBack(t *testing.T) {
+func TestKubectl_SetImage(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	image, pods := web.deployment().Spec.Template.Spec.Containers[0].Image, web.podUIDs()
@@ -114,7 +114,7 @@ func TestSetImageIsPutBack(t *testing.T) {
 
 // A variable that the spec does not have belongs to who set it, until the next release. One that it has is put back, and
 // the whole template with it.
-func TestSetEnvStaysUntilTheNextRelease(t *testing.T) {
+func TestKubectl_SetEnv(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	has := func(name string) func(*appsv1.Deployment) bool {
@@ -149,7 +149,7 @@ func TestSetEnvStaysUntilTheNextRelease(t *testing.T) {
 	web.checkDeploymentWrites("two releases and two corrections", 0, 4)
 }
 
-func TestRemovedLabelIsPutBack(t *testing.T) {
+func TestKubectl_RemovedLabel(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	was, pods := web.deployment(), web.podUIDs()
@@ -173,7 +173,7 @@ func TestRemovedLabelIsPutBack(t *testing.T) {
 }
 
 // Whoever takes the owner reference away takes the Deployment from Belay. It is not taken back without consent.
-func TestRemovedOwnerIsNotPutBack(t *testing.T) {
+func TestKubectl_RemovedOwnerReference(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	pods, owners := web.podUIDs(), web.deployment().OwnerReferences
@@ -202,7 +202,7 @@ func TestRemovedOwnerIsNotPutBack(t *testing.T) {
 }
 
 // The Deployment controller obeys this old annotation, on the Deployment only.
-func TestRollbackAnnotation(t *testing.T) {
+func TestKubectl_RollbackAnnotation(t *testing.T) {
 	const annotation = "deprecated.deployment.rollback.to"
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))

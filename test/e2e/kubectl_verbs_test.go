@@ -198,7 +198,7 @@ func (n *namespace) shell(line string) (output string, err error) {
 }
 
 // The replacement of "rollout status" ends when the release has failed, without waiting for the time that it was given.
-func TestWaitForAFailedRelease(t *testing.T) {
+func TestKubectlVerbs_WaitForFailedRelease(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	web.release(template(crash, "2"))
@@ -214,7 +214,7 @@ func TestWaitForAFailedRelease(t *testing.T) {
 }
 
 // Of these the page says that they take the kind as they take a Deployment.
-func TestKubectlVerbsThatKnowTheKind(t *testing.T) {
+func TestKubectlVerbs_Supported(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	for _, line := range []string{
@@ -238,7 +238,7 @@ func TestKubectlVerbsThatKnowTheKind(t *testing.T) {
 }
 
 // The page says which verbs do not know the kind, and what they say.
-func TestKubectlVerbsThatDoNotKnowTheKind(t *testing.T) {
+func TestKubectlVerbs_Unsupported(t *testing.T) {
 	n := newNamespace(t)
 	n.createReady("web", template(good, "1"))
 	for _, line := range []string{

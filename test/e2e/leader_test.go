@@ -24,7 +24,7 @@ import (
 
 // Two belays in one namespace: one works, and the other when that has ended. They talk to the API server through proxies,
 // which tell them apart in the audit log.
-func TestOneOfTwoWorks(t *testing.T) {
+func TestLeader_OneOfTwoWorks(t *testing.T) {
 	for name, test := range map[string]func(e *election){
 		"TerminatedHandsOver":       terminatedHandsOver,
 		"KilledInARollback":         killedInARollback,

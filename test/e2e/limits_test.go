@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -18,34 +17,7 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-func TestRefusedTemplateIsReportedOnce(t *testing.T) {
-	n := newNamespace(t)
-	web := n.createReady("web", template(good, "1"))
-	before := len(n.writesAtRest())
-	web.release(refusedTemplate("2"))
-	g := web.awaitReason(v1alpha1.ReasonInvalid)
-	if !strings.Contains(message(g), "ports") {
-		t.Errorf("the condition does not tell what the API server said: %q", message(g))
-	}
-	web.awaitEvents(v1alpha1.ReasonInvalid, 1)
-	n.nothingHappens(30*time.Second, func(context.Context) error {
-		if writes := len(n.writes()) - before; writes > 5 {
-			return fmt.Errorf("%d writes:\n%s", writes, n.describeWrites())
-		}
-		return nil
-	})
-	if n.counting() {
-		figures.count("writes: release that the API server refuses, and 30 s", len(n.writes())-before, 5)
-	}
-	if version(web.deployment()) != "1" {
-		t.Error("the Deployment was changed")
-	}
-	web.release(template(good, "3"))
-	web.awaitReady()
-	web.awaitEvents(v1alpha1.ReasonInvalid, 1)
-}
-
-func TestLargeTemplate(t *testing.T) {
+func TestLimits_LargeTemplate(t *testing.T) {
 	n := newNamespace(t)
 	large := template(good, "large")
 	large.Spec.Containers[0].Env = append(large.Spec.Containers[0].Env, corev1.EnvVar{Name: "LARGE", Value: strings.Repeat("x", 1_400_000)})
@@ -58,7 +30,7 @@ func TestLargeTemplate(t *testing.T) {
 	}
 }
 
-func TestLongestName(t *testing.T) {
+func TestLimits_LongestName(t *testing.T) {
 	n := newNamespace(t)
 	name := strings.Repeat("long-name.", 25) + "end" // 253 characters
 	web := n.createReady(name, template(good, "1"), replicas(1))
@@ -77,7 +49,7 @@ func confusing(r rune) bool {
 }
 
 // What a container says is somebody else's text: too long, on many lines, made to confuse a terminal, or no text at all.
-func TestMessagesOfContainersAreCleaned(t *testing.T) {
+func TestLimits_MessagesOfContainers(t *testing.T) {
 	if *podsFlag != "fake" {
 		t.Skip("a real kubelet would overwrite the status that this test writes")
 	}

@@ -80,7 +80,7 @@ var lacking = map[string]map[string]string{
 
 // Of a manifest, only apiVersion and kind have to be changed: the Deployment becomes the one that the manifest itself
 // would have made.
-func TestManifestsAreTakenOverUnchanged(t *testing.T) {
+func TestManifests_SameDeployment(t *testing.T) {
 	t.Parallel()
 	if *podsFlag != "fake" {
 		t.Skip("real nodes have neither the images nor the volumes and devices of these manifests")
@@ -275,7 +275,7 @@ func (o *object) checkStated() {
 
 // A list in which two items must not be the same is refused at once where a Deployment's is, and the message says which.
 // Where a Deployment accepts it, so does Belay: testdata/manifests/duplicates.yaml.
-func TestDuplicatesAreRefusedAsInADeployment(t *testing.T) {
+func TestManifests_Duplicates(t *testing.T) {
 	n := newNamespace(t)
 	item := map[string]any{"name": "a.example.com/x", "mountPath": "/x", "devicePath": "/x", "image": "localhost/web:1",
 		"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": int64(1)}

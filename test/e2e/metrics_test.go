@@ -15,7 +15,7 @@ import (
 
 // A belay of its own lives through a release, a rollback and a denial, once for each format of the log. What it counts is
 // exact, and each line that it logs is a record, whatever a policy answers.
-func TestMetricsAndLogTellTheStory(t *testing.T) {
+func TestMetrics_AndLog(t *testing.T) {
 	for _, log := range []struct {
 		format, verbosity string
 		check             func(t *testing.T, line []byte)

@@ -29,7 +29,7 @@ const (
 )
 
 // A policy that changes what Belay writes, each time in the same way, is no reason to write again.
-func TestMutatingPolicyIsAccepted(t *testing.T) {
+func TestMutatingPolicy_Accepted(t *testing.T) {
 	t.Parallel()
 	twoContainers := func(d *appsv1.Deployment) bool { return len(d.Spec.Template.Spec.Containers) == 2 }
 	for _, policy := range []struct {
@@ -72,7 +72,7 @@ func isMirrored(d *appsv1.Deployment) bool {
 
 // What a policy had changed is not known after a restart: it is written once more, which changes nothing, and nothing is
 // told of it.
-func TestRestartBesideAMutatingPolicyIsNoRelease(t *testing.T) {
+func TestMutatingPolicy_BelayRestarted(t *testing.T) {
 	n := emptyNamespace(t)
 	n.mutate(mirrored, isMirrored)
 	n.belay = startBelay(t, n.name)
@@ -91,7 +91,7 @@ func TestRestartBesideAMutatingPolicyIsNoRelease(t *testing.T) {
 
 // A policy that overrides a stated value, each time in another way, is not fought: its answer to a write is accepted like
 // any other. Where others write too, the value changes behind Belay's back: it is put back a few times, and then reported.
-func TestMutatingPolicyThatIsNeverContentIsContested(t *testing.T) {
+func TestMutatingPolicy_NeverSettles(t *testing.T) {
 	n := newNamespace(t)
 	n.mutate(restless, func(d *appsv1.Deployment) bool { return d.Spec.Template.Annotations["build"] == "0" })
 	pods := template(good, "1")

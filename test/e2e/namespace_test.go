@@ -44,7 +44,7 @@ var capitals = regexp.MustCompile(`[A-Z]`)
 func emptyNamespace(t *testing.T) *namespace {
 	t.Helper()
 	name := capitals.ReplaceAllStringFunc(strings.TrimPrefix(t.Name(), "Test"), func(s string) string { return "-" + strings.ToLower(s) })
-	name = regexp.MustCompile(`[^a-z0-9-]+`).ReplaceAllString(name, "-")
+	name = regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(name, "-")
 	namespaces := cluster.kube.CoreV1().Namespaces()
 	created, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "e2e" + name[:min(len(name), 45)] + "-",

@@ -20,7 +20,7 @@ import (
 
 // A Deployment controller that was away for longer than the deadline reports first that healthy rollouts have exceeded
 // it: 64 of 150 were judged failed by a controller that believed it.
-func TestHealthyReleasesSurviveAnOutageOfTheDeploymentController(t *testing.T) {
+func TestOutage_DeploymentController(t *testing.T) {
 	pid := pidOf(t, "kube-controller-manager")
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)
@@ -49,7 +49,7 @@ func TestHealthyReleasesSurviveAnOutageOfTheDeploymentController(t *testing.T) {
 }
 
 // However often Belay is killed, and wherever: the failed releases are rolled back, each once.
-func TestKilledBelayRollsBackOnce(t *testing.T) {
+func TestOutage_BelayKilled(t *testing.T) {
 	const lives = 10
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,7 +25,7 @@ func (o *object) deleteDeployment() (was *appsv1.Deployment) {
 	return was
 }
 
-func TestDeletedDeploymentComesBackAsItWas(t *testing.T) {
+func TestDeployment_DeletedIsCreatedAgain(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	a := web.get().Status.GoodRevision
@@ -44,7 +43,7 @@ func TestDeletedDeploymentComesBackAsItWas(t *testing.T) {
 	web.checkMoves(a, g.Status.TargetRevision, a)
 }
 
-func TestChangesByOthersArePutBack(t *testing.T) {
+func TestCorrection_ChangesByOthers(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	image := web.deployment().Spec.Template.Spec.Containers[0].Image
@@ -62,54 +61,7 @@ func TestChangesByOthersArePutBack(t *testing.T) {
 	}
 }
 
-func TestRolloutRestartIsLeftAlone(t *testing.T) {
-	n := newNamespace(t)
-	web := n.createReady("web", template(good, "1"))
-	before := len(web.deploymentWrites())
-	const restarted = "kubectl.kubernetes.io/restartedAt"
-	web.patchDeployment(types.StrategicMergePatchType, map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{
-		"annotations": map[string]string{restarted: "2026-01-01T00:00:00Z"}}}}})
-	n.eventually("all pods are new", func(context.Context) (bool, error) {
-		pods := web.pods()
-		for _, pod := range pods {
-			if pod.Annotations[restarted] == "" {
-				return false, nil
-			}
-		}
-		return len(pods) == 3, nil
-	})
-	n.nothingHappens(5*time.Second, func(context.Context) error {
-		if writes := len(web.deploymentWrites()); writes != before || web.deployment().Spec.Template.Annotations[restarted] == "" {
-			return fmt.Errorf("the restart was undone (%d writes)", writes-before)
-		}
-		return nil
-	})
-}
-
-// What a release drops is gone from the Deployment, and what others put there stays.
-func TestReleaseReplacesTheWholeTemplate(t *testing.T) {
-	n := newNamespace(t)
-	full := template(good, "1")
-	full.Labels["tier"], full.Annotations = "old", map[string]string{"note": "old"}
-	full.Spec.Containers[0].Env = append(full.Spec.Containers[0].Env, corev1.EnvVar{Name: "OLD", Value: "1"})
-	full.Spec.Containers = append(full.Spec.Containers, container("sidecar", good))
-	web := n.createReady("web", full, func(g *v1alpha1.GuardedDeployment) { g.Spec.MinReadySeconds = 1 })
-	web.patchDeployment(types.MergePatchType, map[string]any{"metadata": map[string]any{
-		"labels": map[string]string{"team": "a"}, "annotations": map[string]string{"contact": "b"}}})
-
-	web.update(runs(template(good, "2")), func(g *v1alpha1.GuardedDeployment) { g.Spec.MinReadySeconds = 0 })
-	web.awaitReady()
-	d := web.deployment()
-	pods := d.Spec.Template
-	if len(pods.Spec.Containers) != 1 || len(pods.Spec.Containers[0].Env) != 1 || pods.Labels["tier"] != "" || pods.Annotations["note"] != "" || d.Spec.MinReadySeconds != 0 {
-		t.Errorf("something of the old release is left: %+v, minReadySeconds %d", pods, d.Spec.MinReadySeconds)
-	}
-	if d.Labels["team"] != "a" || d.Annotations["contact"] != "b" {
-		t.Errorf("what others had put on the Deployment is gone: %v %v", d.Labels, d.Annotations)
-	}
-}
-
-func TestSelectorCannotBeChanged(t *testing.T) {
+func TestSelector_Immutable(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	_, err := web.tryUpdate(func(g *v1alpha1.GuardedDeployment) {
@@ -120,7 +72,7 @@ func TestSelectorCannotBeChanged(t *testing.T) {
 	}
 }
 
-func TestForeignDeploymentIsLeftAlone(t *testing.T) {
+func TestNameTaken_LeftAlone(t *testing.T) {
 	n := newNamespace(t)
 	web := &object{namespace: n, name: "web"}
 	pods := template(good, "foreign")
@@ -153,7 +105,7 @@ func TestForeignDeploymentIsLeftAlone(t *testing.T) {
 }
 
 // Nothing runs from when the name is freed until it is taken up.
-func TestFreedNameIsTakenUp(t *testing.T) {
+func TestNameTaken_Freed(t *testing.T) {
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)
 	for i := range 5 {

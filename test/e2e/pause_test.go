@@ -12,7 +12,7 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-func TestPausedSpecChangesNothingButPausedAndReplicas(t *testing.T) {
+func TestPause_WritesPausedAndReplicasOnly(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2), deadline(10))
 	first := web.get().Status.GoodRevision
@@ -36,7 +36,7 @@ func TestPausedSpecChangesNothingButPausedAndReplicas(t *testing.T) {
 	web.checkMoves(first, g.Status.TargetRevision)
 }
 
-func TestPausedFromTheStartCreatesNothing(t *testing.T) {
+func TestPause_FromTheStart(t *testing.T) {
 	n := newNamespace(t)
 	web := n.create("web", template(good, "1"), paused(true))
 	web.awaitReason(v1alpha1.ReasonPaused)
@@ -50,7 +50,7 @@ func TestPausedFromTheStartCreatesNothing(t *testing.T) {
 	web.awaitReady()
 }
 
-func TestDeploymentPausedByHandIsNotJudged(t *testing.T) {
+func TestPause_DeploymentByHand(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), deadline(10))
 	first := web.get().Status.GoodRevision

@@ -14,7 +14,7 @@ import (
 // refusalWatched is how long a refusal is watched. Without a change, Belay tries again after 5 minutes.
 const refusalWatched = 20 * time.Second
 
-func TestReleaseThatAPolicyDeniesIsReportedOnce(t *testing.T) {
+func TestPolicy_DeniesRelease(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), deadline(10))
 	first := web.get().Status.GoodRevision
@@ -35,7 +35,7 @@ func TestReleaseThatAPolicyDeniesIsReportedOnce(t *testing.T) {
 	web.checkMoves(first, g.Status.TargetRevision)
 }
 
-func TestFirstReleaseThatAPolicyDeniesIsReportedOnce(t *testing.T) {
+func TestPolicy_DeniesFirstRelease(t *testing.T) {
 	n := newNamespace(t)
 	n.require(not("1"), "release 1 is not welcome", anyDeployment("1"))
 	web := n.create("web", template(good, "1"))
@@ -48,7 +48,7 @@ func TestFirstReleaseThatAPolicyDeniesIsReportedOnce(t *testing.T) {
 }
 
 // A policy can come after the release that it denies: what was good may not be good enough to go back to.
-func TestRollbackThatAPolicyDeniesIsReportedOnce(t *testing.T) {
+func TestPolicy_DeniesRollback(t *testing.T) {
 	t.Parallel()
 	for _, way := range []struct {
 		name string

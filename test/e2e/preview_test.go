@@ -58,7 +58,7 @@ func guardedManifest(deployment string) string {
 }
 
 // What a Deployment's API warns of reaches the log and nobody else. Whoever asks beforehand is told.
-func TestWarningsOfADeployment(t *testing.T) {
+func TestPreview_Warnings(t *testing.T) {
 	n := newNamespace(t)
 	manifest := guardedManifest(manifestOf("good", "nodeSelector: {beta.kubernetes.io/os: linux}", `env: [{name: A, value: "1"}, {name: A, value: "2"}]`))
 	warnings := []string{"nodeSelector[beta.kubernetes.io/os]: deprecated", `hides previous definition of "A"`}
@@ -86,7 +86,7 @@ func TestWarningsOfADeployment(t *testing.T) {
 }
 
 // What two applies leave in a Deployment and their manifest does not have is seen beforehand, and gone when Belay has it.
-func TestWhatApplyLeavesBehind(t *testing.T) {
+func TestPreview_WhatApplyLeftBehind(t *testing.T) {
 	n := newNamespace(t)
 	n.mayAdopt()
 	n.newAccount("runner")

@@ -19,7 +19,7 @@ import (
 
 // A rollback reuses a ReplicaSet. When its pods cannot be created, the Deployment controller says that all is well: only
 // an own deadline tells.
-func TestRollbackThatDoesNotComeUpIsReported(t *testing.T) {
+func TestRollback_QuotaExceeded(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), deadline(10), allAtOnce)
 	first := web.get().Status.GoodRevision
@@ -43,7 +43,7 @@ func TestRollbackThatDoesNotComeUpIsReported(t *testing.T) {
 }
 
 // A quota of limits refuses pods that state none, in other words than one that is used up.
-func TestQuotaThatAsksForLimitsForbidsPods(t *testing.T) {
+func TestPodsForbidden_QuotaOfLimits(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), deadline(10))
 	first := web.get().Status.GoodRevision
@@ -61,7 +61,7 @@ const (
 )
 
 // Pod Security lets Deployments pass and refuses their pods.
-func TestPodSecurityThatIsTightened(t *testing.T) {
+func TestPodsForbidden_PodSecurityTightened(t *testing.T) {
 	t.Parallel()
 	t.Run("lets a release pass that keeps to it", func(t *testing.T) {
 		n := newNamespace(t)

@@ -48,7 +48,7 @@ func raw(n *namespace) dynamic.NamespaceableResourceInterface {
 
 // Some values are decoded to something that is encoded to something else. What has one is rolled out like any other, with
 // one write, and rests.
-func TestValuesThatAreReadBackOtherwiseAreRolledOut(t *testing.T) {
+func TestReadback_RolledOut(t *testing.T) {
 	n := newNamespace(t)
 	metadata := func(key string, value any) func(map[string]any) {
 		return func(pods map[string]any) { pods["metadata"].(map[string]any)[key] = value }
@@ -104,7 +104,7 @@ func TestValuesThatAreReadBackOtherwiseAreRolledOut(t *testing.T) {
 }
 
 // A time that is in the year 10,000 by UTC cannot be written down again. It is refused, at once or by Belay.
-func TestATimeThatCannotBeWrittenDownIsInvalid(t *testing.T) {
+func TestReadback_UnwritableTime(t *testing.T) {
 	n := newNamespace(t)
 	o, err := n.createAs("late", func(pods map[string]any) {
 		pods["metadata"].(map[string]any)["creationTimestamp"] = "9999-12-31T23:59:59-01:00"

@@ -13,7 +13,7 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-func TestRetryTokenTriesOnceMore(t *testing.T) {
+func TestRetry_Token(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	a := web.get().Status.GoodRevision
@@ -42,54 +42,12 @@ func TestRetryTokenTriesOnceMore(t *testing.T) {
 	web.checkMoves(a, b, a, b, a)
 }
 
-func TestOlderTemplateMayBeAskedForAgain(t *testing.T) {
-	n := newNamespace(t)
-	web := n.createReady("web", template(good, "a"))
-	a := web.get().Status.GoodRevision
-	web.release(template(good, "b"))
-	b := web.awaitReady().Status.GoodRevision
-	web.release(template(good, "a"))
-	if g := web.awaitReady(); g.Status.TargetRevision != a {
-		t.Errorf("the target is %s, want %s again", g.Status.TargetRevision, a)
-	}
-	web.release(template(good, "b"))
-	web.awaitReady()
-	web.checkMoves(a, b, a, b)
-	if all := web.revisions(); len(all) != 2 || all[1].Name != b || all[1].Revision != 4 {
-		t.Errorf("revisions are %v, want 2, and %s the newest with number 4", names(all), b)
-	}
-}
-
-func TestGoingBackByHandAfterAFailureIsReadyAtOnce(t *testing.T) {
-	n := newNamespace(t)
-	web := n.createReady("web", template(good, "1"))
-	a := web.get().Status.GoodRevision
-	web.release(template(crash, "2"))
-	b := web.awaitRolledBack(v1alpha1.FailureCrashLoop, a).Status.TargetRevision
-	before := web.deployment()
-
-	web.release(template(good, "1"))
-	g := web.awaitReady()
-	if g.Status.TargetRevision != a || g.Status.Failure != nil {
-		t.Errorf("status is %+v, want target %s and no failure", g.Status, a)
-	}
-	if after := web.deployment(); after.Generation != before.Generation {
-		t.Error("the Deployment was written, although it ran what is asked for")
-	}
-
-	// The failed release asked for again is another attempt.
-	web.release(template(crash, "2"))
-	web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
-	web.awaitEvents(v1alpha1.FailureCrashLoop, 2)
-	web.checkMoves(a, b, a, b, a)
-}
-
 func retries(n int32) option {
 	return func(g *v1alpha1.GuardedDeployment) { g.Spec.Guard.Retries = &n }
 }
 
 // The first automatic retry comes a minute after the failure, and there are no more than asked for. A new spec cancels it.
-func TestAutomaticRetriesAreMadeAndNoMore(t *testing.T) {
+func TestRetry_Automatic(t *testing.T) {
 	n := newNamespace(t)
 	web, fixed := n.create("web", template(good, "1"), retries(1)), n.create("fixed", template(good, "1"), retries(1))
 	a, fixedA := web.awaitReady().Status.GoodRevision, fixed.awaitReady().Status.GoodRevision
@@ -128,7 +86,7 @@ func (o *object) awaitFailedAgain(earlier *v1alpha1.Failure) *v1alpha1.GuardedDe
 }
 
 // How many retries were made, and when the next is due, is stored: a process that starts goes on where the last one was.
-func TestAutomaticRetriesSurviveARestart(t *testing.T) {
+func TestRetry_AutomaticAcrossRestart(t *testing.T) {
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)
 	web := n.createReady("web", template(good, "1"), retries(2), maxRestarts(0))

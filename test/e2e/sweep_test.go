@@ -27,7 +27,7 @@ import (
 //
 // One object carries a value at all fields that can have it at the same time. The fields that the server refuses by name
 // are left out, until the rest is accepted; where it names none, and where Go cannot decode, the fields are halved.
-func TestWhatIsAcceptedCanBeDecoded(t *testing.T) {
+func TestSweep_AcceptedIsDecodable(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	n.create("stored", template(good, "1"), paused(true))

@@ -14,7 +14,7 @@ import (
 )
 
 // While a namespace is being deleted, nothing can be created in it, and its Deployments may go before their owners.
-func TestNamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
+func TestNamespace_Terminating(t *testing.T) {
 	n := newNamespace(t)
 	n.createReady("ready", template(good, "1"))
 	n.create("failing", template(crash, "1")).awaitReason(v1alpha1.ReasonNoGoodRevision)

@@ -1,21 +1,29 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// These tests are about who owns the Deployment next, after its GuardedDeployment has left it behind: whoever applies it,
-// and nobody else.
+// These tests are about a Deployment that its GuardedDeployment has left behind: it goes on, and its next owner is whoever
+// applies it, and nobody else.
 
 // manifestOf returns the path of a manifest of a Deployment like the object's, with one variable more on request.
 func (o *object) manifestOf(image string, extra bool) string {
@@ -37,6 +45,53 @@ func (o *object) manifestOf(image string, extra bool) string {
 		o.Fatal(err)
 	}
 	return path
+}
+
+// managers returns who manages fields of the Deployment, but for its status.
+func managers(d *appsv1.Deployment) (names []string) {
+	for _, entry := range d.ManagedFields {
+		if entry.Subresource == "" {
+			names = append(names, entry.Manager)
+		}
+	}
+	return names
+}
+
+// letGo reports whether nothing of Belay's is left on a Deployment.
+func letGo(d *appsv1.Deployment) bool {
+	for key := range d.Annotations {
+		if strings.HasPrefix(key, v1alpha1.GroupName+"/") && key != v1alpha1.AdoptAnnotation {
+			return false
+		}
+	}
+	return d.Labels[v1alpha1.GuardedLabel] == "" && metav1.GetControllerOf(d) == nil && !slices.Contains(managers(d), "belay")
+}
+
+// awaitReleased waits until the Deployment goes on without an owner, and without anything of Belay's, and the Deployment
+// controller has seen it.
+func (o *object) awaitReleased() *appsv1.Deployment {
+	o.Helper()
+	return o.awaitDeployment("is let go of", func(d *appsv1.Deployment) bool {
+		return letGo(d) && d.Status.ObservedGeneration == d.Generation
+	})
+}
+
+// checkReleased makes sure that Belay let go of the Deployment in one write, with all that it runs as it was.
+func (o *object) checkReleased(was *appsv1.Deployment, running map[string]string, writesBefore int) {
+	o.Helper()
+	orphan := o.awaitReleased()
+	if orphan.UID != was.UID || !equality.Semantic.DeepEqual(orphan.Spec, was.Spec) {
+		o.Errorf("the Deployment is uid %s: %+v\nwas uid %s: %+v", orphan.UID, orphan.Spec, was.UID, was.Spec)
+	}
+	o.nothingHappens(5*time.Second, func(context.Context) error {
+		if now := o.running(); !maps.Equal(now, running) {
+			return fmt.Errorf("what runs is %v, before %v", now, running)
+		}
+		if cluster.audit != nil && len(o.deploymentWrites()) != writesBefore+1 {
+			return fmt.Errorf("it is not one write that lets go of it:\n%s", o.describeWrites())
+		}
+		return nil
+	})
 }
 
 // checkNextOwner applies the orphan's manifest, then one without a variable, then one with another image. Each takes effect.
@@ -77,7 +132,19 @@ func (n *namespace) leave(name string) *object {
 	return o
 }
 
-func TestWhoeverAppliesAnOrphanOwnsIt(t *testing.T) {
+func TestOrphan_GoesOn(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	was, running, writes := web.deployment(), web.running(), len(web.deploymentWrites())
+	web.delete(metav1.DeletePropagationOrphan)
+	web.awaitGone()
+	web.checkReleased(was, running, writes)
+	if left := web.revisions(); len(left) != 0 {
+		t.Errorf("revisions %v have an owner still", names(left))
+	}
+}
+
+func TestOrphan_AppliedByAnother(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string][]string{"client side": nil, "server side": {"--server-side"}} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +160,7 @@ var variable = corev1.EnvVar{Name: "EXTRA", Value: "1"}
 
 var byHand = regexp.MustCompile(`(?m)^    (kubectl patch deployment web --type=json .*)$`)
 
-func TestOrphansAreReleasedByHandWithoutBelay(t *testing.T) {
+func TestOrphan_ReleasedByHand(t *testing.T) {
 	kubectl, err := kubectlPath()
 	if err != nil {
 		t.Skip("this needs kubectl, beside the kubeconfig or in PATH")

@@ -84,8 +84,35 @@ var onlyADeploymentRefuses = map[string]func(pods *corev1.PodTemplateSpec, spec 
 	},
 }
 
+func TestInvalid_RefusedTemplate(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	before := len(n.writesAtRest())
+	web.release(refusedTemplate("2"))
+	g := web.awaitReason(v1alpha1.ReasonInvalid)
+	if !strings.Contains(message(g), "ports") {
+		t.Errorf("the condition does not tell what the API server said: %q", message(g))
+	}
+	web.awaitEvents(v1alpha1.ReasonInvalid, 1)
+	n.nothingHappens(30*time.Second, func(context.Context) error {
+		if writes := len(n.writes()) - before; writes > 5 {
+			return fmt.Errorf("%d writes:\n%s", writes, n.describeWrites())
+		}
+		return nil
+	})
+	if n.counting() {
+		figures.count("writes: release that the API server refuses, and 30 s", len(n.writes())-before, 5)
+	}
+	if version(web.deployment()) != "1" {
+		t.Error("the Deployment was changed")
+	}
+	web.release(template(good, "3"))
+	web.awaitReady()
+	web.awaitEvents(v1alpha1.ReasonInvalid, 1)
+}
+
 // The status tells what the API server says about the Deployment, in its words, once; and a good spec ends it.
-func TestWhatOnlyADeploymentRefusesIsInvalid(t *testing.T) {
+func TestInvalid_RefusedByDeploymentOnly(t *testing.T) {
 	n := newNamespace(t)
 	began := time.Now()
 	refused := map[string]*object{}

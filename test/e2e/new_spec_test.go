@@ -16,7 +16,7 @@ import (
 const promptly = 5 * time.Second
 
 // A new template always wins, at once, whatever Belay is doing. This is measured, so that no other test runs meanwhile.
-func TestNewSpecWinsInEveryState(t *testing.T) {
+func TestNewSpec_WinsInEveryState(t *testing.T) {
 	p := startBelay(t, metav1.NamespaceAll)
 	figures.watchPace(t)
 	for _, state := range []struct {

@@ -44,7 +44,7 @@ func (o *object) nest(deep int) {
 
 // One object that cannot be decoded hides all others. Belay says so and names it, and goes on when it is gone. It hides them
 // from the tests, too: this is not parallel.
-func TestAnObjectThatCannotBeDecodedBlindsNobodyForLong(t *testing.T) {
+func TestUndecodable_HidesOthersNotForLong(t *testing.T) {
 	n := emptyNamespace(t)
 	address := "127.0.0.1" + freeAddress(t)
 	n.belay = startBelayWith(n, "--health-address", address)

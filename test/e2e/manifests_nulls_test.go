@@ -24,7 +24,7 @@ var keptNulls = map[string]string{
 
 // A null that a Deployment takes, as empty values of templates become, a GuardedDeployment takes, too. Where the schema
 // refuses one, it is tried in the manifests, which have every field of a Deployment.
-func TestNullIsTakenWhereADeploymentTakesIt(t *testing.T) {
+func TestManifests_Nulls(t *testing.T) {
 	t.Parallel()
 	n := emptyNamespace(t)
 	// The feature is off in 1.34: a Deployment's rules are dropped before anybody looks at them.

@@ -18,7 +18,7 @@ import (
 
 // What "kubectl get deployment -o yaml" prints, with another kind, is a GuardedDeployment: the status of the Deployment in
 // it is ignored, and stays so when it is applied again.
-func TestExportedDeploymentIsAGuardedDeployment(t *testing.T) {
+func TestManifests_ExportedDeployment(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string][]string{
 		"create":      {"create"},
@@ -109,7 +109,7 @@ func (o *object) checkOwnStatus() {
 }
 
 // An empty value of a chart is as if it were left out, however it comes.
-func TestNoReplicasAreAnybodysReplicas(t *testing.T) {
+func TestManifests_EmptyReplicas(t *testing.T) {
 	n := newNamespace(t)
 	manifest, err := json.Marshal(guarded("web", template(good, "1"), soak(0)))
 	if err != nil {

@@ -148,7 +148,7 @@ const (
 	scaleRight  = "right to update deployments.apps/scale"
 )
 
-func TestPolicyAsksForTheRightsOfADeployment(t *testing.T) {
+func TestAdmissionPolicy_RightsOfADeployment(t *testing.T) {
 	n := newNamespace(t)
 	n.bindPolicy()
 	team := n.as("team", guardRights)
@@ -185,7 +185,7 @@ func TestPolicyAsksForTheRightsOfADeployment(t *testing.T) {
 	n.allowed(justMetadata, patched(stranger, "web", justMetadata))
 }
 
-func TestPolicyAsksForTheRightToScale(t *testing.T) {
+func TestAdmissionPolicy_RightToScale(t *testing.T) {
 	n := newNamespace(t)
 	n.bindPolicy()
 	web := n.createReady("web", template(good, "1"), replicas(1))
@@ -207,7 +207,7 @@ func TestPolicyAsksForTheRightToScale(t *testing.T) {
 }
 
 // Belay, the garbage collector and whoever deletes go on as without it.
-func TestPolicyLeavesControllersAlone(t *testing.T) {
+func TestAdmissionPolicy_LeavesControllersAlone(t *testing.T) {
 	n := newNamespace(t)
 	n.bindPolicy()
 	stranger := n.as("stranger", guardRights)
@@ -224,7 +224,7 @@ func TestPolicyLeavesControllersAlone(t *testing.T) {
 }
 
 // A mistake in an expression would show only when it is evaluated: the server checks the types before.
-func TestPolicyIsAdmittedWithoutWarnings(t *testing.T) {
+func TestAdmissionPolicy_NoWarnings(t *testing.T) {
 	n := newNamespace(t)
 	policy, binding := admissionPolicy(t)
 	dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}

@@ -36,7 +36,7 @@ func (o *object) checkReplicas(want int32) {
 	}
 }
 
-func TestReplicasThatAreLeftOutBelongToOthers(t *testing.T) {
+func TestReplicas_LeftOut(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), ownReplicas)
 	a := web.get().Status.GoodRevision
@@ -57,7 +57,7 @@ func TestReplicasThatAreLeftOutBelongToOthers(t *testing.T) {
 	web.checkMoves(a, b, g.Status.TargetRevision, b)
 }
 
-func TestLiveReplicasStayWhenTheyAreNoLongerStated(t *testing.T) {
+func TestReplicas_NoLongerStated(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2))
 	web.update(ownReplicas)
@@ -70,7 +70,7 @@ func TestLiveReplicasStayWhenTheyAreNoLongerStated(t *testing.T) {
 	web.awaitAvailable(1)
 }
 
-func TestScaleSubresource(t *testing.T) {
+func TestReplicas_ScaleSubresource(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2))
 	a := web.get().Status.GoodRevision
@@ -90,7 +90,7 @@ func TestScaleSubresource(t *testing.T) {
 	web.checkMoves(a) // A change of scale is no release.
 }
 
-func TestZeroReplicasAreNotJudged(t *testing.T) {
+func TestReplicas_Zero(t *testing.T) {
 	n := newNamespace(t)
 	web := n.create("web", template(good, "1"), replicas(0))
 	g := web.awaitReason(v1alpha1.ReasonScaledToZero)
@@ -112,7 +112,7 @@ func TestZeroReplicasAreNotJudged(t *testing.T) {
 	web.checkMoves(first, g.Status.TargetRevision, first)
 }
 
-func TestScalingByHandIsPutBackWhereReplicasAreStated(t *testing.T) {
+func TestReplicas_ScaledByHandWhereStated(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2))
 	a, pods := web.get().Status.GoodRevision, web.podUIDs()
@@ -133,7 +133,7 @@ func TestScalingByHandIsPutBackWhereReplicasAreStated(t *testing.T) {
 	web.checkMoves(a)
 }
 
-func TestScalingByHandStaysWhereReplicasAreLeftOut(t *testing.T) {
+func TestReplicas_ScaledByHandWhereLeftOut(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), ownReplicas)
 	pods := web.podUIDs()
@@ -160,7 +160,7 @@ func TestScalingByHandStaysWhereReplicasAreLeftOut(t *testing.T) {
 }
 
 // Scaling neither revives the release that failed nor has anything judged.
-func TestScalingWhileRolledBack(t *testing.T) {
+func TestReplicas_ScaledWhileRolledBack(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), replicas(2))
 	a := web.get().Status.GoodRevision

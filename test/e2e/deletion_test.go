@@ -3,14 +3,13 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -26,6 +25,22 @@ func finalizers(names ...string) []byte {
 		return []byte(`{"metadata":{"finalizers":null}}`)
 	}
 	return fmt.Appendf(nil, `{"metadata":{"finalizers":["%s"]}}`, strings.Join(names, `","`))
+}
+
+func (o *object) delete(how metav1.DeletionPropagation) {
+	o.Helper()
+	err := cluster.belay.BelayV1alpha1().GuardedDeployments(o.namespace.name).Delete(o.Context(), o.name, metav1.DeleteOptions{PropagationPolicy: &how})
+	if err != nil {
+		o.Fatal(err)
+	}
+}
+
+func (o *object) awaitGone() {
+	o.Helper()
+	o.eventually(o.name+" is gone", func(ctx context.Context) (bool, error) {
+		_, err := cluster.belay.BelayV1alpha1().GuardedDeployments(o.namespace.name).Get(ctx, o.name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err), nil
+	})
 }
 
 // running returns the resourceVersions of the ReplicaSets and pods, by kind, name and uid.
@@ -45,53 +60,6 @@ func (o *object) running() map[string]string {
 	return found
 }
 
-// managers returns who manages fields of the Deployment, but for its status.
-func managers(d *appsv1.Deployment) (names []string) {
-	for _, entry := range d.ManagedFields {
-		if entry.Subresource == "" {
-			names = append(names, entry.Manager)
-		}
-	}
-	return names
-}
-
-// released reports whether nothing of Belay's is left on a Deployment.
-func letGo(d *appsv1.Deployment) bool {
-	for key := range d.Annotations {
-		if strings.HasPrefix(key, v1alpha1.GroupName+"/") && key != v1alpha1.AdoptAnnotation {
-			return false
-		}
-	}
-	return d.Labels[v1alpha1.GuardedLabel] == "" && metav1.GetControllerOf(d) == nil && !slices.Contains(managers(d), "belay")
-}
-
-// awaitReleased waits until the Deployment goes on without an owner, and without anything of Belay's, and the Deployment
-// controller has seen it.
-func (o *object) awaitReleased() *appsv1.Deployment {
-	o.Helper()
-	return o.awaitDeployment("is let go of", func(d *appsv1.Deployment) bool {
-		return letGo(d) && d.Status.ObservedGeneration == d.Generation
-	})
-}
-
-// checkReleased makes sure that Belay let go of the Deployment in one write, with all that it runs as it was.
-func (o *object) checkReleased(was *appsv1.Deployment, running map[string]string, writesBefore int) {
-	o.Helper()
-	orphan := o.awaitReleased()
-	if orphan.UID != was.UID || !equality.Semantic.DeepEqual(orphan.Spec, was.Spec) {
-		o.Errorf("the Deployment is uid %s: %+v\nwas uid %s: %+v", orphan.UID, orphan.Spec, was.UID, was.Spec)
-	}
-	o.nothingHappens(5*time.Second, func(context.Context) error {
-		if now := o.running(); !maps.Equal(now, running) {
-			return fmt.Errorf("what runs is %v, before %v", now, running)
-		}
-		if cluster.audit != nil && len(o.deploymentWrites()) != writesBefore+1 {
-			return fmt.Errorf("it is not one write that lets go of it:\n%s", o.describeWrites())
-		}
-		return nil
-	})
-}
-
 // awaitNothingLeft waits until the object is gone, with its Deployment, its revisions and all that ran.
 func (o *object) awaitNothingLeft() {
 	o.Helper()
@@ -106,20 +74,42 @@ func (o *object) awaitNothingLeft() {
 	})
 }
 
-func TestOrphansGoOn(t *testing.T) {
-	n := newNamespace(t)
-	web := n.createReady("web", template(good, "1"))
-	was, running, writes := web.deployment(), web.running(), len(web.deploymentWrites())
-	web.delete(metav1.DeletePropagationOrphan)
-	web.awaitGone()
-	web.checkReleased(was, running, writes)
-	if left := web.revisions(); len(left) != 0 {
-		t.Errorf("revisions %v have an owner still", names(left))
+func TestDeletion_DeletesAllThatIsOwned(t *testing.T) {
+	t.Parallel()
+	for _, how := range []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground} {
+		t.Run(string(how), func(t *testing.T) {
+			n := newNamespace(t)
+			web := n.createReady("web", template(good, "1"))
+			first := web.get().Status.GoodRevision
+			web.release(template(crash, "2"))
+			g := web.awaitRolledBack(v1alpha1.FailureCrashLoop, first)
+			web.delete(how)
+			web.awaitNothingLeft()
+			web.checkMoves(first, g.Status.TargetRevision, first) // Nothing was created again in between.
+		})
 	}
 }
 
+func TestDeletion_SameNameAtOnce(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"))
+	was := web.get()
+	deployment := web.deployment()
+	web.delete(metav1.DeletePropagationBackground)
+	web = n.create("web", template(good, "2"))
+
+	g := web.awaitReady()
+	if g.UID == was.UID || g.Status.GoodRevision == was.Status.GoodRevision {
+		t.Errorf("uid %s, good revision %s: they are the earlier object's", g.UID, g.Status.GoodRevision)
+	}
+	if d := web.deployment(); d.UID == deployment.UID || version(d) != "2" || !metav1.IsControlledBy(d, g) {
+		t.Errorf("the Deployment is not the new object's: %+v", d.ObjectMeta)
+	}
+	web.awaitAvailable(3)
+}
+
 // Nobody needs Belay to leave it: it has no finalizer. It tidies up when it is back.
-func TestDeletionWhileBelayIsDown(t *testing.T) {
+func TestDeletion_WhileBelayIsDown(t *testing.T) {
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)
 	orphan, background, foreground := n.create("orphan", template(good, "1")), n.create("background", template(good, "1")), n.create("foreground", template(good, "1"))
@@ -159,7 +149,7 @@ func (o *object) checkNothingWritten(watched time.Duration, deployments int, hol
 }
 
 // The Deployment goes first, and its pods take their time.
-func TestForegroundDeletionCreatesNothingAgain(t *testing.T) {
+func TestDeletion_Foreground(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	pods := cluster.kube.CoreV1().Pods(n.name)
@@ -191,7 +181,7 @@ func TestForegroundDeletionCreatesNothingAgain(t *testing.T) {
 
 // A GuardedDeployment that is held by somebody else's finalizer is left as it is, also in the middle of a release that
 // has failed meanwhile.
-func TestHeldDeletionStopsTheRelease(t *testing.T) {
+func TestDeletion_HeldByFinalizer(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"))
 	a := web.get().Status.GoodRevision
@@ -224,7 +214,7 @@ func TestHeldDeletionStopsTheRelease(t *testing.T) {
 }
 
 // The last of many GuardedDeployments of one name is the one that counts, and nothing of the earlier ones is left.
-func TestSameNameAgainAndAgain(t *testing.T) {
+func TestDeletion_SameNameManyTimes(t *testing.T) {
 	const lives = 20
 	n := newNamespace(t)
 	web := n.create("web", template(good, "1"), soak(0))
