@@ -54,8 +54,8 @@ var rows = []row{
 // Rows returns the names of the rows, in their order.
 func Rows() []string {
 	var names []string
-	for _, row := range rows {
-		names = append(names, row.name)
+	for _, r := range rows {
+		names = append(names, r.name)
 	}
 	return names
 }
@@ -66,13 +66,13 @@ func Decide(o Observed) Decision {
 		return Decision{}
 	}
 	s := newState(o)
-	return s.decide(s.row())
+	return s.decide(s.firstRow())
 }
 
 // decide returns the decision that a row leads to.
-func (s *state) decide(row *row) Decision {
-	d := Decision{Memory: s.Memory, row: row.name}
-	report := row.act(s, &d)
+func (s *state) decide(r *row) Decision {
+	d := Decision{Memory: s.Memory, row: r.name}
+	report := r.act(s, &d)
 	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions {
 		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
 			Memory: s.Memory, row: d.row}
@@ -107,8 +107,8 @@ func newState(o Observed) *state {
 	return s
 }
 
-// row returns the row of the table that applies. The last one always does.
-func (s *state) row() *row {
+// firstRow returns the first row of the table that applies. The last one always does.
+func (s *state) firstRow() *row {
 	return &rows[slices.IndexFunc(rows, func(r row) bool { return r.applies(s) })]
 }
 

@@ -79,7 +79,7 @@ func TestRows_Order(t *testing.T) {
 	taken, both, differ := map[string]bool{}, map[int]bool{}, map[int]bool{}
 	for _, view := range views() {
 		s := newState(view.Observed)
-		first := s.row()
+		first := s.firstRow()
 		taken[first.name] = true
 		i := slices.IndexFunc(rows, func(r row) bool { return r.name == first.name })
 		if i+1 == len(rows) || !rows[i+1].applies(s) {
