@@ -147,13 +147,13 @@ func checkIntact(written, answer *appsv1.ControllerRevision) error {
 	return nil
 }
 
-// putDeployment states wanted about the Deployment. Everything that the decision rests on is read live before, at the
-// same time, and nothing is written if any of it has changed.
-func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) (answer rollout.Answer, err error) {
+// putDeployment writes desired into the Deployment, or creates it. Everything that the decision rests on is read live before,
+// at the same time, and nothing is written if any of it has changed.
+func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, desired *appsv1.Deployment) (answer rollout.Answer, err error) {
 	var before *appsv1.Deployment
 	var questions errgroup.Group
 	questions.Go(func() error { return g.stillAsked(ctx, o) })
-	questions.Go(func() error { return g.stillRecorded(ctx, key, o, wanted) })
+	questions.Go(func() error { return g.stillRecorded(ctx, key, o, desired) })
 	questions.Go(func() (err error) {
 		if o.Deployment == nil {
 			return nil
@@ -169,9 +169,9 @@ func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *roll
 	var written *appsv1.Deployment
 	client := g.kube.AppsV1().Deployments(key.Namespace)
 	if before != nil {
-		written, err = client.Update(ctx, rollout.Overlay(before, wanted), metav1.UpdateOptions{FieldManager: FieldManager})
+		written, err = client.Update(ctx, rollout.Overlay(before, desired), metav1.UpdateOptions{FieldManager: FieldManager})
 	} else {
-		written, err = client.Create(ctx, wanted, metav1.CreateOptions{FieldManager: FieldManager})
+		written, err = client.Create(ctx, desired, metav1.CreateOptions{FieldManager: FieldManager})
 	}
 	answer = rollout.Answer{Before: before, Manager: FieldManager, Lost: err != nil}
 	if apierrors.IsAlreadyExists(err) {
@@ -182,7 +182,7 @@ func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *roll
 	}
 	answer.Written = written
 	g.fresh.Wrote(key, g.deploymentStore, written.ResourceVersion)
-	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", wanted.Annotations[v1alpha1.RevisionAnnotation],
+	klog.FromContext(ctx).Info("Wrote the Deployment", "revision", desired.Annotations[v1alpha1.RevisionAnnotation],
 		"generation", written.Generation)
 	return answer, nil
 }
@@ -233,13 +233,13 @@ func (g *Guard) stillAsked(ctx context.Context, o *rollout.Observed) error {
 
 // stillRecorded makes sure that the revision to run is as it was when it was decided: live, or by the answer to the write
 // of this very sync.
-func (g *Guard) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, wanted *appsv1.Deployment) error {
-	name := wanted.Annotations[v1alpha1.RevisionAnnotation]
+func (g *Guard) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, desired *appsv1.Deployment) error {
+	name := desired.Annotations[v1alpha1.RevisionAnnotation]
 	i := slices.IndexFunc(o.Revisions, func(r *appsv1.ControllerRevision) bool { return r.Name == name })
-	if !rollout.StatesTemplate(wanted) || (i >= 0 && g.fresh.Unseen(key, g.revisionStore) == o.Revisions[i].ResourceVersion) {
+	if !rollout.StatesTemplate(desired) || (i >= 0 && g.fresh.Unseen(key, g.revisionStore) == o.Revisions[i].ResourceVersion) {
 		return nil // Without a template, whatever runs goes on running.
 	}
-	live, err := g.kube.AppsV1().ControllerRevisions(wanted.Namespace).Get(ctx, name, metav1.GetOptions{})
+	live, err := g.kube.AppsV1().ControllerRevisions(desired.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
 	}

@@ -92,13 +92,13 @@ func adoptedRevision(guarded *v1alpha1.GuardedDeployment, live *appsv1.Deploymen
 	return recorded
 }
 
-// desiredAdopted returns what Belay states about a Deployment when it takes it over: whose it is and, if that is known,
+// desiredAdopted returns what Belay desires of a Deployment when it takes it over: whose it is and, if that is known,
 // which revision it runs.
 func desiredAdopted(guarded *v1alpha1.GuardedDeployment, running *Revision) *appsv1.Deployment {
-	wanted := desiredMeta(guarded)
-	wanted.Annotations = map[string]string{v1alpha1.RevisionAnnotation: ""}
+	desired := desiredMeta(guarded)
+	desired.Annotations = map[string]string{v1alpha1.RevisionAnnotation: ""}
 	if running != nil {
-		wanted.Annotations[v1alpha1.RevisionAnnotation] = running.Name
+		desired.Annotations[v1alpha1.RevisionAnnotation] = running.Name
 	}
-	return withAppliedHash(wanted)
+	return withAppliedHash(desired)
 }

@@ -443,7 +443,7 @@ func TestStrays_ToldOnce(t *testing.T) {
 func TestHold_ForgedAnnotation(t *testing.T) {
 	for _, forged := range []string{"garbage", "v1"} {
 		s := asking("v2").hold().knows("v1", 1, failed).knows("v2", 2, failed).runningName("v2").down()
-		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 		if forged == "v1" {
 			forged = s.revision("v1").Name
 		}

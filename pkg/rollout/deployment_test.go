@@ -17,8 +17,8 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// wanting returns what is stated for a GuardedDeployment that was changed by change.
-func wanting(change func(*v1alpha1.GuardedDeployment)) *appsv1.Deployment {
+// desiredWith returns what is desired for a GuardedDeployment that was changed by change.
+func desiredWith(change func(*v1alpha1.GuardedDeployment)) *appsv1.Deployment {
 	g := newGuarded("v1")
 	if change != nil {
 		change(g)
@@ -27,7 +27,7 @@ func wanting(change func(*v1alpha1.GuardedDeployment)) *appsv1.Deployment {
 }
 
 func TestDesiredDeployment_NoMoreThanTheSpec(t *testing.T) {
-	got := wanting(func(g *v1alpha1.GuardedDeployment) {
+	got := desiredWith(func(g *v1alpha1.GuardedDeployment) {
 		g.Labels, g.Annotations = map[string]string{"argocd": "web"}, map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}"}
 	})
 	g := newGuarded("v1")
@@ -43,30 +43,30 @@ func TestDesiredDeployment_NoMoreThanTheSpec(t *testing.T) {
 }
 
 func TestOverlayKeepsWhatOthersHave(t *testing.T) {
-	live := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
+	live := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
 	live.UID, live.ResourceVersion, live.Generation, live.Finalizers = "u", "7", 3, []string{"theirs/x"}
 	live.Labels["theirs"], live.Annotations["deployment.kubernetes.io/revision"] = "l", "3"
 	live.OwnerReferences = append(live.OwnerReferences, metav1.OwnerReference{Name: "other", UID: "other"})
 	live.Spec.Replicas, live.Status.Replicas = new(int32(8)), 8
 	before := live.DeepCopy()
 
-	wanted := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas, g.Spec.MinReadySeconds = nil, 5 })
+	desired := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas, g.Spec.MinReadySeconds = nil, 5 })
 	want := live.DeepCopy()
-	want.Annotations[v1alpha1.RevisionAnnotation] = wanted.Annotations[v1alpha1.RevisionAnnotation]
-	want.Annotations[v1alpha1.AppliedAnnotation] = wanted.Annotations[v1alpha1.AppliedAnnotation]
+	want.Annotations[v1alpha1.RevisionAnnotation] = desired.Annotations[v1alpha1.RevisionAnnotation]
+	want.Annotations[v1alpha1.AppliedAnnotation] = desired.Annotations[v1alpha1.AppliedAnnotation]
 	want.Spec.Template, want.Spec.MinReadySeconds = template("v1"), 5 // the template as a whole
-	if diff := cmp.Diff(want, Overlay(live, wanted)); diff != "" {
+	if diff := cmp.Diff(want, Overlay(live, desired)); diff != "" {
 		t.Errorf("overlaid (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(before, live); diff != "" {
 		t.Errorf("the live object is changed (-was +is):\n%s", diff)
 	}
 
-	wanted = wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(2)) })
-	if got := *Overlay(live, wanted).Spec.Replicas; got != 2 {
+	desired = desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(2)) })
+	if got := *Overlay(live, desired).Spec.Replicas; got != 2 {
 		t.Errorf("%d replicas, of 2 that are stated", got)
 	}
-	bare := Overlay(&appsv1.Deployment{}, wanted)
+	bare := Overlay(&appsv1.Deployment{}, desired)
 	if bare.Labels[v1alpha1.GuardedLabel] != "true" || len(bare.Annotations) != 2 {
 		t.Errorf("labels and annotations where there were none: %v", bare.ObjectMeta)
 	}
@@ -74,9 +74,9 @@ func TestOverlayKeepsWhatOthersHave(t *testing.T) {
 
 // kubectl rollout restart, and whoever injects, adds to the template: that stays until the next release.
 func TestOverlayOfTheSameRevisionKeepsWhatOthersAddedToTheTemplate(t *testing.T) {
-	live := defaulted(wanting(nil))
+	live := defaulted(desiredWith(nil))
 	live.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"}
-	scaled := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(7)) })
+	scaled := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(7)) })
 	got := Overlay(live, scaled)
 	if diff := cmp.Diff(live.Spec.Template, got.Spec.Template); diff != "" || *got.Spec.Replicas != 7 {
 		t.Errorf("scaled to %d (-before +after):\n%s", *got.Spec.Replicas, diff)
@@ -93,9 +93,9 @@ func TestOverlayOfTheSameRevisionKeepsWhatOthersAddedToTheTemplate(t *testing.T)
 // The time of a restart outlives releases, unless one states another.
 func TestOverlayKeepsTheTimeOfARestart(t *testing.T) {
 	const restarted = "kubectl.kubernetes.io/restartedAt"
-	live := defaulted(wanting(nil))
+	live := defaulted(desiredWith(nil))
 	live.Spec.Template.Annotations = map[string]string{restarted: "now", "theirs": "too"}
-	next := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = template("v2") })
+	next := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = template("v2") })
 	next.Annotations[v1alpha1.RevisionAnnotation], next.Annotations[v1alpha1.AppliedAnnotation] = "web-2", "hash-2"
 	if got := Overlay(live, next).Spec.Template.Annotations; len(got) != 1 || got[restarted] != "now" {
 		t.Errorf("annotations are %v, want the time of the restart and no other", got)
@@ -109,13 +109,13 @@ func TestOverlayKeepsTheTimeOfARestart(t *testing.T) {
 func TestOverlayOfAPauseKeepsTheTemplate(t *testing.T) {
 	g := newGuarded("v2")
 	g.Spec.Paused, g.Spec.Replicas, g.Spec.MinReadySeconds = true, nil, 99
-	live := wanting(nil)
+	live := desiredWith(nil)
 	live.Spec.Replicas = new(int32(8))
 	want := live.DeepCopy()
 	want.Spec.Paused = true
-	wanted := desiredPaused(g)
-	want.Annotations[v1alpha1.AppliedAnnotation] = wanted.Annotations[v1alpha1.AppliedAnnotation]
-	if diff := cmp.Diff(want, Overlay(live, wanted)); diff != "" {
+	desired := desiredPaused(g)
+	want.Annotations[v1alpha1.AppliedAnnotation] = desired.Annotations[v1alpha1.AppliedAnnotation]
+	if diff := cmp.Diff(want, Overlay(live, desired)); diff != "" {
 		t.Errorf("paused (-want +got):\n%s", diff)
 	}
 }
@@ -192,7 +192,7 @@ func defaulted(d *appsv1.Deployment) *appsv1.Deployment {
 }
 
 func TestDrift(t *testing.T) {
-	wanted := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
+	desired := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
 	type change func(*appsv1.Deployment, *corev1.PodSpec)
 	for _, row := range []struct {
 		name   string
@@ -231,13 +231,13 @@ func TestDrift(t *testing.T) {
 		{"another kind of value counts", func(d *appsv1.Deployment, _ *corev1.PodSpec) { d.Spec.Selector = nil }, "spec.selector.matchLabels.app"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			live := defaulted(wanted)
+			live := defaulted(desired)
 			row.change(live, &live.Spec.Template.Spec)
-			if got := drift(wanted, live); got != row.want {
+			if got := drift(desired, live); got != row.want {
 				t.Errorf("drift %q, want %q", got, row.want)
 			}
-			accepted := Accept(wanted, live)
-			if (accepted == "") != (row.want == "") || (accepted != "" && accepted != fingerprint(wanted, live)) {
+			accepted := Accept(desired, live)
+			if (accepted == "") != (row.want == "") || (accepted != "" && accepted != fingerprint(desired, live)) {
 				t.Errorf("accepted as %q", accepted)
 			}
 		})
@@ -263,10 +263,10 @@ func TestDrift_NothingByItself(t *testing.T) {
 		fill.Fill(&g.Spec.DeploymentSpec)
 		g.Spec.Paused = false
 		g.Spec.Selector = newGuarded("v1").Spec.Selector // required
-		wanted := desiredDeployment(g, decode(g, recorded(g, 1)))
-		live := wanted
+		desired := desiredDeployment(g, decode(g, recorded(g, 1)))
+		live := desired
 		if before != nil {
-			live = Overlay(before, wanted)
+			live = Overlay(before, desired)
 		}
 		before = live
 		var back appsv1.Deployment
@@ -277,11 +277,11 @@ func TestDrift_NothingByItself(t *testing.T) {
 		if err := json.Unmarshal(data, &back); err != nil {
 			t.Fatal(err)
 		}
-		if got := drift(wanted, &back); got != "" {
+		if got := drift(desired, &back); got != "" {
 			t.Fatalf("%s drifted on its way: %s", got, data)
 		}
 		again := g.DeepCopy()
-		if desiredDeployment(again, decode(again, recorded(again, 1))).Annotations[v1alpha1.AppliedAnnotation] != wanted.Annotations[v1alpha1.AppliedAnnotation] {
+		if desiredDeployment(again, decode(again, recorded(again, 1))).Annotations[v1alpha1.AppliedAnnotation] != desired.Annotations[v1alpha1.AppliedAnnotation] {
 			t.Fatal("the same statement has two hashes")
 		}
 	}
@@ -289,8 +289,8 @@ func TestDrift_NothingByItself(t *testing.T) {
 
 // Every value that is stated counts: change any one of them in the live object, and its path is told.
 func TestDrift_EveryStatedValue(t *testing.T) {
-	wanted := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
-	stated, live := toUnstructured(&wanted.Spec), toUnstructured(&defaulted(wanted).Spec)
+	desired := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
+	stated, live := toUnstructured(&desired.Spec), toUnstructured(&defaulted(desired).Spec)
 	count := 0
 	root := live
 	var visit func(path string, stated, live any, set func(any))
@@ -310,8 +310,8 @@ func TestDrift_EveryStatedValue(t *testing.T) {
 		default:
 			count++
 			for _, other := range []any{nil, "other", int64(-1), true, map[string]any{}, []any{}} {
-				if set(other); other != value && difference("spec", toUnstructured(&wanted.Spec), root) != path {
-					t.Errorf("%s is %v instead of %v, and that is found as %q", path, other, value, difference("spec", toUnstructured(&wanted.Spec), root))
+				if set(other); other != value && difference("spec", toUnstructured(&desired.Spec), root) != path {
+					t.Errorf("%s is %v instead of %v, and that is found as %q", path, other, value, difference("spec", toUnstructured(&desired.Spec), root))
 				}
 			}
 			set(value)
@@ -324,8 +324,8 @@ func TestDrift_EveryStatedValue(t *testing.T) {
 }
 
 func TestHash_MeansTheSame(t *testing.T) {
-	base := wanting(nil)
-	if wanting(nil).Annotations[v1alpha1.AppliedAnnotation] != base.Annotations[v1alpha1.AppliedAnnotation] {
+	base := desiredWith(nil)
+	if desiredWith(nil).Annotations[v1alpha1.AppliedAnnotation] != base.Annotations[v1alpha1.AppliedAnnotation] {
 		t.Error("the same is stated with another hash")
 	}
 	for name, change := range map[string]func(*v1alpha1.GuardedDeployment){
@@ -338,7 +338,7 @@ func TestHash_MeansTheSame(t *testing.T) {
 		"another token":      func(g *v1alpha1.GuardedDeployment) { g.Annotations = map[string]string{v1alpha1.RetryAnnotation: "!"} },
 		"another generation": func(g *v1alpha1.GuardedDeployment) { g.Generation, g.ResourceVersion = 9, "9" },
 	} {
-		a, b := wanting(change), base.DeepCopy()
+		a, b := desiredWith(change), base.DeepCopy()
 		delete(a.Annotations, v1alpha1.RevisionAnnotation)
 		delete(b.Annotations, v1alpha1.RevisionAnnotation)
 		delete(a.Annotations, v1alpha1.AppliedAnnotation)
@@ -358,7 +358,7 @@ func TestHash_MeansTheSame(t *testing.T) {
 		"an item":   func(g *v1alpha1.GuardedDeployment) { g.Spec.Template.Spec.Containers[0].Args = []string{""} },
 		"the owner": func(g *v1alpha1.GuardedDeployment) { g.UID = "another" },
 	} {
-		if wanting(change).Annotations[v1alpha1.AppliedAnnotation] == base.Annotations[v1alpha1.AppliedAnnotation] {
+		if desiredWith(change).Annotations[v1alpha1.AppliedAnnotation] == base.Annotations[v1alpha1.AppliedAnnotation] {
 			t.Errorf("%s does not change the hash", name)
 		}
 	}
@@ -366,16 +366,16 @@ func TestHash_MeansTheSame(t *testing.T) {
 
 // The hashes are stored. If this test fails, an upgrade writes every Deployment once.
 func TestHash_NeverChanges(t *testing.T) {
-	if got := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() }).Annotations[v1alpha1.AppliedAnnotation]; got != "4c007e3d37dc6310" {
+	if got := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() }).Annotations[v1alpha1.AppliedAnnotation]; got != "4c007e3d37dc6310" {
 		t.Errorf("got %s", got)
 	}
 }
 
 // A policy's answer is recognised by what Belay may state, and nothing else.
 func TestFingerprint(t *testing.T) {
-	wanted := wanting(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = nil })
-	live := defaulted(wanted)
-	want := fingerprint(wanted, live)
+	desired := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = nil })
+	live := defaulted(desired)
+	want := fingerprint(desired, live)
 	for name, change := range map[string]func(*appsv1.Deployment){
 		"a status":         func(d *appsv1.Deployment) { d.Status.Replicas = 9 },
 		"a version":        func(d *appsv1.Deployment) { d.ResourceVersion, d.Generation = "9", 9 },
@@ -384,7 +384,7 @@ func TestFingerprint(t *testing.T) {
 		"others' replicas": func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(9)) },
 	} {
 		other := live.DeepCopy()
-		if change(other); fingerprint(wanted, other) != want {
+		if change(other); fingerprint(desired, other) != want {
 			t.Errorf("%s changes the fingerprint", name)
 		}
 	}
@@ -395,11 +395,11 @@ func TestFingerprint(t *testing.T) {
 		"our statement": func(d *appsv1.Deployment) { d.Annotations[v1alpha1.AppliedAnnotation] = "x" },
 	} {
 		other := live.DeepCopy()
-		if change(other); fingerprint(wanted, other) == want {
+		if change(other); fingerprint(desired, other) == want {
 			t.Errorf("%s does not change the fingerprint", name)
 		}
 	}
-	if replicas := wanting(nil); fingerprint(replicas, live) == fingerprint(wanted, live) {
+	if replicas := desiredWith(nil); fingerprint(replicas, live) == fingerprint(desired, live) {
 		t.Error("replicas that are stated do not count")
 	}
 }
@@ -428,12 +428,12 @@ func TestDrift_AdditionsToLists(t *testing.T) {
 		}, "spec.template.spec.containers[1].image"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wanted := &appsv1.Deployment{}
-			wanted.Spec.Template.Spec.Containers = []corev1.Container{container("a"), container("b")}
-			wanted.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "2"}}
-			live := wanted.DeepCopy()
+			desired := &appsv1.Deployment{}
+			desired.Spec.Template.Spec.Containers = []corev1.Container{container("a"), container("b")}
+			desired.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "2"}}
+			live := desired.DeepCopy()
 			row.change(&live.Spec.Template.Spec)
-			if got := drift(wanted, live); got != row.want {
+			if got := drift(desired, live); got != row.want {
 				t.Errorf("%q, want %q", got, row.want)
 			}
 		})

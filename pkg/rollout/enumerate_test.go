@@ -205,15 +205,15 @@ func forbidden(s *scene, d Decision) string {
 	case d.Recheck < 0:
 		return "back in time"
 	}
-	if wanted := d.Deployment; wanted != nil && !foreign {
-		r := h.named(wanted.Annotations[v1alpha1.RevisionAnnotation])
+	if desired := d.Deployment; desired != nil && !foreign {
+		r := h.named(desired.Annotations[v1alpha1.RevisionAnnotation])
 		switch {
-		case (wanted.Spec.Replicas == nil) != (s.Guarded.Spec.Replicas == nil):
+		case (desired.Spec.Replicas == nil) != (s.Guarded.Spec.Replicas == nil):
 			return "replicas that are unset are stated, or the other way round"
-		case s.Guarded.Spec.Paused && (!wanted.Spec.Paused || len(wanted.Spec.Template.Spec.Containers) > 0):
+		case s.Guarded.Spec.Paused && (!desired.Spec.Paused || len(desired.Spec.Template.Spec.Containers) > 0):
 			return "more than paused is written"
 		case s.Guarded.Spec.Paused:
-		case r == nil || !equality.Semantic.DeepEqual(r.Template, wanted.Spec.Template):
+		case r == nil || !equality.Semantic.DeepEqual(r.Template, desired.Spec.Template):
 			return "a template that is no revision's"
 		case target == nil || target.Revision < h.highest():
 			return "the Deployment moves before the target is recorded"

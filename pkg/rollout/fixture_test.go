@@ -127,13 +127,13 @@ func (s *scene) runningName(image string) *scene {
 }
 
 // write does what the API server does with a write of the Deployment.
-func (s *scene) write(wanted *appsv1.Deployment) {
+func (s *scene) write(desired *appsv1.Deployment) {
 	before := s.Deployment
 	if before == nil {
-		before = &appsv1.Deployment{ObjectMeta: *wanted.ObjectMeta.DeepCopy()}
+		before = &appsv1.Deployment{ObjectMeta: *desired.ObjectMeta.DeepCopy()}
 		before.UID = "uid-of-deployment"
 	}
-	s.Deployment = Overlay(before, wanted)
+	s.Deployment = Overlay(before, desired)
 	s.Deployment.Generation++
 	if s.Deployment.Spec.Replicas == nil {
 		s.Deployment.Spec.Replicas = new(int32(1))

@@ -46,7 +46,7 @@ func (o *Observed) replace(revision *appsv1.ControllerRevision) {
 
 // Memory is what one process knows about a GuardedDeployment beyond what is stored. When it is lost, timers begin
 // again, a refused write is tried again, Events of writes whose status was not written stay untold, corrections are counted
-// anew, and what a mutating policy took from the last write is stated once more. Decide says what it is to be, in
+// anew, and what a mutating policy took from the last write is written once more. Decide says what it is to be, in
 // Decision.Memory, and Decision.After what is kept of that.
 type Memory struct {
 	UID      types.UID
@@ -71,7 +71,7 @@ type Memory struct {
 
 // written is what is remembered of the writes of the Deployment.
 type written struct {
-	stated   string // the hash of what was last stated
+	applied  string // the hash of what was last desired
 	accepted string // what Accept returned for the last answer
 
 	corrections   int       // how often, lately, somebody else's change was put back
@@ -103,7 +103,7 @@ type Decision struct {
 	Mark *appsv1.ControllerRevision
 	// Verdict is what Mark says after a rollout that was watched; nil if Mark is nil or says something else.
 	Verdict *Verdict
-	// Deployment is what to state about the Deployment, which is created if Observed has none.
+	// Deployment is what to write into the Deployment, which is created if Observed has none.
 	Deployment *appsv1.Deployment
 	// RollBack says that Deployment goes back to the last good revision.
 	RollBack bool

@@ -124,7 +124,7 @@ func (d Decision) accepted(answer Answer) Memory {
 	return memory
 }
 
-// unchanged reports whether a write left all that is stated about a Deployment as it was.
+// unchanged reports whether a write left a Deployment as it was, in all that Belay may set.
 func unchanged(before, after *appsv1.Deployment) bool {
 	return equality.Semantic.DeepEqual(before.Spec, after.Spec) && equality.Semantic.DeepEqual(before.Labels, after.Labels) &&
 		equality.Semantic.DeepEqual(before.Annotations, after.Annotations) &&
@@ -134,13 +134,13 @@ func unchanged(before, after *appsv1.Deployment) bool {
 // unanswered is a write of the Deployment of which nobody knows whether it took effect. If it did, the Deployment will show
 // it, and then all is known that a good answer would have told.
 type unanswered struct {
-	sentAt     time.Time
-	wanted     *appsv1.Deployment
-	applied    string // the hash of what was stated about the Deployment before
-	generation int64  // the Deployment's after this write alone
-	correction string // Decision.Correction
-	progress   Progress
-	written    written
+	sentAt        time.Time
+	desired       *appsv1.Deployment
+	appliedBefore string // the hash of what was desired of the Deployment before
+	generation    int64  // the Deployment's after this write alone
+	correction    string // Decision.Correction
+	progress      Progress
+	written       written
 }
 
 // unansweredFor is how long a write without an answer is looked for: longer than the API server works on a request and a watch
@@ -150,27 +150,27 @@ const unansweredFor = 10 * time.Minute
 // sent returns the writes without a good answer, that of d being one of them now: of several that were sent on the same
 // generation at most one can have taken effect.
 func (d Decision) sent(o Observed, known Memory, answer Answer) []*unanswered {
-	u := &unanswered{sentAt: o.Now, wanted: d.Deployment, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
+	u := &unanswered{sentAt: o.Now, desired: d.Deployment, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
 	if before := answer.Before; before != nil {
-		u.applied, u.generation = before.Annotations[v1alpha1.AppliedAnnotation], before.Generation+1
+		u.appliedBefore, u.generation = before.Annotations[v1alpha1.AppliedAnnotation], before.Generation+1
 	}
 	if d.Correction != "" {
 		u.written.rival = rivalOf(answer.Before, d.Correction, answer.Manager)
 	}
 	older := slices.DeleteFunc(slices.Clone(known.unanswered), func(other *unanswered) bool {
-		return other.generation != u.generation || other.stated() == u.stated()
+		return other.generation != u.generation || other.applied() == u.applied()
 	})
 	return append(older, u)
 }
 
-// tookEffect reports whether live shows it. Nobody else writes the hash of what was stated; where it was there before,
-// all that is stated has to be there now.
+// tookEffect reports whether live shows it. Nobody else writes the hash of what is desired; where it was there before,
+// all that is desired has to be there now.
 func (u *unanswered) tookEffect(live *appsv1.Deployment) bool {
-	return live.Annotations[v1alpha1.AppliedAnnotation] == u.stated() && (u.applied != u.stated() || drift(u.wanted, live) == "" ||
-		fingerprint(u.wanted, live) == u.written.accepted)
+	return live.Annotations[v1alpha1.AppliedAnnotation] == u.applied() && (u.appliedBefore != u.applied() || drift(u.desired, live) == "" ||
+		fingerprint(u.desired, live) == u.written.accepted)
 }
 
-func (u *unanswered) stated() string { return u.wanted.Annotations[v1alpha1.AppliedAnnotation] }
+func (u *unanswered) applied() string { return u.desired.Annotations[v1alpha1.AppliedAnnotation] }
 
 // recall returns the memory as it has to be read now: what was written without an answer, and is seen in the Deployment, is
 // Belay's own work and nobody else's.
@@ -190,9 +190,9 @@ func (o *Observed) recall() Memory {
 	lost := memory.unanswered[seen]
 	memory.unanswered, memory.Progress, memory.written = nil, lost.progress, lost.written
 	memory.accepted = ""
-	if o.Deployment.Generation == lost.generation || fingerprint(lost.wanted, o.Deployment) == lost.written.accepted {
+	if o.Deployment.Generation == lost.generation || fingerprint(lost.desired, o.Deployment) == lost.written.accepted {
 		// Nobody has changed it since: what it lacks, a policy took away.
-		memory.accepted = Accept(lost.wanted, o.Deployment)
+		memory.accepted = Accept(lost.desired, o.Deployment)
 	}
 	if lost.correction != "" {
 		memory.owed = append(slices.Clip(memory.owed), putBack(o.Guarded.Name, lost.correction, memory.rival))

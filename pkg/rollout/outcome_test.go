@@ -211,7 +211,7 @@ func TestAfter_EventsOfALostStatus(t *testing.T) {
 		s := asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed)
 		s.Strays = []string{"web-copy"}
 		s.Deployment.Spec.Replicas = new(int32(7))
-		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 		d := s.decided()
 		outcome := d.After(s.Observed, s.send(d))
 		if s.Memory = outcome.Unreported; tookEffect {
@@ -246,7 +246,7 @@ func TestHold_VerdictOrDeployment(t *testing.T) {
 	s := asking("v1").hold().knows("v1", 1, failed).runningName("v1")
 	s.remembers("v1", PhaseFailed)
 	s.Guarded.Spec.Guard.SoakSeconds = new(int32)
-	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+	s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 	s.after(time.Minute)
 	var d Decision
 	for range 10 {

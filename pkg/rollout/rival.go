@@ -78,6 +78,6 @@ func endsName(rest string) bool { return rest == "" || rest[0] == '.' || rest[0]
 
 // hasKeys reports whether an item has all values of a JSON object of keys.
 func hasKeys(item any, keys string) bool {
-	var wanted map[string]any
-	return json.Unmarshal([]byte(keys), &wanted) == nil && difference("", wanted, item) == ""
+	var values map[string]any
+	return json.Unmarshal([]byte(keys), &values) == nil && difference("", values, item) == ""
 }

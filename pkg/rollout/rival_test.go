@@ -190,7 +190,7 @@ func TestCorrect_TemplateIsWatchedAnew(t *testing.T) {
 		"the replicas":       func(s *scene) { s.scale(new(int32(5))) },
 	} {
 		s := asking("v1").knows("v1", 1, unjudged).runningName("v1").remembers("v1", PhaseSoaking)
-		s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 		s.Memory.Progress.soaking = 1
 		s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
 		change(s)
@@ -203,10 +203,10 @@ func TestCorrect_TemplateIsWatchedAnew(t *testing.T) {
 // What a policy makes of every template is no reason for a new rollout when the replicas are written.
 func TestCorrect_ScalingWhatAPolicyChanges(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good).runningName("v1").remembers("v1", PhaseHealthy)
-	wanted := desiredDeployment(s.Guarded, s.revision("v1"))
-	s.Memory.stated = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+	desired := desiredDeployment(s.Guarded, s.revision("v1"))
+	s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
-	s.Memory.accepted = Accept(wanted, s.Deployment)
+	s.Memory.accepted = Accept(desired, s.Deployment)
 	if d, told := s.scale(new(int32(5))).step(); d.Deployment == nil || d.Memory.Progress.Phase != PhaseHealthy {
 		t.Errorf("%s, and the move is %s", told, d.Memory.Progress.Phase)
 	}

@@ -16,7 +16,7 @@ const (
 	correctionPause = 10 * time.Minute
 	// correctionsForgotten is how long without a correction forgives the earlier ones.
 	correctionsForgotten = time.Hour
-	// appliedPath is where the Deployment has the hash of what was last stated about it.
+	// appliedPath is where the Deployment has the hash of what was last desired of it.
 	appliedPath = "metadata.annotations[" + v1alpha1.AppliedAnnotation + "]"
 	// ownersPath is where the Deployment says whose it is.
 	ownersPath = "metadata.ownerReferences"
@@ -26,9 +26,9 @@ const (
 // does. Writing the template begins a rollout.
 func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	moving := s.runningName() != r.Name
-	wanted := desiredDeployment(s.Guarded, r)
-	busy := s.put(d, wanted)
-	if busy != nil && s.Deployment != nil && carries(s.Deployment, wanted) {
+	desired := desiredDeployment(s.Guarded, r)
+	busy := s.put(d, desired)
+	if busy != nil && s.Deployment != nil && carries(s.Deployment, desired) {
 		s.blockedWrite, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
 	}
 	if busy != nil {
@@ -38,7 +38,7 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	if d.Deployment == nil {
 		return nil
 	}
-	if moving || s.overwritesForeignTemplate(wanted, r) || !d.Memory.Progress.isFor(r) {
+	if moving || s.overwritesForeignTemplate(desired, r) || !d.Memory.Progress.isFor(r) {
 		d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
 		d.Memory.Progress.FirstRun = moving && r.Unjudged() && !r.Retrying
 	}
@@ -50,29 +50,29 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	return &begun
 }
 
-// overwritesForeignTemplate reports whether stating wanted puts r's template in the place of what somebody else wrote. What a policy made
-// of our own last write is nobody else's.
-func (s *state) overwritesForeignTemplate(wanted *appsv1.Deployment, r *Revision) bool {
-	return !hasTemplate(s.Deployment, &r.Template) && fingerprint(wanted, s.Deployment) != s.Memory.accepted
+// overwritesForeignTemplate reports whether writing desired puts r's template in the place of what somebody else wrote. What a
+// policy made of our own last write is nobody else's.
+func (s *state) overwritesForeignTemplate(desired *appsv1.Deployment, r *Revision) bool {
+	return !hasTemplate(s.Deployment, &r.Template) && fingerprint(desired, s.Deployment) != s.Memory.accepted
 }
 
-// put asks for wanted to be written, unless the Deployment says so already. It returns what to report if it may not be
+// put asks for desired to be written, unless the Deployment has it already. It returns what to report if it may not be
 // written now.
-func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
+func (s *state) put(d *Decision, desired *appsv1.Deployment) *report {
 	changed := ""
-	stated := wanted.Annotations[v1alpha1.AppliedAnnotation]
+	applied := desired.Annotations[v1alpha1.AppliedAnnotation]
 	switch {
-	case s.foreign && s.Memory.stated != "":
+	case s.foreign && s.Memory.applied != "":
 		changed = ownersPath // It was ours, and is taken over again.
-	case s.appliedHash() == stated && !s.foreign:
-		changed = drift(wanted, s.Deployment)
-		if changed == "" || fingerprint(wanted, s.Deployment) == s.Memory.accepted {
+	case s.appliedHash() == applied && !s.foreign:
+		changed = drift(desired, s.Deployment)
+		if changed == "" || fingerprint(desired, s.Deployment) == s.Memory.accepted {
 			return nil
 		}
-	case s.Deployment != nil && stated == s.Memory.stated:
+	case s.Deployment != nil && applied == s.Memory.applied:
 		changed = appliedPath // Otherwise whoever changes it, again and again, would be fought without limit.
 	}
-	if refused := s.refusalInForce(d, writeOfDeployment(wanted)); refused != nil {
+	if refused := s.refusalInForce(d, writeOfDeployment(desired)); refused != nil {
 		return refused
 	}
 	if changed != "" {
@@ -80,12 +80,12 @@ func (s *state) put(d *Decision, wanted *appsv1.Deployment) *report {
 			return contested
 		}
 	}
-	d.Deployment = wanted
-	d.Memory.stated = stated
+	d.Deployment = desired
+	d.Memory.applied = applied
 	return nil
 }
 
-// appliedHash returns the hash of what was last stated about the Deployment, as the Deployment has it.
+// appliedHash returns the hash of what was last desired of the Deployment, as the Deployment has it.
 func (s *state) appliedHash() string {
 	if s.Deployment == nil {
 		return ""
