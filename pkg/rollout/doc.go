@@ -34,8 +34,9 @@
 //
 // A GuardedDeployment that is being deleted gets no decision: the garbage collector takes what it owns.
 //
-// The files, in the order to read them: observed.go (what comes in and goes out), decide.go (the table), steps.go (how a
-// revision is run and watched), judge.go with evidence.go (how a rollout stands), revision.go (what is recorded), deployment.go
-// (what the Deployment should say), status.go (what is reported), outcome.go (what follows from the API server's answer); then
-// adopt.go, leave.go, retry.go and rival.go, which need not be known to understand the rest.
+// The files, in the order to read them: observed.go (what comes in), decision.go (what goes out), decide.go (the table), steps.go
+// (how a revision is run and watched), judge.go with evidence.go (how a rollout stands), revision.go (what is recorded),
+// deployment.go (what the Deployment should say), status.go (what is reported), outcome.go (what follows from the API server's
+// answer), memory.go (what is remembered); then adopt.go, leave.go, retry.go and rival.go, which need not be known to understand
+// the rest.
 package rollout

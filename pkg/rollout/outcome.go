@@ -2,11 +2,9 @@ package rollout
 
 import (
 	"slices"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -129,73 +127,4 @@ func unchanged(before, after *appsv1.Deployment) bool {
 	return equality.Semantic.DeepEqual(before.Spec, after.Spec) && equality.Semantic.DeepEqual(before.Labels, after.Labels) &&
 		equality.Semantic.DeepEqual(before.Annotations, after.Annotations) &&
 		equality.Semantic.DeepEqual(before.OwnerReferences, after.OwnerReferences)
-}
-
-// unanswered is a write of the Deployment of which nobody knows whether it took effect. If it did, the Deployment will show
-// it, and then all is known that a good answer would have told.
-type unanswered struct {
-	sentAt        time.Time
-	desired       *appsv1.Deployment
-	appliedBefore string // the hash of what was desired of the Deployment before
-	generation    int64  // the Deployment's after this write alone
-	correction    string // Decision.Correction
-	progress      Progress
-	written       written
-}
-
-// unansweredFor is how long a write without an answer is looked for: longer than the API server works on a request and a watch
-// lags.
-const unansweredFor = 10 * time.Minute
-
-// sent returns the writes without a good answer, that of d being one of them now: of several that were sent on the same
-// generation at most one can have taken effect.
-func (d Decision) sent(o Observed, known Memory, answer Answer) []*unanswered {
-	u := &unanswered{sentAt: o.Now, desired: d.Deployment, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
-	if before := answer.Before; before != nil {
-		u.appliedBefore, u.generation = before.Annotations[v1alpha1.AppliedAnnotation], before.Generation+1
-	}
-	if d.Correction != "" {
-		u.written.rival = rivalOf(answer.Before, d.Correction, answer.Manager)
-	}
-	older := slices.DeleteFunc(slices.Clone(known.unanswered), func(other *unanswered) bool {
-		return other.generation != u.generation || other.applied() == u.applied()
-	})
-	return append(older, u)
-}
-
-// tookEffect reports whether live shows it. Nobody else writes the hash of what is desired; where it was there before,
-// all that is desired has to be there now.
-func (u *unanswered) tookEffect(live *appsv1.Deployment) bool {
-	return live.Annotations[v1alpha1.AppliedAnnotation] == u.applied() && (u.appliedBefore != u.applied() || drift(u.desired, live) == "" ||
-		fingerprint(u.desired, live) == u.written.accepted)
-}
-
-func (u *unanswered) applied() string { return u.desired.Annotations[v1alpha1.AppliedAnnotation] }
-
-// recall returns the memory as it has to be read now: what was written without an answer, and is seen in the Deployment, is
-// Belay's own work and nobody else's.
-func (o *Observed) recall() Memory {
-	memory := o.Memory
-	if memory.UID != o.Guarded.UID {
-		return Memory{UID: o.Guarded.UID}
-	}
-	memory.unanswered = slices.DeleteFunc(slices.Clone(memory.unanswered), func(u *unanswered) bool { return o.Now.Sub(u.sentAt) > unansweredFor })
-	if o.Deployment == nil || !metav1.IsControlledBy(o.Deployment, o.Guarded) {
-		return memory
-	}
-	seen := slices.IndexFunc(memory.unanswered, func(u *unanswered) bool { return u.tookEffect(o.Deployment) })
-	if seen < 0 {
-		return memory
-	}
-	lost := memory.unanswered[seen]
-	memory.unanswered, memory.Progress, memory.written = nil, lost.progress, lost.written
-	memory.accepted = ""
-	if o.Deployment.Generation == lost.generation || fingerprint(lost.desired, o.Deployment) == lost.written.accepted {
-		// Nobody has changed it since: what it lacks, a policy took away.
-		memory.accepted = Accept(lost.desired, o.Deployment)
-	}
-	if lost.correction != "" {
-		memory.owed = append(slices.Clip(memory.owed), putBack(o.Guarded.Name, lost.correction, memory.rival))
-	}
-	return memory
 }
