@@ -46,7 +46,7 @@ func newResting(tb testing.TB, count int) *resting {
 	must(err)
 	for i := range count {
 		g, d, revision := restingObjects(tb, fmt.Sprintf("web-%d", i))
-		must(r.guardedStore.Add(g))
+		must(r.objectStore.Add(g))
 		must(r.deploymentStore.Add(d))
 		must(r.revisionStore.Add(revision))
 		r.keys = append(r.keys, cache.MetaObjectToName(g))
@@ -147,7 +147,7 @@ func BenchmarkSyncAtRest(b *testing.B) {
 func BenchmarkFreshness(b *testing.B) {
 	r := newResting(b, 1000)
 	for _, key := range r.keys {
-		r.fresh.Wrote(key, r.guardedStore, "1")
+		r.fresh.Wrote(key, r.objectStore, "1")
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

@@ -49,12 +49,12 @@ type Guard struct {
 	recorder events.EventRecorder
 	metrics  *Metrics
 
-	guarded     belaylisters.GuardedDeploymentLister
+	objects     belaylisters.GuardedDeploymentLister
 	deployments appslisters.DeploymentLister
 	controlled  cache.TypedIndexer[*appsv1.Deployment]
 	revisions   cache.TypedIndexer[*appsv1.ControllerRevision]
 	// The stores behind them, for freshness.
-	guardedStore, deploymentStore, revisionStore cache.Store
+	objectStore, deploymentStore, revisionStore cache.Store
 
 	fresh *freshness.Tracker
 
@@ -65,7 +65,7 @@ type Guard struct {
 
 // New returns a Guard that knows what the informers know. It adds indexers to them, so they have to be started after it.
 func New(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder, metrics *Metrics,
-	guarded belayinformers.TypedGuardedDeploymentInformer,
+	objects belayinformers.TypedGuardedDeploymentInformer,
 	deployments appsinformers.TypedDeploymentInformer,
 	revisions appsinformers.TypedControllerRevisionInformer,
 ) (*Guard, error) {
@@ -81,11 +81,11 @@ func New(kube kubernetes.Interface, belay versioned.Interface, recorder events.E
 		belay:           belay,
 		recorder:        recorder,
 		metrics:         metrics,
-		guarded:         guarded.Lister(),
+		objects:         objects.Lister(),
 		deployments:     deployments.Lister(),
 		controlled:      deployments.TypedInformer().GetTypedIndexer(),
 		revisions:       revisions.TypedInformer().GetTypedIndexer(),
-		guardedStore:    guarded.Informer().GetStore(),
+		objectStore:     objects.Informer().GetStore(),
 		deploymentStore: deployments.Informer().GetStore(),
 		revisionStore:   revisions.Informer().GetStore(),
 		fresh:           freshness.New(),
@@ -161,7 +161,7 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 
 // observe gathers what the caches and this process know about key.
 func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
-	guarded, err := g.guarded.GuardedDeployments(key.Namespace).Get(key.Name)
+	guarded, err := g.objects.GuardedDeployments(key.Namespace).Get(key.Name)
 	if err != nil {
 		return rollout.Observed{}, err
 	}

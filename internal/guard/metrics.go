@@ -35,10 +35,10 @@ func NewMetrics() *Metrics {
 	}
 }
 
-// Register registers the metrics, and with them how many of the lister's objects are in which state.
-func (m *Metrics) Register(registry metrics.KubeRegistry, guarded belaylisters.GuardedDeploymentLister) {
+// Register registers the metrics, and with them how many of the objects are in which state.
+func (m *Metrics) Register(registry metrics.KubeRegistry, objects belaylisters.GuardedDeploymentLister) {
 	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks)
-	registry.CustomMustRegister(&states{guarded: guarded})
+	registry.CustomMustRegister(&states{objects: objects})
 	m.releases.WithLabelValues(outcomeGood, "")
 	for _, reason := range v1alpha1.FailureReasons {
 		m.releases.WithLabelValues(outcomeFailed, reason) // A rate needs a zero to begin at.
@@ -67,7 +67,7 @@ func (m *Metrics) count(d rollout.Decision) {
 // states counts objects by their condition Ready when it is asked.
 type states struct {
 	metrics.BaseStableCollector
-	guarded belaylisters.GuardedDeploymentLister
+	objects belaylisters.GuardedDeploymentLister
 }
 
 var statesDesc = metrics.NewDesc("belay_guardeddeployments", "GuardedDeployments by their condition Ready and its reason.",
@@ -76,13 +76,13 @@ var statesDesc = metrics.NewDesc("belay_guardeddeployments", "GuardedDeployments
 func (s *states) DescribeWithStability(descs chan<- *metrics.Desc) { descs <- statesDesc }
 
 func (s *states) CollectWithStability(found chan<- metrics.Metric) {
-	objects, err := s.guarded.List(labels.Everything())
+	all, err := s.objects.List(labels.Everything())
 	if err != nil {
 		return // never: it is a cache
 	}
 	type state struct{ ready, reason string }
 	counts := map[state]int{}
-	for _, g := range objects {
+	for _, g := range all {
 		is := state{"Unknown", ""}
 		if ready := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
 			is = state{string(ready.Status), ready.Reason}

@@ -285,7 +285,7 @@ func (g *Guard) updateStatus(ctx context.Context, key cache.ObjectName, guarded 
 	if err != nil {
 		return fmt.Errorf("update the status: %w", err)
 	}
-	g.fresh.Wrote(key, g.guardedStore, updated.ResourceVersion)
+	g.fresh.Wrote(key, g.objectStore, updated.ResourceVersion)
 	return nil
 }
 
