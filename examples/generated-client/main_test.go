@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 // uid or resourceVersion; it knows no defaults, no schema and no rights; it accepts a write based on an old read; its
 // UpdateStatus writes the spec, too; it ignores field selectors; and no controller works behind it. The same release on
 // a real server, judged by a real Belay, is TestExampleGeneratedClient in test/e2e.
-func TestReleaseWithFake(t *testing.T) {
+func TestRelease_WithFake(t *testing.T) {
 	for name, test := range map[string]struct {
 		status  v1alpha1.GuardedDeploymentStatus
 		verdict string
@@ -73,7 +73,7 @@ func TestReleaseWithFake(t *testing.T) {
 }
 
 // The CRD is missing on a server where nobody has installed it: it says so in the same way as for a missing object.
-func TestReleaseWithoutCRD(t *testing.T) {
+func TestRelease_WithoutCRD(t *testing.T) {
 	client := fake.NewSimpleClientset()
 	client.PrependReactor("create", "guardeddeployments", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewGenericServerResponse(http.StatusNotFound, "post", v1alpha1.Resource("guardeddeployments"), "", "", 0, true)

@@ -64,7 +64,7 @@ func TestRun(t *testing.T) {
 }
 
 // A change in the libraries or the types must not go unseen.
-func TestRunRefusesWhatItDoesNotKnow(t *testing.T) {
+func TestRun_Mistakes(t *testing.T) {
 	for name, test := range map[string]struct{ document, edits, want string }{
 		"a field is gone": {shop, "Shop: [{at: [image], set: {}}, {at: [spec.minReadySeconds], set: {}}]",
 			`edit 2 of example.com/v1beta1 Shop: no "spec" where "spec.minReadySeconds" was to be edited`},

@@ -54,7 +54,7 @@ func (c contract) createDeployment(t *testing.T, name string) *appsv1.Deployment
 	return created
 }
 
-func TestClusterNumbersWhatIsCreated(t *testing.T) {
+func TestCluster_Create(t *testing.T) {
 	c := newContract()
 	first, second := c.createDeployment(t, "a"), c.createDeployment(t, "b")
 	g, err := c.guarded.Create(t.Context(), Webshop("c", "web:1"), metav1.CreateOptions{})
@@ -70,7 +70,7 @@ func TestClusterNumbersWhatIsCreated(t *testing.T) {
 	}
 }
 
-func TestClusterMovesTheGenerationWithTheSpecAndTheAnnotations(t *testing.T) {
+func TestCluster_Generation(t *testing.T) {
 	c := newContract()
 	d := c.createDeployment(t, "web")
 	for _, step := range []struct {
@@ -93,7 +93,7 @@ func TestClusterMovesTheGenerationWithTheSpecAndTheAnnotations(t *testing.T) {
 	}
 }
 
-func TestClusterKeepsStatusAndSpecApart(t *testing.T) {
+func TestCluster_StatusAndSpecApart(t *testing.T) {
 	c := newContract()
 	d := c.createDeployment(t, "web")
 	d.Spec.MinReadySeconds, d.Status.Replicas = 5, 3
@@ -108,7 +108,7 @@ func TestClusterKeepsStatusAndSpecApart(t *testing.T) {
 	}
 }
 
-func TestClusterRefusesWhatIsStale(t *testing.T) {
+func TestCluster_Conflicts(t *testing.T) {
 	c := newContract()
 	stale := c.createDeployment(t, "web")
 	fresh := stale.DeepCopy()
@@ -140,7 +140,7 @@ func TestClusterRefusesWhatIsStale(t *testing.T) {
 	}
 }
 
-func TestClusterLeavesTheVersionWhenNothingChanges(t *testing.T) {
+func TestCluster_UnchangedUpdate(t *testing.T) {
 	c := newContract()
 	d := c.createDeployment(t, "web")
 	same, err := c.deployments.Update(t.Context(), d.DeepCopy(), metav1.UpdateOptions{})
@@ -149,7 +149,7 @@ func TestClusterLeavesTheVersionWhenNothingChanges(t *testing.T) {
 	}
 }
 
-func TestClusterDeletesOnItsConditions(t *testing.T) {
+func TestCluster_DeletePreconditions(t *testing.T) {
 	c := newContract()
 	d := c.createDeployment(t, "web")
 	for _, only := range []metav1.Preconditions{{UID: new(types.UID("another"))}, {ResourceVersion: new("99")}} {
@@ -168,7 +168,7 @@ func TestClusterDeletesOnItsConditions(t *testing.T) {
 	}
 }
 
-func TestClusterWaitsForFinalizers(t *testing.T) {
+func TestCluster_Finalizers(t *testing.T) {
 	c := newContract()
 	d := DeploymentOf(Webshop("web", "web:1"))
 	d.Finalizers = []string{"wait"}
@@ -191,7 +191,7 @@ func TestClusterWaitsForFinalizers(t *testing.T) {
 	}
 }
 
-func TestClusterKeepsTheDataOfARevision(t *testing.T) {
+func TestCluster_ImmutableData(t *testing.T) {
 	c := newContract()
 	r := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: Namespace}}
 	r.Data.Raw = []byte(`{"a":1}`)
@@ -205,7 +205,7 @@ func TestClusterKeepsTheDataOfARevision(t *testing.T) {
 	}
 }
 
-func TestClusterHandsOutCopies(t *testing.T) {
+func TestCluster_HandsOutCopies(t *testing.T) {
 	c := newContract()
 	c.createDeployment(t, "web").Spec.MinReadySeconds = 5
 	d, _ := c.deployments.Get(t.Context(), "web", metav1.GetOptions{})
@@ -216,7 +216,7 @@ func TestClusterHandsOutCopies(t *testing.T) {
 	}
 }
 
-func TestClusterShowsAWatchWhatMatchesItsSelector(t *testing.T) {
+func TestCluster_WatchWithSelector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContract()
 		d := c.createDeployment(t, "web") // version 101
@@ -261,7 +261,7 @@ func TestClusterShowsAWatchWhatMatchesItsSelector(t *testing.T) {
 	})
 }
 
-func TestClusterShowsAHeldWatchWhatChangedUpToAVersion(t *testing.T) {
+func TestCluster_HeldWatch(t *testing.T) {
 	c := newContract()
 	var heard []int64
 	c.Hear(func(change Change) { heard = append(heard, change.Version) })
@@ -291,7 +291,7 @@ func TestClusterShowsAHeldWatchWhatChangedUpToAVersion(t *testing.T) {
 	expect.Same(t, "heard of at once", []int64{101, 102, 103, 104}, heard)
 }
 
-func TestClusterDefaultsADeployment(t *testing.T) {
+func TestCluster_Defaults(t *testing.T) {
 	c := newContract()
 	d := DeploymentOf(Webshop("web", "web:1"))
 	d.Spec.Replicas = nil
@@ -304,7 +304,7 @@ func TestClusterDefaultsADeployment(t *testing.T) {
 		[]any{*d.Spec.Replicas, *d.Spec.ProgressDeadlineSeconds, pod.RestartPolicy, pod.DNSPolicy, pod.Containers[0].ImagePullPolicy, pod.Containers[0].TerminationMessagePath})
 }
 
-func TestClusterLetsAWatchResume(t *testing.T) {
+func TestCluster_WatchResumes(t *testing.T) {
 	c := newContract()
 	c.createDeployment(t, "a")
 	c.createDeployment(t, "b")
@@ -323,7 +323,7 @@ func TestClusterLetsAWatchResume(t *testing.T) {
 }
 
 // The freshness of Belay rests on this.
-func TestClusterMakesStoresFollowItsVersions(t *testing.T) {
+func TestCluster_StoresFollowVersions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContract()
 		factory := informers.NewSharedInformerFactory(c.kube, 0)
@@ -347,7 +347,7 @@ func TestClusterMakesStoresFollowItsVersions(t *testing.T) {
 	})
 }
 
-func TestClusterDoesNotPatch(t *testing.T) {
+func TestCluster_NoPatch(t *testing.T) {
 	c := newContract()
 	c.createDeployment(t, "web")
 	if _, err := c.deployments.Patch(t.Context(), "web", types.MergePatchType, []byte("{}"), metav1.PatchOptions{}); !apierrors.IsMethodNotSupported(err) {

@@ -16,7 +16,7 @@ import (
 
 // One decision each: what is there, and what is done about it. The sentence on the right is the whole decision but for
 // texts and memory; scene.tell makes it.
-func TestDecideTable(t *testing.T) {
+func TestDecide_Table(t *testing.T) {
 	// The scenes that most rows begin with.
 	goodV1 := func(asks string) *scene { return asking(asks).knows("v1", 1, good).runningName("v1") }
 	failedV2 := func() *scene { return goodV1("v2").knows("v2", 2, failed) }
@@ -174,7 +174,7 @@ func TestDecideTable(t *testing.T) {
 }
 
 // A few decisions to the last field.
-func TestDecideToTheLastField(t *testing.T) {
+func TestDecide_AllFields(t *testing.T) {
 	s := asking("v1")
 	want := Decision{
 		Record: &appsv1.ControllerRevision{

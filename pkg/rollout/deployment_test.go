@@ -42,7 +42,7 @@ func TestDesiredDeployment_NoMoreThanTheSpec(t *testing.T) {
 	}
 }
 
-func TestOverlayKeepsWhatOthersHave(t *testing.T) {
+func TestOverlay_KeepsWhatOthersHave(t *testing.T) {
 	live := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = full() })
 	live.UID, live.ResourceVersion, live.Generation, live.Finalizers = "u", "7", 3, []string{"theirs/x"}
 	live.Labels["theirs"], live.Annotations["deployment.kubernetes.io/revision"] = "l", "3"
@@ -73,7 +73,7 @@ func TestOverlayKeepsWhatOthersHave(t *testing.T) {
 }
 
 // kubectl rollout restart, and whoever injects, adds to the template: that stays until the next release.
-func TestOverlayOfTheSameRevisionKeepsWhatOthersAddedToTheTemplate(t *testing.T) {
+func TestOverlay_SameRevision(t *testing.T) {
 	live := defaulted(desiredWith(nil))
 	live.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"}
 	scaled := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(7)) })
@@ -91,7 +91,7 @@ func TestOverlayOfTheSameRevisionKeepsWhatOthersAddedToTheTemplate(t *testing.T)
 }
 
 // The time of a restart outlives releases, unless one states another.
-func TestOverlayKeepsTheTimeOfARestart(t *testing.T) {
+func TestOverlay_KeepsTheTimeOfARestart(t *testing.T) {
 	const restarted = "kubectl.kubernetes.io/restartedAt"
 	live := defaulted(desiredWith(nil))
 	live.Spec.Template.Annotations = map[string]string{restarted: "now", "theirs": "too"}
@@ -106,7 +106,7 @@ func TestOverlayKeepsTheTimeOfARestart(t *testing.T) {
 	}
 }
 
-func TestOverlayOfAPauseKeepsTheTemplate(t *testing.T) {
+func TestOverlay_Paused(t *testing.T) {
 	g := newGuarded("v2")
 	g.Spec.Paused, g.Spec.Replicas, g.Spec.MinReadySeconds = true, nil, 99
 	live := desiredWith(nil)

@@ -130,7 +130,7 @@ spec:
 `
 
 // A manifest is stored as it was written, and what Go reads from it means the same.
-func TestManifestIsAdmittedAsWritten(t *testing.T) {
+func TestAdmission_Unchanged(t *testing.T) {
 	a := newAdmission(t)
 	object := parse(t, manifest)
 	if unknown := a.decode(object); len(unknown) > 0 {
@@ -161,7 +161,7 @@ func TestManifestIsAdmittedAsWritten(t *testing.T) {
 }
 
 // Every field of the library's types goes through the schema unchanged.
-func TestNothingIsPruned(t *testing.T) {
+func TestAdmission_NothingPruned(t *testing.T) {
 	a := newAdmission(t)
 	for seed := range int64(20) {
 		var filled v1alpha1.GuardedDeployment
@@ -332,7 +332,7 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
-func TestUnknownFieldIsReported(t *testing.T) {
+func TestAdmission_UnknownField(t *testing.T) {
 	object := parse(t, manifest)
 	set("spec.guard.maxRestart", 1)(object)
 	set("spec.template.spec.containers.0.imagePolicy", "Always")(object)
@@ -342,7 +342,7 @@ func TestUnknownFieldIsReported(t *testing.T) {
 	}
 }
 
-func TestSelectorIsImmutable(t *testing.T) {
+func TestAdmission_SelectorImmutable(t *testing.T) {
 	a := newAdmission(t)
 	old, object := parse(t, manifest), parse(t, manifest)
 	a.decode(old)

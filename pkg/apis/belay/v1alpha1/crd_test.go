@@ -48,7 +48,7 @@ func internal(t *testing.T, crd *apiextensionsv1.CustomResourceDefinition) *apie
 	return out
 }
 
-func TestCRDIsAcceptedByTheServer(t *testing.T) {
+func TestCRD_Accepted(t *testing.T) {
 	// The validation has the cost limits of the CEL rules in it.
 	for _, err := range validation.ValidateCustomResourceDefinition(t.Context(), internal(t, readCRD(t))) {
 		t.Error(err)
@@ -56,7 +56,7 @@ func TestCRDIsAcceptedByTheServer(t *testing.T) {
 }
 
 // kubectl apply keeps the whole object in an annotation, and annotations have a limit.
-func TestCRDFitsIntoLastAppliedAnnotation(t *testing.T) {
+func TestCRD_FitsIntoLastAppliedAnnotation(t *testing.T) {
 	document, err := os.ReadFile("../../../../artifacts/crd.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestCRDFitsIntoLastAppliedAnnotation(t *testing.T) {
 
 // What the server admits, Go must be able to decode: one object that it cannot would stop the informer for all. What the Go
 // types have, the server must not prune.
-func TestCRDMirrorsGoTypes(t *testing.T) {
+func TestCRD_MirrorsGoTypes(t *testing.T) {
 	root := readCRD(t).Spec.Versions[0].Schema.OpenAPIV3Schema
 	mirror(t, "", reflect.TypeFor[v1alpha1.GuardedDeployment](), root)
 
@@ -105,7 +105,7 @@ var beyondDeployment = []string{
 }
 
 // A field that is added has to be thought about before it is added to the list: does it reach beyond the namespace?
-func TestCRDNamesNothingBeyondTheDeployment(t *testing.T) {
+func TestCRD_NamesNothingBeyondTheDeployment(t *testing.T) {
 	root := readCRD(t).Spec.Versions[0].Schema.OpenAPIV3Schema
 	spec := root.Properties["spec"]
 	for field := range reflect.TypeFor[appsv1.DeploymentSpec]().Fields() {

@@ -9,7 +9,7 @@ import (
 
 // Whoever looks at an object before Belay does must not take it for done. The kstatus library takes an object without
 // status.observedGeneration and without conditions for done.
-func TestNewObjectIsInProgress(t *testing.T) {
+func TestKstatus_NewObject(t *testing.T) {
 	object := parse(t, manifest)
 	if unknown := newAdmission(t).decode(object); len(unknown) > 0 {
 		t.Fatalf("unknown fields: %v", unknown)
