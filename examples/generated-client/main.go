@@ -46,7 +46,7 @@ func main() {
 
 // release creates the GuardedDeployment, or changes its image, and returns what became of that. That it failed is an error.
 func release(ctx context.Context, client versioned.Interface, namespace, name, image string) (verdict string, err error) {
-	guarded, err := put(ctx, client, wanted(namespace, name, image))
+	guarded, err := put(ctx, client, desired(namespace, name, image))
 	if apierrors.IsNotFound(err) {
 		return "", fmt.Errorf("%w; install Belay's CRD: kubectl apply -f artifacts/crd.yaml", err)
 	}
@@ -94,45 +94,55 @@ func release(ctx context.Context, client versioned.Interface, namespace, name, i
 		if err != nil {
 			continue // It is not in the cache yet, or no more: then the handler has said so.
 		}
-		ready := meta.FindStatusCondition(seen.Status.Conditions, v1alpha1.ConditionReady)
-		// What is reported about an older generation is about another spec.
-		if ready == nil || seen.Status.ObservedGeneration < guarded.Generation {
-			continue
+		says, verdict, err := verdictOf(seen, guarded.Generation)
+		if says != "" && says != last {
+			fmt.Println(says)
+			last = says
 		}
-		if line := fmt.Sprintf("%s: %s", ready.Reason, ready.Message); line != last {
-			fmt.Println(line)
-			last = line
-		}
-		if ready.Status == metav1.ConditionTrue {
-			return fmt.Sprintf("%s is good: %s runs", name, seen.Status.RunningRevision), nil
-		}
-		if meta.IsStatusConditionTrue(seen.Status.Conditions, v1alpha1.ConditionStalled) {
-			return "", fmt.Errorf("%s is not good: %s", name, last)
+		if verdict != "" || err != nil {
+			return verdict, err
 		}
 	}
 }
 
+// verdictOf returns what the status says about a generation, and the verdict, or an error that is one, if there is one. What is
+// reported about an older generation is about another spec: that says nothing.
+func verdictOf(g *v1alpha1.GuardedDeployment, generation int64) (says, verdict string, err error) {
+	ready := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || g.Status.ObservedGeneration < generation {
+		return "", "", nil
+	}
+	says = fmt.Sprintf("%s: %s", ready.Reason, ready.Message)
+	switch {
+	case ready.Status == metav1.ConditionTrue:
+		verdict = fmt.Sprintf("%s is good: %s runs", g.Name, g.Status.RunningRevision)
+	case meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.ConditionStalled):
+		err = fmt.Errorf("%s is not good: %s", g.Name, says)
+	}
+	return says, verdict, err
+}
+
 // put creates the object, or gives the first container of the one that is there its image.
-func put(ctx context.Context, client versioned.Interface, wanted *v1alpha1.GuardedDeployment) (*v1alpha1.GuardedDeployment, error) {
-	objects := client.BelayV1alpha1().GuardedDeployments(wanted.Namespace)
-	created, err := objects.Create(ctx, wanted, metav1.CreateOptions{})
+func put(ctx context.Context, client versioned.Interface, desired *v1alpha1.GuardedDeployment) (*v1alpha1.GuardedDeployment, error) {
+	objects := client.BelayV1alpha1().GuardedDeployments(desired.Namespace)
+	created, err := objects.Create(ctx, desired, metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
 		return created, err
 	}
 	var updated *v1alpha1.GuardedDeployment
 	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		live, err := objects.Get(ctx, wanted.Name, metav1.GetOptions{})
+		live, err := objects.Get(ctx, desired.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		live.Spec.Template.Spec.Containers[0].Image = wanted.Spec.Template.Spec.Containers[0].Image
+		live.Spec.Template.Spec.Containers[0].Image = desired.Spec.Template.Spec.Containers[0].Image
 		updated, err = objects.Update(ctx, live, metav1.UpdateOptions{})
 		return err
 	})
 	return updated, err
 }
 
-func wanted(namespace, name, image string) *v1alpha1.GuardedDeployment {
+func desired(namespace, name, image string) *v1alpha1.GuardedDeployment {
 	labels := map[string]string{"app": name}
 	return &v1alpha1.GuardedDeployment{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
