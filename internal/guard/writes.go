@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,10 +27,6 @@ import (
 
 // FieldManager is under whose name the API server records what Belay writes.
 const FieldManager = "belay"
-
-// refusedRetry is when to try a write again that the API server refused although nothing has changed since: a policy may have,
-// and Belay does not watch those.
-const refusedRetry = 5 * time.Minute
 
 // carryOut does what was decided. Of Record, Mark and Deployment at most one is set: the verdict is stored before the
 // Deployment moves. It reports whether to decide again at once, on o with what it learned.
@@ -316,35 +311,3 @@ func (g *Guard) recordEvents(guarded *v1alpha1.GuardedDeployment, written, seen 
 		g.recorder.Eventf(guarded, related, e.Type, e.Reason, e.Action, "%s", e.Message)
 	}
 }
-
-// refusalOf returns the refusal that err is, nil if it is none. What only a person can mend is a refusal; so is a size
-// that the API server's store reports as an internal error.
-func refusalOf(err error, write string, generation int64) *rollout.Refusal {
-	if err == nil || write == "" {
-		return nil
-	}
-	message, reason := err.Error(), ""
-	tooLarge := strings.Contains(message, "larger than max") || strings.Contains(message, "request is too large")
-	switch {
-	case strings.Contains(message, "denied request"), strings.Contains(message, "denied the request"):
-		reason = v1alpha1.ReasonDenied // by a ValidatingAdmissionPolicy, by a webhook: each chooses its own code
-	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err), tooLarge:
-		reason = v1alpha1.ReasonInvalid
-	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		reason = v1alpha1.ReasonDenied
-	case apierrors.IsForbidden(err) && !missingRight(message) && !unknownKind(message):
-		reason = v1alpha1.ReasonDenied
-	default:
-		return nil
-	}
-	return &rollout.Refusal{Write: write, Generation: generation, Reason: reason, Message: message, Until: time.Now().Add(refusedRetry)}
-}
-
-// missingRight tells a right that Belay lacks, which its operator has to grant, from an admission policy's no.
-func missingRight(message string) bool {
-	return strings.Contains(message, "cannot ") && strings.Contains(message, "in API group")
-}
-
-// unknownKind tells from an admission policy's no that OwnerReferencesPermissionEnforcement has not heard of a CRD that
-// was installed just now. It will, within half a minute.
-func unknownKind(message string) bool { return strings.Contains(message, "cannot find RESTMapping") }
