@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
@@ -37,12 +35,7 @@ import (
 	"github.com/belay-dev/belay/test/sim"
 )
 
-func TestMain(m *testing.M) {
-	// The second of the error handlers limits the rate of error messages by sleeping until a time that it took when the
-	// process began. In a bubble, where it is the year 2000, that would be a sleep of 26 years.
-	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { fake.Main(m) }
 
 // The tests run a real process, but for its clients, in a bubble.
 type (
@@ -59,11 +52,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 // inWorldWith is inWorld for a test that looks into that process.
 func inWorldWith(t *testing.T, test func(w *world, p *belay)) {
 	t.Helper()
-	fake.In(t, func(w *world) {
-		p := startBelay(w)
-		synctest.Wait()
-		test(w, p)
-	})
+	fake.InWith(t, startBelay, test)
 }
 
 // belay is one running process of Belay.
