@@ -190,8 +190,10 @@ func (s *scene) token(t string) *scene {
 }
 
 // step decides, carries out, and tells what was done.
-func (s *scene) step() (Decision, string) {
-	d := Decide(s.Observed)
+func (s *scene) step() (Decision, string) { return s.stepFrom(Decide(s.Observed)) }
+
+// stepFrom is step after a first decision.
+func (s *scene) stepFrom(d Decision) (Decision, string) {
 	if d.NeedRevisions {
 		s.RevisionsLive = true
 		d = Decide(s.Observed)
