@@ -493,11 +493,11 @@ func TestStandstill_NotWhenOnlyPruningFails(t *testing.T) {
 func TestNext_CountsFailuresAndStaleSyncs(t *testing.T) {
 	for name, c := range map[string]struct {
 		err    error
-		failed string
+		failed int
 		stale  int // at least
 	}{
-		"failures":  {apierrors.NewServiceUnavailable("not now"), "belay_sync_errors_total 5", 0},
-		"conflicts": {apierrors.NewConflict(schema.GroupResource{}, "web", errors.New("modified")), "belay_sync_errors_total 0", 5},
+		"failures":  {apierrors.NewServiceUnavailable("not now"), 5, 0},
+		"conflicts": {apierrors.NewConflict(schema.GroupResource{}, "web", errors.New("modified")), 0, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorldWith(t, func(w *world, p *belay) {
@@ -510,7 +510,8 @@ func TestNext_CountsFailuresAndStaleSyncs(t *testing.T) {
 					return carryOut()
 				})
 				w.UpAndRunning("web")
-				expect.Counted(t, p.counted, c.failed, `belay_releases_total{outcome="good",reason=""} 1`)
+				expect.Same(t, "failures that are logged", c.failed, told(w, "Sync failed"))
+				expect.Counted(t, p.counted, fmt.Sprint("belay_sync_errors_total ", c.failed), `belay_releases_total{outcome="good",reason=""} 1`)
 				stale := 0
 				for _, line := range expect.Scraped(t, p.counted, "belay_stale_syncs_total") {
 					_, err := fmt.Sscanf(line, "belay_stale_syncs_total %d", &stale)
