@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
@@ -37,12 +35,7 @@ import (
 	"github.com/belay-dev/belay/test/sim"
 )
 
-func TestMain(m *testing.M) {
-	// The second of the error handlers limits the rate of error messages by sleeping until a time that it took when the
-	// process began. In a bubble, where it is the year 2000, that would be a sleep of 26 years.
-	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { fake.Main(m) }
 
 // The tests run a real process, but for its clients, in a bubble.
 type (
@@ -59,11 +52,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 // inWorldWith is inWorld for a test that looks into that process.
 func inWorldWith(t *testing.T, test func(w *world, p *belay)) {
 	t.Helper()
-	fake.In(t, func(w *world) {
-		p := startBelay(w)
-		synctest.Wait()
-		test(w, p)
-	})
+	fake.InWith(t, startBelay, test)
 }
 
 // belay is one running process of Belay.
@@ -504,11 +493,11 @@ func TestStandstill_NotWhenOnlyPruningFails(t *testing.T) {
 func TestNext_CountsFailuresAndStaleSyncs(t *testing.T) {
 	for name, c := range map[string]struct {
 		err    error
-		failed string
+		failed int
 		stale  int // at least
 	}{
-		"failures":  {apierrors.NewServiceUnavailable("not now"), "belay_sync_errors_total 5", 0},
-		"conflicts": {apierrors.NewConflict(schema.GroupResource{}, "web", errors.New("modified")), "belay_sync_errors_total 0", 5},
+		"failures":  {apierrors.NewServiceUnavailable("not now"), 5, 0},
+		"conflicts": {apierrors.NewConflict(schema.GroupResource{}, "web", errors.New("modified")), 0, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorldWith(t, func(w *world, p *belay) {
@@ -521,7 +510,8 @@ func TestNext_CountsFailuresAndStaleSyncs(t *testing.T) {
 					return carryOut()
 				})
 				w.UpAndRunning("web")
-				expect.Counted(t, p.counted, c.failed, `belay_releases_total{outcome="good",reason=""} 1`)
+				expect.Same(t, "failures that are logged", c.failed, told(w, "Sync failed"))
+				expect.Counted(t, p.counted, fmt.Sprint("belay_sync_errors_total ", c.failed), `belay_releases_total{outcome="good",reason=""} 1`)
 				stale := 0
 				for _, line := range expect.Scraped(t, p.counted, "belay_stale_syncs_total") {
 					_, err := fmt.Sscanf(line, "belay_stale_syncs_total %d", &stale)

@@ -154,8 +154,17 @@ func (c *Cluster) carryOut(action clienttesting.Action) (runtime.Object, error) 
 }
 
 func (c *Cluster) get(resource schema.GroupVersionResource, namespace, name string) (Object, error) {
+	found, err := c.find(resource, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return copied(found), nil
+}
+
+// find returns an object itself.
+func (c *Cluster) find(resource schema.GroupVersionResource, namespace, name string) (Object, error) {
 	if found := c.objects[resource.Resource][types.NamespacedName{Namespace: namespace, Name: name}]; found != nil {
-		return copied(found), nil
+		return found, nil
 	}
 	return nil, apierrors.NewNotFound(resource.GroupResource(), name)
 }
@@ -194,7 +203,7 @@ func matches(o Object, namespace string, selector labels.Selector) bool {
 }
 
 func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Object, error) {
-	if _, err := c.get(resource, sent.GetNamespace(), sent.GetName()); err == nil {
+	if _, err := c.find(resource, sent.GetNamespace(), sent.GetName()); err == nil {
 		return nil, apierrors.NewAlreadyExists(resource.GroupResource(), sent.GetName())
 	}
 	created := copied(sent)
@@ -207,7 +216,7 @@ func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Obj
 }
 
 func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, status bool) (Object, error) {
-	live, err := c.get(resource, sent.GetNamespace(), sent.GetName())
+	live, err := c.find(resource, sent.GetNamespace(), sent.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -223,37 +232,44 @@ func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, stat
 	case sent.GetUID() != "" && sent.GetUID() != live.GetUID():
 		return nil, conflict("the uid is another")
 	}
-	updated := copied(sent)
 	if status {
-		updated = copied(live)
-		setStatus(updated, sent)
-	} else {
-		setStatus(updated, live)
-		SetDefaults(updated)
-		updated.SetUID(live.GetUID())
-		updated.SetCreationTimestamp(live.GetCreationTimestamp())
-		updated.SetDeletionTimestamp(live.GetDeletionTimestamp())
-		updated.SetGeneration(live.GetGeneration())
-		if !equality.Semantic.DeepEqual(desired(live), desired(updated)) {
-			updated.SetGeneration(live.GetGeneration() + 1)
-		}
+		return c.updateStatus(resource.Resource, live, sent), nil
+	}
+	updated := copied(sent)
+	setStatus(updated, live)
+	SetDefaults(updated)
+	updated.SetUID(live.GetUID())
+	updated.SetCreationTimestamp(live.GetCreationTimestamp())
+	updated.SetDeletionTimestamp(live.GetDeletionTimestamp())
+	updated.SetGeneration(live.GetGeneration())
+	if !equality.Semantic.DeepEqual(desired(live), desired(updated)) {
+		updated.SetGeneration(live.GetGeneration() + 1)
 	}
 	if r, ok := updated.(*appsv1.ControllerRevision); ok && string(r.Data.Raw) != string(live.(*appsv1.ControllerRevision).Data.Raw) {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "ControllerRevision"}, r.Name, nil)
 	}
 	updated.SetResourceVersion(live.GetResourceVersion())
 	if equality.Semantic.DeepEqual(live, updated) {
-		return live, nil
+		return copied(live), nil
 	}
 	if updated.GetDeletionTimestamp() != nil && len(updated.GetFinalizers()) == 0 {
 		c.store(resource.Resource, live, nil)
-		return updated, nil
+		return copied(updated), nil
 	}
 	return c.store(resource.Resource, live, updated), nil
 }
 
+func (c *Cluster) updateStatus(resource string, live, sent Object) Object {
+	if equality.Semantic.DeepEqual(statusOf(live), statusOf(sent)) {
+		return copied(live)
+	}
+	updated := copied(live)
+	setStatus(updated, copied(sent))
+	return c.store(resource, live, updated)
+}
+
 func (c *Cluster) delete(resource schema.GroupVersionResource, namespace, name string, only *metav1.Preconditions) error {
-	live, err := c.get(resource, namespace, name)
+	live, err := c.find(resource, namespace, name)
 	if err != nil {
 		return err
 	}
@@ -311,18 +327,26 @@ func desired(o Object) any {
 	return nil
 }
 
-// setStatus gives to the status of from, which is of the same type.
+// setStatus gives to the status of from, which is of the same type, without a copy.
 func setStatus(to, from Object) {
-	switch to := to.(type) {
-	case *v1alpha1.GuardedDeployment:
-		to.Status = *from.(*v1alpha1.GuardedDeployment).Status.DeepCopy()
-	case *appsv1.Deployment:
-		to.Status = *from.(*appsv1.Deployment).Status.DeepCopy()
-	case *appsv1.ReplicaSet:
-		to.Status = *from.(*appsv1.ReplicaSet).Status.DeepCopy()
-	case *corev1.Pod:
-		to.Status = *from.(*corev1.Pod).Status.DeepCopy()
+	if status := statusOf(to); status != nil {
+		reflect.ValueOf(status).Elem().Set(reflect.ValueOf(statusOf(from)).Elem())
 	}
+}
+
+// statusOf returns a pointer to the status, nil if there is none.
+func statusOf(o Object) any {
+	switch o := o.(type) {
+	case *v1alpha1.GuardedDeployment:
+		return &o.Status
+	case *appsv1.Deployment:
+		return &o.Status
+	case *appsv1.ReplicaSet:
+		return &o.Status
+	case *corev1.Pod:
+		return &o.Status
+	}
+	return nil
 }
 
 // SetDefaults sets what the API server sets where it is left out.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -76,16 +77,16 @@ func (n *Node) work() {
 // bringOn brings a Deployment one second further.
 func (n *Node) bringOn(d *appsv1.Deployment) {
 	c := n.Cluster
-	wanted := *d.Spec.Replicas
-	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + templateHash(d), Namespace: d.Namespace}}
+	wanted, hash := *d.Spec.Replicas, templateHash(d)
+	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + hash, Namespace: d.Namespace}}
 	if found, err := c.get(ResourceOf(current), current.Namespace, current.Name); err == nil {
 		current = found.(*appsv1.ReplicaSet)
 	} else {
 		current.Labels = d.Spec.Template.Labels
 		current.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
-		current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: templateHash(d)}}
+		current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}}
 		current.Spec.Template = *d.Spec.Template.DeepCopy()
-		metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, templateHash(d))
+		metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hash)
 		created, err := c.create(ResourceOf(current), current)
 		must(err)
 		current = created.(*appsv1.ReplicaSet)
@@ -131,34 +132,30 @@ func (n *Node) scale(set *appsv1.ReplicaSet, replicas int32) {
 	c := n.Cluster
 	status := appsv1.ReplicaSetStatus{ObservedGeneration: set.Generation}
 	for i := int32(0); i < max(replicas, set.Status.Replicas); i++ {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-			Name: fmt.Sprintf("%s-%d", set.Name, i), Namespace: set.Namespace, Labels: set.Spec.Template.Labels,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))},
-		}, Spec: set.Spec.Template.Spec}
-		pod.Spec.NodeName = "node"
-		found, err := c.get(ResourceOf(pod), pod.Namespace, pod.Name)
+		name := types.NamespacedName{Namespace: set.Namespace, Name: fmt.Sprintf("%s-%d", set.Name, i)}
+		pod, _ := c.objects["pods"][name].(*corev1.Pod)
 		switch {
-		case i >= replicas && err == nil:
+		case i >= replicas && pod != nil:
 			must(c.delete(ResourceOf(pod), pod.Namespace, pod.Name, nil))
 			continue
 		case i >= replicas:
 			continue
-		case err != nil:
-			found, err = c.create(ResourceOf(pod), pod)
-			must(err)
+		case pod == nil:
+			pod = c.createPod(set, name.Name)
 		}
-		pod = found.(*corev1.Pod)
 		fare := n.fare[pod.Spec.Containers[0].Image]
 		if fare == nil {
 			fare = Running
 		}
-		if now := fare(time.Since(pod.CreationTimestamp.Time)); !equality.Semantic.DeepEqual(now, pod.Status) {
+		now := fare(time.Since(pod.CreationTimestamp.Time))
+		if !reflect.DeepEqual(now, pod.Status) {
+			pod = copied(pod)
 			pod.Status = now
-			_, err = c.update(ResourceOf(pod), pod, true)
+			_, err := c.update(ResourceOf(pod), pod, true)
 			must(err)
 		}
 		status.Replicas++
-		if pod.Status.ContainerStatuses[0].Ready {
+		if now.ContainerStatuses[0].Ready {
 			status.ReadyReplicas++
 			status.AvailableReplicas++
 		}
@@ -175,6 +172,16 @@ func (n *Node) scale(set *appsv1.ReplicaSet, replicas int32) {
 	updated, err = c.update(ResourceOf(set), set, true)
 	must(err)
 	*set = *updated.(*appsv1.ReplicaSet)
+}
+
+func (c *Cluster) createPod(set *appsv1.ReplicaSet, name string) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: set.Namespace, Labels: set.Spec.Template.Labels,
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))},
+	}, Spec: set.Spec.Template.Spec}
+	pod.Spec.NodeName = "node"
+	created, err := c.create(ResourceOf(pod), pod)
+	must(err)
+	return created.(*corev1.Pod)
 }
 
 // Running is a pod that is ready a second after it was created.
@@ -223,7 +230,9 @@ func truthOf(value bool) corev1.ConditionStatus {
 }
 
 func templateHash(d *appsv1.Deployment) string {
-	sum := sha256.Sum256([]byte(d.Spec.Template.String()))
+	data, err := d.Spec.Template.Marshal()
+	must(err)
+	sum := sha256.Sum256(data)
 	return fmt.Sprintf("%x", sum[:4])
 }
 

@@ -2,14 +2,11 @@ package guard
 
 import (
 	"context"
-	"os"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
@@ -21,12 +18,7 @@ import (
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
 )
 
-func TestMain(m *testing.M) {
-	// The second of the error handlers limits the rate of error messages by sleeping until a time that it took when the
-	// process began. In a bubble, where it is the year 2000, that would be a sleep of 26 years.
-	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { fake.Main(m) }
 
 // The tests run a real Guard, with real informers, in a bubble. All objects are in one namespace.
 const namespace = fake.Namespace
@@ -45,11 +37,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 // inWorldWith is inWorld for a test that looks into that process.
 func inWorldWith(t *testing.T, test func(w *world, p *belay)) {
 	t.Helper()
-	fake.In(t, func(w *world) {
-		p := startBelay(w)
-		synctest.Wait()
-		test(w, p)
-	})
+	fake.InWith(t, startBelay, test)
 }
 
 // belay is one running process of Belay.

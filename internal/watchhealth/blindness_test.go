@@ -12,7 +12,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 
@@ -34,6 +33,8 @@ var (
 	errNoCRD       = apierrors.NewNotFound(schema.GroupResource{}, "")
 )
 
+func TestMain(m *testing.M) { fake.Main(m) }
+
 // watched is a world in which informers run, and nothing else.
 type watched struct {
 	*fake.World
@@ -53,8 +54,6 @@ func (w *watched) health() http.Handler {
 
 func inWatchedWorld(t *testing.T, test func(w *watched)) {
 	t.Helper()
-	// The second of the error handlers sleeps until a time that it took when the process began, and in a bubble it is the year 2000.
-	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
 	fake.In(t, func(world *fake.World) {
 		w := &watched{World: world, counted: metrics.NewKubeRegistry()}
 		w.Watches = watchhealth.New(func(context.Context, watchhealth.Source) ([]string, error) { w.searches++; return w.undecodable, nil })

@@ -69,6 +69,7 @@ func (s *scene) failures(during, restartEvery time.Duration) (at []time.Duration
 // So many attempts are made as are asked for, and one; each so long after the failure before it, however often the
 // process is started anew.
 func TestRetry_AsManyAsAsked(t *testing.T) {
+	t.Parallel()
 	for _, every := range []time.Duration{0, 7 * time.Second, 45 * time.Second, 10 * time.Minute} {
 		s := crashingRelease(3)
 		at := s.failures(30*time.Minute, every)

@@ -65,6 +65,7 @@ func TestRivalOf(t *testing.T) {
 
 // Whatever somebody else does, however fast: five corrections, and then one in ten minutes, which names what and who.
 func TestCorrect_FightIsSlow(t *testing.T) {
+	t.Parallel()
 	for name, fight := range map[string]struct {
 		change func(*appsv1.Deployment, int)
 		path   string
@@ -91,7 +92,7 @@ func TestCorrect_FightIsSlow(t *testing.T) {
 						t.Errorf("puts back %q, want %q", d.Correction, fight.path)
 					}
 				}
-				s.after(5 * time.Second)
+				s.after(15 * time.Second)
 			}
 			first, later := 0, 0
 			for _, at := range writes {
@@ -125,7 +126,7 @@ func TestAdopt_FightIsSlow(t *testing.T) {
 		} else if d.Deployment != nil {
 			t.Errorf("corrects %q", d.Correction)
 		}
-		s.after(5 * time.Second)
+		s.after(15 * time.Second)
 	}
 	if takenOver < 21 || takenOver > 23 {
 		t.Errorf("taken over %d times in 3 hours, want 5 and 6 an hour", takenOver)
@@ -164,6 +165,7 @@ func TestCorrect_ReleaseIsWrittenDuringFight(t *testing.T) {
 
 // What is left as it is stays so, whatever somebody lets the annotation say: it is put back, and no template is written.
 func TestDecide_FalseRevisionAnnotation(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"", "theirs", "v1"} {
 		s := asking("v2").knows("v1", 1, failed).knows("v2", 2, failed).runningName("v2").hold()
 		s.cluster = crashing

@@ -76,6 +76,7 @@ var exclusive = map[[2]string]string{
 
 // Every row is taken, and the order of any two neighbours matters, or they exclude each other.
 func TestRows_Order(t *testing.T) {
+	t.Parallel()
 	taken, both, differ := map[string]bool{}, map[int]bool{}, map[int]bool{}
 	for _, view := range views() {
 		s := newState(view.Observed)
