@@ -193,9 +193,10 @@ func (s stage) neighbours(t *testing.T) {
 				r.act(a)
 				for range random.IntN(5) {
 					r.wait(time.Duration(random.IntN(60_000))*time.Millisecond, nil)
-					r.act(meddling(random, i))
+					r.soon(meddling(random, i))
 				}
 			}
+			r.hurryUp()
 			r.act(spec("resume", func(s *v1alpha1.GuardedDeploymentSpec) { s.Paused = false }))
 			r.converge()
 			r.settle(bound)

@@ -50,7 +50,8 @@ func (s stage) play(t *testing.T, seed uint64, play func(r *run)) {
 		w := newWorld(cluster, seed)
 		r := &run{world: w, belay: newBelay(w, s.start), t: cluster.T, seed: seed,
 			rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
-		r.check = r.checkWrite
+		r.check, r.belay.checkStale = r.checkWrite, r.checkStale
+		r.belay.between, r.belay.see, r.belay.mistell = r.between, r.see, r.mistell
 		cluster.Logger = logr.New(s.rows)
 		if *only != 0 {
 			cluster.Logger = loggerTo(func(line string) {
@@ -131,7 +132,7 @@ func (s stage) impatientUsers(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 2))
 			for _, a := range script(seed, 8) {
 				r.wait(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
-				r.act(a)
+				r.soon(a)
 				switch random.IntN(6) {
 				case 0:
 					r.disturb()
@@ -139,6 +140,7 @@ func (s stage) impatientUsers(t *testing.T) {
 					r.act(deleteDeployment)
 				}
 			}
+			r.hurryUp()
 			r.tell("from here on nothing happens any more")
 			r.wait(4*time.Minute, nil) // the last outage is over
 			r.settle(bound)

@@ -22,7 +22,7 @@ const lateness = 2 * time.Minute
 
 // mayFail reports whether a revision may be found failed now, or still be: without pods, nobody can tell.
 func (r *run) mayFail(o outcome) bool {
-	return !o.healthy && (!o.ill || r.now().Before(r.healed.Add(lateness)) || *r.deployment().Spec.Replicas == 0)
+	return !o.healthy && (!o.ill || r.now().Before(r.healed.Add(lateness)) || r.deployment() == nil || *r.deployment().Spec.Replicas == 0)
 }
 
 func (r *run) retries() int {
@@ -145,12 +145,13 @@ func (s stage) retries(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			r.act(retries(random.Int32N(6)))
 			for i := range 6 {
-				r.act(retryAction(random, i+1))
+				r.soon(retryAction(random, i+1))
 				r.wait(time.Duration(random.IntN(300_000))*time.Millisecond, nil)
 				if random.IntN(6) == 0 {
 					r.disturb()
 				}
 			}
+			r.hurryUp()
 			r.tell("from here on nothing happens any more")
 			r.wait(4*time.Minute, nil) // the last outage is over
 			r.settleRetries()
