@@ -211,6 +211,6 @@ var policies = []func(*appsv1.Deployment){
 func (r *run) obey() {
 	if n := r.meanwhile.random.IntN(2 * len(policies)); n < len(policies) {
 		r.tell("policy %d is in force", n)
-		r.policy = policies[n]
+		r.policy, r.policed = policies[n], true
 	}
 }

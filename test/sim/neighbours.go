@@ -188,6 +188,7 @@ func (s stage) neighbours(t *testing.T) {
 		s.play(t, seed, func(r *run) {
 			r.begin()
 			r.nasty()
+			r.obey()
 			random := rand.New(rand.NewPCG(seed, 5))
 			for i, a := range script(seed, 4) {
 				r.act(a)

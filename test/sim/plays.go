@@ -108,6 +108,7 @@ func (r *run) patient(disturbed bool) map[string]string {
 	r.begin()
 	if disturbed {
 		r.nasty()
+		r.obey()
 	}
 	for _, a := range append([]action{{"begin", func(*run) {}}}, script(r.seed, 4)...) {
 		r.act(a)
@@ -129,6 +130,7 @@ func (s stage) impatientUsers(t *testing.T) {
 		s.play(t, seed, func(r *run) {
 			r.begin()
 			r.nasty()
+			r.obey()
 			random := rand.New(rand.NewPCG(seed, 2))
 			for _, a := range script(seed, 8) {
 				r.wait(time.Duration(random.IntN(90_000))*time.Millisecond, nil)

@@ -35,6 +35,7 @@ type world struct {
 	changed func(fake.Change)
 	// policy changes every Deployment that is written.
 	policy    func(*appsv1.Deployment)
+	policed   bool // there is one
 	meanwhile meanwhile
 }
 
