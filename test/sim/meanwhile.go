@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -25,7 +24,6 @@ type meanwhile struct {
 	likely  bool                 // whether anything happens at all
 	pending []action             // what users do at one of the next requests
 	late    map[string]time.Time // until when the watches of a resource hear of nothing new
-	rivals  []action             // what others do again and again
 }
 
 // oneIn is true as seldom as that.
@@ -66,14 +64,13 @@ func (r *run) between(request fake.Request) {
 	if !r.meanwhile.oneIn(10) {
 		return
 	}
-	steps := slices.Concat(pretended, r.meanwhile.rivals)
 	step := steps[r.meanwhile.random.IntN(len(steps))]
 	r.tell("    before it can %s %s: %s", request.Verb, request.Resource, step.name)
 	step.do(r)
 }
 
-// pretended are the steps of the pretend controllers, and of others who change nothing of what Belay states.
-var pretended = []action{
+// steps are those of the pretend controllers, and of others who change nothing that the end depends on.
+var steps = []action{
 	{"the Deployment controller steps", func(r *run) { r.step(&r.deploymentController, r.syncDeployment) }},
 	{"the ReplicaSet controller steps", func(r *run) { r.step(&r.setController, r.syncSets) }},
 	{"the scheduler steps", func(r *run) { r.step(&r.scheduler, r.schedule) }},

@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -339,7 +340,7 @@ func (r *run) checkHonest() {
 		return
 	}
 	running := r.deployment().Annotations[v1alpha1.RevisionAnnotation]
-	runs := r.revision(running)
+	runs := r.known(running)
 	o := outcomeOf(&r.guarded().Spec.Template)
 	bad, good := !o.healthy, o.healthy || o.ill
 	zero := *r.deployment().Spec.Replicas == 0
@@ -351,7 +352,7 @@ func (r *run) checkHonest() {
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:
-		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name)
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && !r.knowsAnotherGood(target)
 	case v1alpha1.ReasonHeld:
 		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold
 	case v1alpha1.ReasonScaledToZero:
@@ -374,8 +375,15 @@ func (r *run) checkHonest() {
 	r.checkAdopted(target)
 }
 
+// knowsAnotherGood reports whether there is a good revision to go back to from the target.
+func (r *run) knowsAnotherGood(target *appsv1.ControllerRevision) bool {
+	return slices.ContainsFunc(r.revisions(), func(other *appsv1.ControllerRevision) bool {
+		return proven(other) && other.Name != target.Name
+	})
+}
+
 // rest checks that nothing is written in ten minutes, but for the counts of pods that come and go. A process that dies of that
-// states once more what a policy takes away.
+// states once more what a policy takes away, and client-go says when an Event is not repeated any more.
 func (r *run) rest() {
 	if r.failed {
 		return
@@ -387,8 +395,8 @@ func (r *run) rest() {
 		restless = restless || strings.HasPrefix(pod.Spec.Containers[0].Image, "bad-flap")
 	}
 	for _, l := range r.log[begun:] {
-		again := r.policed && r.boots > boots && l.write == "deployment"
-		if l.write != "status" && !again || !restless {
+		again := l.write == "status" || l.write == "deployment" && r.policed && r.boots > boots
+		if l.write != "patch events" && !(restless && again) {
 			r.violated("S18: at rest, %s is written", l.write)
 			return
 		}
