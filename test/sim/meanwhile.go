@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -22,11 +23,11 @@ import (
 type meanwhile struct {
 	random  *rand.Rand
 	likely  bool                 // whether anything happens at all
-	pending []action             // what users do at one of the next requests
+	pending *action              // what users do at one of the next requests
 	late    map[string]time.Time // until when the watches of a resource hear of nothing new
 }
 
-// oneIn is true as seldom as that.
+// oneIn is true once in n times, on average.
 func (m *meanwhile) oneIn(n int) bool { return m.likely && m.random.IntN(n) == 0 }
 
 // ---- between two requests
@@ -35,7 +36,7 @@ func (m *meanwhile) oneIn(n int) bool { return m.likely && m.random.IntN(n) == 0
 func (r *run) soon(a action) {
 	r.do(func() {
 		r.usersAct()
-		r.meanwhile.pending = []action{a}
+		r.meanwhile.pending = &a
 		if r.meanwhile.oneIn(2) {
 			r.usersAct()
 		}
@@ -46,19 +47,18 @@ func (r *run) soon(a action) {
 func (r *run) hurryUp() { r.do(r.usersAct) }
 
 func (r *run) usersAct() {
-	actions := r.meanwhile.pending
-	r.meanwhile.pending = nil
-	for _, a := range actions {
-		r.perform(a)
+	if a := r.meanwhile.pending; a != nil {
+		r.meanwhile.pending = nil
+		r.perform(*a)
 	}
 }
 
-// between lets happen what comes before a request of Belay. Only where a write is near it is hard on Belay.
+// between lets happen what comes before a request of Belay. Reads for the judge are left alone: no write is near.
 func (r *run) between(request fake.Request) {
 	if request.Verb != "get" && !request.Writes() {
 		return
 	}
-	if len(r.meanwhile.pending) > 0 && r.meanwhile.oneIn(3) {
+	if r.meanwhile.pending != nil && r.meanwhile.oneIn(3) {
 		r.usersAct()
 	}
 	if !r.meanwhile.oneIn(10) {
@@ -91,9 +91,9 @@ var steps = []action{
 
 // note changes an annotation that is nobody's business.
 func (r *run) note(o fake.Object) {
-	annotations := map[string]string{}
-	for key, value := range o.GetAnnotations() {
-		annotations[key] = value
+	annotations := maps.Clone(o.GetAnnotations())
+	if annotations == nil {
+		annotations = map[string]string{}
 	}
 	annotations["note"] = r.newName("note")
 	o.SetAnnotations(annotations)
@@ -146,7 +146,7 @@ func (r *run) wasComplete() bool {
 
 // ---- answers
 
-// refusals are answers to what was not done, losses to what was, but for errSentAgain.
+// refusals are answers to a write that was not made, losses to one that was.
 var (
 	refusals = []error{
 		apierrors.NewTooManyRequests("slow down", 1),

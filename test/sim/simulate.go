@@ -72,7 +72,7 @@ type run struct {
 	automatic   map[string]int // the attempts at each revision since it was last asked for that nobody asked for
 	adoption    *adoption      // the last one
 	corrections corrections
-	seen        seen
+	seen        seen // what a write is checked against
 }
 
 func (r *run) now() time.Time { return time.Now() }
