@@ -53,6 +53,7 @@ type Cluster struct {
 	watches []*clusterWatch
 	held    map[string]int64 // the resources of which watches see nothing newer than a version
 	heard   func(Change)
+	admit   func(Object)
 }
 
 type Object interface {
@@ -212,6 +213,7 @@ func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Obj
 	created.SetGeneration(1)
 	setStatus(created, emptyLike(created))
 	SetDefaults(created)
+	c.admitted(created)
 	return c.store(resource.Resource, nil, created), nil
 }
 
@@ -238,6 +240,7 @@ func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, stat
 	updated := copied(sent)
 	setStatus(updated, live)
 	SetDefaults(updated)
+	c.admitted(updated)
 	updated.SetUID(live.GetUID())
 	updated.SetCreationTimestamp(live.GetCreationTimestamp())
 	updated.SetDeletionTimestamp(live.GetDeletionTimestamp())
@@ -325,6 +328,20 @@ func desired(o Object) any {
 		return o.Spec
 	}
 	return nil
+}
+
+// Admit lets f change every object that is going to be stored, but for a status, as a mutating policy does. It must not use the
+// cluster.
+func (c *Cluster) Admit(f func(Object)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.admit = f
+}
+
+func (c *Cluster) admitted(o Object) {
+	if c.admit != nil {
+		c.admit(o)
+	}
 }
 
 // setStatus gives to the status of from, which is of the same type, without a copy.

@@ -305,17 +305,28 @@ func (s *state) holdFailedTarget(d *Decision) report {
 	return r
 }
 
-// heldRevision returns the revision that the Deployment is left on, nil if it is on none. Its annotation may have been
-// changed by hand, so the template decides: the target or a good revision that the Deployment has in full, or else the revision
-// that the annotation names.
+// heldRevision returns the revision that the Deployment is left on, nil if it is on none. Its annotation may have been changed by
+// hand, so the template decides: the target or a good revision that the Deployment has in full. Where a policy has changed the
+// template, what was last stated decides, and the revision that the annotation names where nothing else tells.
 func (s *state) heldRevision() *Revision {
 	if s.Deployment == nil {
 		return s.target
 	}
+	var applied *Revision
 	for _, r := range slices.Backward(s.revisions) {
-		if (r == s.target || r.lastVerdictGood()) && carries(s.Deployment, desiredDeployment(s.Guarded, r)) {
+		if r != s.target && !r.lastVerdictGood() {
+			continue
+		}
+		desired := desiredDeployment(s.Guarded, r)
+		if carries(s.Deployment, desired) {
 			return r
 		}
+		if applied == nil && s.appliedHash() == desired.Annotations[v1alpha1.AppliedAnnotation] {
+			applied = r
+		}
+	}
+	if applied != nil {
+		return applied
 	}
 	return s.named(s.runningName())
 }

@@ -439,11 +439,16 @@ func TestStrays_ToldOnce(t *testing.T) {
 	}
 }
 
-// While a failure is held, whatever the annotation says: the target runs, and the annotation is put back.
+// While a failure is held, whatever the annotation says, and whatever a policy made of the template: the target runs, and the
+// annotation is put back.
 func TestHold_ForgedAnnotation(t *testing.T) {
-	for _, forged := range []string{"garbage", "v1"} {
+	for _, forged := range []string{"garbage", "v1", "garbage, with a policy", "v1, with a policy"} {
 		s := asking("v2").hold().knows("v1", 1, failed).knows("v2", 2, failed).runningName("v2").down()
 		s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		forged, policy := strings.CutSuffix(forged, ", with a policy")
+		if policy {
+			s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v2"
+		}
 		if forged == "v1" {
 			forged = s.revision("v1").Name
 		}

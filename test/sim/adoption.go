@@ -245,9 +245,10 @@ func (s stage) adoptions(t *testing.T) {
 				kept += min(1, len(r.adoption.pods))
 			}
 			for i := range 6 {
-				r.act(adoptionAction(random, i+2))
+				r.soon(adoptionAction(random, i+2))
 				r.wait(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
 			}
+			r.hurryUp()
 			r.tell("from here on nothing happens any more")
 			r.settle(bound)
 			r.wait(2*time.Minute, nil) // until what is not ours was looked at once more

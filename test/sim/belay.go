@@ -33,9 +33,16 @@ type belay struct {
 	// lag returns how long a watch takes to hear of a write, crash whether the process dies before or after one.
 	lag   func() time.Duration
 	crash func(write string) (before, after bool)
+	// mistell returns what the process hears of a write that was not made, or was: nil is the truth.
+	mistell func() (refused, lost error)
+	// between is called before each request, see with each read.
+	between, see func(r fake.Request)
 	// check is what the simulation looks at: every write, before it is stored.
 	check func(write string, object any)
-	log   []logged
+	// checkStale is called with every write that will be refused because its object has changed.
+	checkStale func(r fake.Request)
+	log        []logged
+	own        map[string]ownWrite // by object
 }
 
 // logged is one write that was stored.
@@ -44,8 +51,15 @@ type logged struct {
 	write string
 }
 
+// ownWrite is what a process knows that it has written: the version, and when.
+type ownWrite struct {
+	process int
+	version string
+	at      time.Time
+}
+
 func newBelay(w *world, start Start) *belay {
-	b := &belay{world: w, startProcess: start, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {},
+	b := &belay{world: w, startProcess: start, lag: func() time.Duration { return time.Millisecond }, check: func(string, any) {}, own: map[string]ownWrite{},
 		crash:  func(string) (bool, bool) { return false, false },
 		cached: map[string]fake.Change{"guardeddeployments": {}, "deployments": {}, "controllerrevisions": {}}}
 	w.changed = b.hear
@@ -96,7 +110,7 @@ func (b *belay) holdBack() {
 func (b *belay) hear(change fake.Change) {
 	b.newest = change.Version
 	if _, watched := b.cached[change.Resource]; watched {
-		b.in(b.lag(), func() {
+		b.in(max(b.lag(), time.Until(b.meanwhile.late[change.Resource])), func() {
 			if !b.cut {
 				b.show(change)
 			}
@@ -147,7 +161,9 @@ func (b *belay) answer(r fake.Request, carryOut func() error) error {
 	if b.cut {
 		return fake.ErrRefused
 	}
+	b.between(r)
 	if !r.Writes() {
+		b.see(r)
 		return carryOut()
 	}
 	write, object := b.classify(r)
@@ -156,7 +172,13 @@ func (b *belay) answer(r fake.Request, carryOut func() error) error {
 		b.die(time.Duration(1+b.random.IntN(20)) * time.Second)
 		return fake.ErrRefused
 	}
-	if !b.stale(r) {
+	refused, lost := b.mistell()
+	if refused != nil {
+		return refused
+	}
+	if b.stale(r) {
+		b.checkStale(r)
+	} else {
 		b.check(write, object)
 	}
 	err := carryOut()
@@ -168,19 +190,35 @@ func (b *belay) answer(r fake.Request, carryOut func() error) error {
 		b.die(time.Duration(1+b.random.IntN(20)) * time.Second)
 		return fake.ErrRefused
 	}
-	return err
+	switch lost {
+	case nil:
+		b.own[objectOf(r)] = ownWrite{b.boots, b.live(r), time.Now()}
+		return err
+	case errSentAgain:
+		return carryOut()
+	}
+	return lost
 }
 
 // stale reports whether a write will be refused because something else was written meanwhile.
 func (b *belay) stale(r fake.Request) bool {
+	return r.Object != nil && r.Object.GetResourceVersion() != b.live(r)
+}
+
+// live returns the version of the object that a request is about, empty if there is none.
+func (b *belay) live(r fake.Request) string {
 	resource, _, _ := strings.Cut(r.Resource, "/")
-	live := ""
 	for _, o := range b.Objects(resource) {
 		if o.GetName() == r.Name {
-			live = o.GetResourceVersion()
+			return o.GetResourceVersion()
 		}
 	}
-	return r.Object != nil && r.Object.GetResourceVersion() != live
+	return ""
+}
+
+func objectOf(r fake.Request) string {
+	resource, _, _ := strings.Cut(r.Resource, "/")
+	return resource + " " + r.Name
 }
 
 // writes tells what was written since, for messages.
@@ -193,12 +231,13 @@ func (b *belay) writes(since time.Time) (all []string) {
 	return all
 }
 
-// classify says what a request writes: record, record again, mark, deployment, prune, status or event.
+// classify says what a request writes: record, record again, label, mark, deployment, prune, status or event.
 func (b *belay) classify(r fake.Request) (write string, object any) {
 	switch o := r.Object.(type) {
 	case *appsv1.Deployment:
 		d := o.DeepCopy()
 		fake.SetDefaults(d)
+		b.policy(d)
 		return "deployment", d
 	case *v1alpha1.GuardedDeployment:
 		return "status", &o.Status
@@ -209,6 +248,8 @@ func (b *belay) classify(r fake.Request) (write string, object any) {
 		switch {
 		case r.Verb == "create":
 			return "record", o
+		case live != nil && live.Labels[v1alpha1.GuardedLabel] == "":
+			return "label", o
 		case o.Annotations[v1alpha1.AttemptAnnotation] != "" || (live != nil && o.Revision != live.Revision):
 			return "record again", o
 		}

@@ -84,15 +84,7 @@ func (w *world) syncDeployment() {
 		scaling = scaling || (*set.Spec.Replicas > 0 && set.Annotations[desired] != fmt.Sprint(replicasOf(d)))
 	}
 	if scaling { // T2: first the old pods are scaled, under the old condition.
-		for _, set := range w.sets() {
-			if *set.Spec.Replicas > 0 {
-				n := *set.Spec.Replicas
-				if set == current || current == nil || *current.Spec.Replicas == 0 {
-					n = min(max(n, replicasOf(d)), replicasOf(d))
-				}
-				w.scaleSet(set, n)
-			}
-		}
+		w.scaleSets(d, current)
 		w.counts(d, "")
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
 		return
@@ -117,6 +109,20 @@ func (w *world) syncDeployment() {
 	}
 	w.counts(w.deployment(), reason)
 	w.prune(old)
+}
+
+// scaleSets gives to what runs no more pods than the Deployment has.
+func (w *world) scaleSets(d *appsv1.Deployment, current *appsv1.ReplicaSet) {
+	for _, set := range w.sets() {
+		n := *set.Spec.Replicas
+		if n == 0 {
+			continue
+		}
+		if set == current || current == nil || *current.Spec.Replicas == 0 {
+			n = replicasOf(d)
+		}
+		w.scaleSet(set, n)
+	}
 }
 
 func (w *world) createSet(d *appsv1.Deployment) {

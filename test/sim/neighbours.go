@@ -83,7 +83,7 @@ func (r *run) wrong() string {
 	if d == nil || target == nil {
 		return "there is no Deployment or no revision"
 	}
-	running := r.revision(d.Annotations[v1alpha1.RevisionAnnotation])
+	running := r.known(d.Annotations[v1alpha1.RevisionAnnotation])
 	switch {
 	case running == nil && r.left() && !(image(d.Spec.Template) == image(decode(target)) &&
 		d.Annotations[v1alpha1.AppliedAnnotation] == r.stated && r.guarded().Generation == r.statedFor):
@@ -106,6 +106,15 @@ func (r *run) wrong() string {
 		return "the replicas are not as asked for"
 	}
 	return ""
+}
+
+// known returns the revision of a name. While the Deployment is left as it is, nobody looks for one that has lost its label.
+func (r *run) known(name string) *appsv1.ControllerRevision {
+	revision := r.revision(name)
+	if revision != nil && revision.Labels[v1alpha1.GuardedLabel] == "" && r.left() {
+		return nil
+	}
+	return revision
 }
 
 // left reports whether the Deployment is left as it is.
@@ -136,13 +145,23 @@ func misname(random *rand.Rand) action {
 	}}
 }
 
+// unlabelRevision takes the label of a revision, so that no cache has it any more.
+func unlabelRevision(random *rand.Rand) action {
+	pick := random.IntN(100)
+	return action{"take the label of a revision away", func(r *run) {
+		if revisions := r.revisions(); len(revisions) > 0 {
+			fake.Edit(r.World, revisions[pick%len(revisions)].Name, func(live *appsv1.ControllerRevision) { live.Labels = nil })
+		}
+	}}
+}
+
 func meddling(random *rand.Rand, number int) action {
 	return []action{
-		setImage, setImage, rolloutRestart(number), unlabel, misname(random),
+		setImage, setImage, rolloutRestart(number), unlabel, misname(random), unlabelRevision(random), unlabelRevision(random),
 		annotated(v1alpha1.RevisionAnnotation, ""), annotated(v1alpha1.RevisionAnnotation, "theirs"),
 		annotated(v1alpha1.AppliedAnnotation, ""), annotated(v1alpha1.AppliedAnnotation, "theirs"),
 		meddle("kubectl scale", func(d *appsv1.Deployment) { d.Spec.Replicas = new(1 + random.Int32N(4)) }),
-	}[random.IntN(10)]
+	}[random.IntN(12)]
 }
 
 // fights are what somebody does to the Deployment again whenever it is gone.
@@ -188,14 +207,16 @@ func (s stage) neighbours(t *testing.T) {
 		s.play(t, seed, func(r *run) {
 			r.begin()
 			r.nasty()
+			r.obey()
 			random := rand.New(rand.NewPCG(seed, 5))
 			for i, a := range script(seed, 4) {
 				r.act(a)
 				for range random.IntN(5) {
 					r.wait(time.Duration(random.IntN(60_000))*time.Millisecond, nil)
-					r.act(meddling(random, i))
+					r.soon(meddling(random, i))
 				}
 			}
+			r.hurryUp()
 			r.act(spec("resume", func(s *v1alpha1.GuardedDeploymentSpec) { s.Paused = false }))
 			r.converge()
 			r.settle(bound)

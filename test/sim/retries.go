@@ -22,11 +22,13 @@ const lateness = 2 * time.Minute
 
 // mayFail reports whether a revision may be found failed now, or still be: without pods, nobody can tell.
 func (r *run) mayFail(o outcome) bool {
-	return !o.healthy && (!o.ill || r.now().Before(r.healed.Add(lateness)) || *r.deployment().Spec.Replicas == 0)
+	return !o.healthy && (!o.ill || r.now().Before(r.healed.Add(lateness)) || r.deployment() == nil || *r.deployment().Spec.Replicas == 0)
 }
 
-func (r *run) retries() int {
-	if n := r.guarded().Spec.Guard.Retries; n != nil {
+func (r *run) retries() int { return retriesOf(r.guarded()) }
+
+func retriesOf(g *v1alpha1.GuardedDeployment) int {
+	if n := g.Spec.Guard.Retries; n != nil {
 		return int(*n)
 	}
 	return 0
@@ -49,7 +51,8 @@ func (r *run) checkAttempt(revision *appsv1.ControllerRevision) {
 			r.violated("S10: the failure does not parse: %v", err)
 		}
 	}
-	token := r.guarded().Annotations[v1alpha1.RetryAnnotation]
+	asked := r.asked()
+	token := asked.Annotations[v1alpha1.RetryAnnotation]
 	switch {
 	case revision.Revision != live.Revision, token != "" && token != failure.Token:
 		r.automatic[revision.Name] = 0
@@ -59,8 +62,8 @@ func (r *run) checkAttempt(revision *appsv1.ControllerRevision) {
 	}
 	made := r.automatic[revision.Name]
 	r.automatic[revision.Name]++
-	if made >= r.retries() {
-		r.violated("S22: attempt %d by itself, of %d allowed", made+1, r.retries())
+	if allowed := retriesOf(asked); made >= allowed {
+		r.violated("S22: attempt %d by itself, of %d allowed", made+1, allowed)
 	}
 	if due := failure.Time.Add(delayAfter(made)); r.now().Before(due) {
 		r.violated("S22: attempt %d by itself comes %s early", made+1, due.Sub(r.now()))
@@ -142,15 +145,17 @@ func (s stage) retries(t *testing.T) {
 		s.play(t, seed, func(r *run) {
 			r.begin()
 			r.nasty()
+			r.obey()
 			random := rand.New(rand.NewPCG(seed, 3))
 			r.act(retries(random.Int32N(6)))
 			for i := range 6 {
-				r.act(retryAction(random, i+1))
+				r.soon(retryAction(random, i+1))
 				r.wait(time.Duration(random.IntN(300_000))*time.Millisecond, nil)
 				if random.IntN(6) == 0 {
 					r.disturb()
 				}
 			}
+			r.hurryUp()
 			r.tell("from here on nothing happens any more")
 			r.wait(4*time.Minute, nil) // the last outage is over
 			r.settleRetries()

@@ -12,7 +12,6 @@ import (
 // unreached are the rows of rollout.Decide's table that no simulation can take, and why.
 var unreached = map[string]string{
 	"deletion":     "the pretend API deletes a Deployment at once: nothing has finalizers",
-	"label":        "nobody takes the label of a revision",
 	"unrecordable": "nobody asks for a template that cannot be read back",
 }
 

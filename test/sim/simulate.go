@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -71,6 +72,7 @@ type run struct {
 	automatic   map[string]int // the attempts at each revision since it was last asked for that nobody asked for
 	adoption    *adoption      // the last one
 	corrections corrections
+	seen        seen // what a write is checked against
 }
 
 func (r *run) now() time.Time { return time.Now() }
@@ -96,6 +98,7 @@ func templateOf(image string) (t corev1.PodTemplateSpec) {
 	t.Labels = map[string]string{"app": "web"}
 	t.Spec.Containers = []corev1.Container{{Name: "web", Image: image}}
 	t.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	t.Spec.TerminationGracePeriodSeconds = new(int64(5))
 	return t
 }
 
@@ -134,9 +137,11 @@ func (r *run) checkWrite(write string, object any) {
 }
 
 // target returns the stored revision with the template that the spec asks for now.
-func (r *run) target() *appsv1.ControllerRevision {
+func (r *run) target() *appsv1.ControllerRevision { return r.targetOf(r.guarded()) }
+
+func (r *run) targetOf(g *v1alpha1.GuardedDeployment) *appsv1.ControllerRevision {
 	for _, revision := range r.revisions() {
-		if equality.Semantic.DeepEqual(decode(revision), r.guarded().Spec.Template) {
+		if equality.Semantic.DeepEqual(decode(revision), g.Spec.Template) {
 			return revision
 		}
 	}
@@ -168,22 +173,24 @@ func proven(r *appsv1.ControllerRevision) bool {
 func image(t corev1.PodTemplateSpec) string { return t.Spec.Containers[0].Image }
 
 func (r *run) checkDeployment(d *appsv1.Deployment) {
-	before, target := r.deployment(), r.target()
+	asked := r.asked()
+	before, target := r.deployment(), r.targetOf(asked)
 	running := r.revision(d.Annotations[v1alpha1.RevisionAnnotation])
 	r.tell("  Belay writes the Deployment: %s", image(d.Spec.Template))
 	r.images[image(d.Spec.Template)] = true
-	r.stated, r.statedFor = d.Annotations[v1alpha1.AppliedAnnotation], r.guarded().Generation
+	r.stated, r.statedFor = d.Annotations[v1alpha1.AppliedAnnotation], asked.Generation
 	defer func() { r.meddled = 0 }()
 	r.checkCorrection()
+	r.corrections.owed = asked.Generation != r.guarded().Generation
 	if before != nil && !metav1.IsControlledBy(before, r.guarded()) {
 		r.checkAdoption(before, d)
 		return
 	}
 	same := before != nil && equality.Semantic.DeepEqual(before.Spec.Template.Spec, d.Spec.Template.Spec)
 	switch {
-	case r.guarded().Spec.Paused && !same:
+	case asked.Spec.Paused && !same:
 		r.violated("S16: a template is written while paused")
-	case r.guarded().Spec.Paused:
+	case asked.Spec.Paused:
 	case running == nil || target == nil || image(decode(running)) != image(d.Spec.Template):
 		r.violated("S5: a template is written that is no revision's")
 	case running.Name != target.Name && !same && (!proven(running) || verdict(target) != "failed") && r.meddled < 2:
@@ -191,7 +198,7 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 	case running.Name == target.Name && verdict(target) == "failed" && before != nil && !same && r.meddled == 0:
 		r.violated("S9: %s failed, and is written again without an attempt", image(d.Spec.Template))
 	}
-	if before != nil && r.guarded().Spec.Replicas == nil && *before.Spec.Replicas != *d.Spec.Replicas {
+	if before != nil && asked.Spec.Replicas == nil && *before.Spec.Replicas != *d.Spec.Replicas {
 		r.violated("S12: replicas are unset, and written")
 	}
 	if target == nil || running == nil {
@@ -203,7 +210,7 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 		r.rolled[attempt] = 0 // On hold, a Deployment that was deleted is created on the target.
 	}
 	if before != nil && before.Annotations[v1alpha1.RevisionAnnotation] == target.Name && running.Name != target.Name && r.meddled == 0 {
-		if r.rolled[attempt]++; r.rolled[attempt] > 1 && r.guarded().Spec.Guard.OnFailure != v1alpha1.Hold {
+		if r.rolled[attempt]++; r.rolled[attempt] > 1 && asked.Spec.Guard.OnFailure != v1alpha1.Hold {
 			r.violated("S8: an attempt is rolled back twice")
 		}
 	}
@@ -220,7 +227,7 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	if write == "mark" && !o.healthy && !o.ill && verdict(revision) == "good" {
 		r.violated("S6: %s is bad, and marked good", image(template))
 	}
-	if write == "mark" && verdict(revision) == "good" && !r.complete() {
+	if write == "mark" && verdict(revision) == "good" && !r.wasComplete() {
 		r.violated("S6: %s is marked good, and is not complete", image(template))
 	}
 	if r.guarded().Spec.Paused && write == "mark" && r.guarded().Generation == r.cachedGuarded().Generation {
@@ -247,6 +254,9 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 
 // complete reports whether all that runs is of the Deployment's template, and available.
 func (r *run) complete() bool {
+	if r.deployment() == nil {
+		return false
+	}
 	var ready int32
 	for _, set := range r.sets() {
 		switch {
@@ -330,7 +340,7 @@ func (r *run) checkHonest() {
 		return
 	}
 	running := r.deployment().Annotations[v1alpha1.RevisionAnnotation]
-	runs := r.revision(running)
+	runs := r.known(running)
 	o := outcomeOf(&r.guarded().Spec.Template)
 	bad, good := !o.healthy, o.healthy || o.ill
 	zero := *r.deployment().Spec.Replicas == 0
@@ -342,7 +352,7 @@ func (r *run) checkHonest() {
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:
-		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name)
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && !r.knowsAnotherGood(target)
 	case v1alpha1.ReasonHeld:
 		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold
 	case v1alpha1.ReasonScaledToZero:
@@ -365,19 +375,28 @@ func (r *run) checkHonest() {
 	r.checkAdopted(target)
 }
 
-// rest checks that nothing is written in ten minutes, but for the counts of pods that come and go.
+// knowsAnotherGood reports whether there is a good revision to go back to from the target.
+func (r *run) knowsAnotherGood(target *appsv1.ControllerRevision) bool {
+	return slices.ContainsFunc(r.revisions(), func(other *appsv1.ControllerRevision) bool {
+		return proven(other) && other.Name != target.Name
+	})
+}
+
+// rest checks that nothing is written in ten minutes, but for the counts of pods that come and go. A process that dies of that
+// states once more what a policy takes away, and client-go says when an Event is not repeated any more.
 func (r *run) rest() {
 	if r.failed {
 		return
 	}
-	begun := len(r.log)
+	begun, boots := len(r.log), r.boots
 	r.wait(10*time.Minute, nil)
 	restless := false
 	for _, pod := range r.pods() {
 		restless = restless || strings.HasPrefix(pod.Spec.Containers[0].Image, "bad-flap")
 	}
 	for _, l := range r.log[begun:] {
-		if l.write != "status" || !restless {
+		again := l.write == "status" || l.write == "deployment" && r.policed && r.boots > boots
+		if l.write != "patch events" && !(restless && again) {
 			r.violated("S18: at rest, %s is written", l.write)
 			return
 		}
@@ -404,10 +423,14 @@ type action struct {
 }
 
 func (r *run) act(a action) {
+	r.do(func() { r.perform(a) })
+}
+
+func (r *run) perform(a action) {
 	r.tell("%s", a.name)
 	r.acted = r.now()
 	r.touched()
-	r.do(func() { a.do(r) })
+	a.do(r)
 }
 
 func spec(name string, change func(*v1alpha1.GuardedDeploymentSpec)) action {
@@ -510,6 +533,7 @@ func script(seed uint64, length int) []action {
 func (r *run) disturb() (over time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	over = r.delayWatches()
 	for range 1 + r.random.IntN(3) {
 		at := time.Duration(r.random.IntN(60_000)) * time.Millisecond
 		outage := time.Duration(r.random.IntN(150)) * time.Second
@@ -535,8 +559,9 @@ func (r *run) disturb() (over time.Duration) {
 	return over
 }
 
-// nasty makes caches lag, conditions stale, and the process die at writes now and then.
+// nasty makes caches lag, conditions stale, the process die at writes now and then, and others act while it reconciles.
 func (r *run) nasty() {
+	r.meanwhile.likely = true
 	r.staleFor = 5 * time.Second
 	r.lag = func() time.Duration { return time.Duration(r.random.IntN(400)*r.random.IntN(5)) * time.Millisecond }
 	r.belay.crash = func(string) (bool, bool) { return r.random.IntN(50) == 0, r.random.IntN(50) == 0 }

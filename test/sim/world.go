@@ -33,13 +33,23 @@ type world struct {
 	healed                                         time.Time     // from when on nothing is ill
 	// changed is called after every write, with what has changed.
 	changed func(fake.Change)
+	// policy changes every Deployment that is written.
+	policy    func(*appsv1.Deployment)
+	policed   bool // there is one
+	meanwhile meanwhile
 }
 
 // component is a pretend controller.
 type component struct{ down, due bool }
 
 func newWorld(cluster *fake.World, seed uint64) *world {
-	w := &world{World: cluster, hurry: make(chan struct{}, 1), random: rand.New(rand.NewPCG(seed, 0)), changed: func(fake.Change) {}}
+	w := &world{World: cluster, hurry: make(chan struct{}, 1), random: rand.New(rand.NewPCG(seed, 0)), changed: func(fake.Change) {}, policy: func(*appsv1.Deployment) {},
+		meanwhile: meanwhile{random: rand.New(rand.NewPCG(seed, 7)), late: map[string]time.Time{}}}
+	cluster.Admit(func(o fake.Object) {
+		if d, ok := o.(*appsv1.Deployment); ok {
+			w.policy(d)
+		}
+	})
 	cluster.Hear(func(change fake.Change) {
 		w.wakeAll()
 		w.changed(change)
