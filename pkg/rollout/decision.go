@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -15,6 +16,10 @@ type Decision struct {
 	// NeedDeployment, NeedEvidence and NeedRevisions ask for a live Deployment, for Observed.Evidence and for live
 	// Revisions: nothing was decided without.
 	NeedDeployment, NeedEvidence, NeedRevisions bool
+	// NeedEvents and NeedNodes ask for Events about the objects with these uids, and for the Nodes of these names, to be added
+	// to Observed.Evidence: nothing was decided without. What cannot be read is told in Evidence.Unread, and asked for once.
+	NeedEvents []types.UID
+	NeedNodes  []string
 	// Record is a revision to create or, if it has a resourceVersion, to update: what the spec asks for.
 	Record *appsv1.ControllerRevision
 	// Mark is a revision to update with its verdict.

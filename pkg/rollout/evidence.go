@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -18,8 +19,17 @@ import (
 type Evidence struct {
 	// ReplicaSets are those that the Deployment controls.
 	ReplicaSets []*appsv1.ReplicaSet
-	// Pods are those that the current ReplicaSet controls.
+	// Pods are those that the current ReplicaSet controls, also those that have ended or are being deleted.
 	Pods []*corev1.Pod
+	// OldPods are those that the other ReplicaSets control.
+	OldPods []*corev1.Pod
+	// Events are those about the objects that Decision.NeedEvents named, by the object's uid. An object without any has an
+	// empty entry.
+	Events map[types.UID][]*corev1.Event
+	// Nodes are those that Decision.NeedNodes named. One that does not exist is nil.
+	Nodes map[string]*corev1.Node
+	// Unread says why Events or Nodes that were asked for could not be read, empty if they were.
+	Unread string
 }
 
 // counts of pods: wanted, the new template's, and the old ones'.

@@ -141,7 +141,7 @@ func TestAdmission_Unchanged(t *testing.T) {
 	}
 
 	want := parse(t, manifest)
-	guard := map[string]any{"onFailure": "Rollback", "maxRestarts": int64(3), "stuckSeconds": int64(120), "soakSeconds": int64(30), "retries": int64(0)}
+	guard := map[string]any{"onFailure": "Rollback", "maxRestarts": int64(3), "stuckSeconds": int64(120), "toleratedPods": int64(0), "soakSeconds": int64(30), "retries": int64(0)}
 	want["spec"].(map[string]any)["guard"] = guard
 	want["status"] = map[string]any{"observedGeneration": int64(-1)}
 	if diff := cmp.Diff(want, object); diff != "" {

@@ -93,12 +93,12 @@ func TestCRD_MirrorsGoTypes(t *testing.T) {
 // writer of a spec name an object: a GuardedDeployment reaches no further than a Deployment of its name. What the status
 // names is a report, which nobody acts on.
 var beyondDeployment = []string{
-	"spec.guard", "spec.guard.maxRestarts", "spec.guard.onFailure", "spec.guard.retries", "spec.guard.soakSeconds", "spec.guard.stuckSeconds",
+	"spec.guard", "spec.guard.maxRestarts", "spec.guard.onFailure", "spec.guard.retries", "spec.guard.soakSeconds", "spec.guard.stuckSeconds", "spec.guard.toleratedPods",
 	"status", "status.*", "status.availableReplicas", // Go ignores what the status of an exported Deployment has more
 	"status.conditions", "status.conditions[].*", "status.conditions[].lastTransitionTime", "status.conditions[].message", "status.conditions[].observedGeneration",
 	"status.conditions[].reason", "status.conditions[].status", "status.conditions[].type",
-	"status.failure", "status.failure.attempt", "status.failure.container", "status.failure.exitCode", "status.failure.message",
-	"status.failure.nextAttempt", "status.failure.pod",
+	"status.failure", "status.failure.attempt", "status.failure.cause", "status.failure.container", "status.failure.exitCode", "status.failure.message",
+	"status.failure.nextAttempt", "status.failure.node", "status.failure.pod",
 	"status.failure.reason", "status.failure.revision", "status.failure.time",
 	"status.goodRevision", "status.observedGeneration", "status.readyReplicas", "status.replicas", "status.runningRevision",
 	"status.selector", "status.targetRevision", "status.updatedReplicas",

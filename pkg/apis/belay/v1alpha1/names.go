@@ -85,9 +85,37 @@ const (
 	// ReasonNameTaken: the Deployment of this name is somebody else's and is left alone (Stalled). Delete it, or consent to its
 	// adoption with AdoptAnnotation.
 	ReasonNameTaken = "NameTaken"
-	// ReasonWaitingForDeploymentController: a release makes no progress, and somebody has yet to act: the Deployment or
-	// ReplicaSet controller, or the scheduler; the message says who (Reconciling). It is no failure of the release.
+	// The reasons WaitingFor...: the release does not go on, and that is not held against it: somebody else has to act, or the
+	// revision to go back to would meet the same. The message says who, and what is known of it. Reconciling is True, and
+	// Stalled after spec.progressDeadlineSeconds: it may still go on by itself.
+
+	// ReasonWaitingForDeploymentController: the Deployment or the ReplicaSet controller has not acted.
 	ReasonWaitingForDeploymentController = "WaitingForDeploymentController"
+	// ReasonWaitingForScheduler: no scheduler has looked at a new pod.
+	ReasonWaitingForScheduler = "WaitingForScheduler"
+	// ReasonWaitingForOldPods: pods of the release before have to end first, or are unready at the same time as the new ones:
+	// a common cause.
+	ReasonWaitingForOldPods = "WaitingForOldPods"
+	// ReasonWaitingForSchedulingGate: a scheduling gate that others put on the pods has not been lifted.
+	ReasonWaitingForSchedulingGate = "WaitingForSchedulingGate"
+	// ReasonWaitingForReadinessGate: nobody has written the condition of a readiness gate.
+	ReasonWaitingForReadinessGate = "WaitingForReadinessGate"
+	// ReasonWaitingForRoom: a new pod fits on no node, and the last good one would not either; or room is being made for it.
+	ReasonWaitingForRoom = "WaitingForRoom"
+	// ReasonWaitingForQuota: a ResourceQuota keeps pods from being created, and would keep the last good one's.
+	ReasonWaitingForQuota = "WaitingForQuota"
+	// ReasonWaitingForWebhook: the API server cannot create pods because a webhook does not answer, or for another reason of
+	// the cluster's own.
+	ReasonWaitingForWebhook = "WaitingForWebhook"
+	// ReasonWaitingForRegistry: the registry does not answer or throttles, or another pull is before this one.
+	ReasonWaitingForRegistry = "WaitingForRegistry"
+	// ReasonWaitingForNode: a node does not report, refuses pods, or is the only one on which pods do not start.
+	ReasonWaitingForNode = "WaitingForNode"
+	// ReasonWaitingForVolume: a volume is not attached, or a pod's sandbox cannot be made.
+	ReasonWaitingForVolume = "WaitingForVolume"
+	// ReasonWaitingForInjection: a container crashes or waits that is not in the template, and those of the last good release
+	// are no better.
+	ReasonWaitingForInjection = "WaitingForInjection"
 	// ReasonContested: somebody keeps changing what the spec says of the Deployment (Stalled); it is put back at a slow pace.
 	// The Normal Event of this reason tells of a single value put back.
 	ReasonContested = "Contested"
@@ -98,29 +126,93 @@ const (
 
 // The reasons of a failure: Failure.Reason, and the Event about it. RolledBack, Held or NoGoodRevision comes next.
 const (
-	// FailureCrashLoop: a container of a new pod restarted more than spec.guard.maxRestarts times and is not ready. It rests on
-	// the pod's container statuses.
+	// FailureCrashLoop: a container of a new pod restarted more than spec.guard.maxRestarts times, or cannot be started. It
+	// rests on the pod's container statuses.
 	FailureCrashLoop = "CrashLoop"
+	// FailurePodsEnded: more new pods than spec.guard.maxRestarts, and one more for every ten, ended by themselves: evicted for
+	// what they did, refused for what the template states, or done. It rests on the phase and the reason of ended pods.
+	FailurePodsEnded = "PodsEnded"
 	// FailureImagePull: a container of a new pod waited for its image for spec.guard.stuckSeconds. It rests on the reason for
 	// which the kubelet lets the container wait, ImagePullBackOff for example.
 	FailureImagePull = "ImagePull"
-	// FailureContainerConfig: the same, of a container that cannot be made or started: a missing Secret or ConfigMap, a command
-	// that is not there. The kubelet's reason is CreateContainerConfigError, for example.
+	// FailureContainerConfig: the same, of a container that cannot be made: a missing Secret or ConfigMap, for example. It rests
+	// on the kubelet's reason, CreateContainerConfigError for example, or on the pod's Events.
 	FailureContainerConfig = "ContainerConfig"
 	// FailureDeadlineExceeded: no progress for spec.progressDeadlineSeconds, while something spoke against the release: a new
 	// pod that has a node and is not ready, one that fits on no node, or pods that cannot be created. It rests on the conditions
 	// of pods and ReplicaSets.
 	FailureDeadlineExceeded = "DeadlineExceeded"
-	// FailureQuotaExceeded: the same, because a ResourceQuota keeps pods from being created. It rests on the words of the API
-	// server in the ReplicaSet's condition ReplicaFailure.
+	// FailureQuotaExceeded: the same, because a ResourceQuota keeps pods from being created that ask for more than those of the
+	// last good release. It rests on the words of the API server in the ReplicaSet's Events.
 	FailureQuotaExceeded = "QuotaExceeded"
-	// FailurePodsForbidden: the same, because admission, Pod Security for example, forbids the pods.
+	// FailurePodsForbidden: for spec.guard.stuckSeconds admission, Pod Security for example, has forbidden the pods. It rests on
+	// the same words.
 	FailurePodsForbidden = "PodsForbidden"
-	// FailureUnhealthyInSoak: the rollout was complete, and then a pod was unready for spec.guard.stuckSeconds, a container
-	// restarted once too often, or the pods did not stay up. It rests on the pods as they were in the soak.
+	// FailureUnhealthyInSoak: pods that had been ready were unready for spec.guard.stuckSeconds, or did not stay up for long
+	// enough to be good. It rests on the pods as they were in the soak.
 	FailureUnhealthyInSoak = "UnhealthyInSoak"
 )
 
+// The causes of a failure: Failure.Cause, what a person can act on. Each is found from evidence that stays, whatever moment the
+// look met. A cause is never given another meaning; more may come.
+const (
+	// CauseExitCode: the container's program ended with a code other than 0.
+	CauseExitCode = "ExitCode"
+	// CauseCompleted: it ended with 0, which no pod of a Deployment should.
+	CauseCompleted = "Completed"
+	// CauseOutOfMemory: the kernel killed it, because it took more memory than its limit.
+	CauseOutOfMemory = "OutOfMemory"
+	// CauseCannotStart: its command is not there or cannot be run.
+	CauseCannotStart = "CannotStart"
+	// CausePostStartHook: its postStart hook failed.
+	CausePostStartHook = "PostStartHook"
+	// CauseRestartsWholePod: its rule restarts all containers of the pod, again and again.
+	CauseRestartsWholePod = "RestartsWholePod"
+	// CauseSandbox: pods on more than one node get new sandboxes again and again.
+	CauseSandbox = "Sandbox"
+
+	// CauseEvicted: the kubelet evicted pods for what they did, for example more storage than their limit.
+	CauseEvicted = "Evicted"
+	// CauseRefused: the kubelet refuses pods for what the template states, a sysctl for example.
+	CauseRefused = "Refused"
+	// CauseEndedByItself: pods ended, and nobody had asked them to.
+	CauseEndedByItself = "EndedByItself"
+	// CauseEatsNodes: pods are evicted from one node after the other for the memory or the storage that they take.
+	CauseEatsNodes = "EatsNodes"
+
+	// CauseImage: the image cannot be pulled.
+	CauseImage = "Image"
+	// CauseRegistryUnavailable: its registry does not answer or throttles.
+	CauseRegistryUnavailable = "RegistryUnavailable"
+	// CauseConfiguration: what the container or the pod needs to be made is missing or wrong.
+	CauseConfiguration = "Configuration"
+	// CauseClaimMissing: the claim of a volume is not there.
+	CauseClaimMissing = "ClaimMissing"
+
+	// CauseNotReady: pods run and are not ready.
+	CauseNotReady = "NotReady"
+	// CauseReadinessGate: the condition of a readiness gate is missing or False.
+	CauseReadinessGate = "ReadinessGate"
+	// CauseNoRoom: pods fit on no node.
+	CauseNoRoom = "NoRoom"
+	// CauseSchedulerMissing: no scheduler of the name that the template states looks at the pods.
+	CauseSchedulerMissing = "SchedulerMissing"
+	// CauseSchedulingGate: a scheduling gate that the template states is not lifted.
+	CauseSchedulingGate = "SchedulingGate"
+	// CauseResourceClaim: a resource claim that the template states is not made.
+	CauseResourceClaim = "ResourceClaim"
+	// CauseQuota: a ResourceQuota keeps pods from being created.
+	CauseQuota = "Quota"
+	// CauseForbidden: admission forbids the pods or calls them invalid.
+	CauseForbidden = "Forbidden"
+	// CauseWebhookDenied: an admission webhook denies the pods.
+	CauseWebhookDenied = "WebhookDenied"
+	// CauseTemplateRewritten: somebody rewrites the template of every ReplicaSet.
+	CauseTemplateRewritten = "TemplateRewritten"
+	// CauseUnknown: none of the others is certain.
+	CauseUnknown = "Unknown"
+)
+
 // FailureReasons are all reasons of a failure.
-var FailureReasons = []string{FailureCrashLoop, FailureImagePull, FailureContainerConfig, FailureDeadlineExceeded, FailureQuotaExceeded,
-	FailurePodsForbidden, FailureUnhealthyInSoak}
+var FailureReasons = []string{FailureCrashLoop, FailurePodsEnded, FailureImagePull, FailureContainerConfig, FailureDeadlineExceeded,
+	FailureQuotaExceeded, FailurePodsForbidden, FailureUnhealthyInSoak}

@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // GuardedDeployment is a Deployment whose failed releases are rolled back.
@@ -122,6 +123,14 @@ type Guard struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
 	Retries *int32 `json:"retries,omitempty"`
+
+	// How many of the wanted pods, a number or a percentage (rounded down), may be missing for a release to be complete and
+	// good, and may fail without the release having failed: a cluster with bad nodes always has some. Default: 0.
+	//
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : self.matches('^(100|[1-9]?[0-9])%$')",message="must be a number of pods from 0 on, or a percentage from 0% to 100%"
+	ToleratedPods *intstr.IntOrString `json:"toleratedPods,omitempty"`
 }
 
 // GuardedDeploymentStatus is a report of what runs, and why.
@@ -192,10 +201,15 @@ type Failure struct {
 	// +optional
 	Revision string `json:"revision,omitempty"`
 
-	// Why: CrashLoop, ImagePull, ContainerConfig, DeadlineExceeded, QuotaExceeded, PodsForbidden or UnhealthyInSoak.
+	// Why: CrashLoop, PodsEnded, ImagePull, ContainerConfig, DeadlineExceeded, QuotaExceeded, PodsForbidden or UnhealthyInSoak.
 	//
 	// +optional
 	Reason string `json:"reason,omitempty"`
+
+	// The finer word for why: ExitCode, OutOfMemory, Evicted, NoRoom, for example.
+	//
+	// +optional
+	Cause string `json:"cause,omitempty"`
 
 	// What happened, for a person to read.
 	//
@@ -211,6 +225,11 @@ type Failure struct {
 	//
 	// +optional
 	Container string `json:"container,omitempty"`
+
+	// The node of that pod.
+	//
+	// +optional
+	Node string `json:"node,omitempty"`
 
 	// The exit code of the container's last end, if it ended.
 	//
