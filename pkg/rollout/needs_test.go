@@ -115,6 +115,13 @@ func TestNeeds_SameRoomAndQuota(t *testing.T) {
 				LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key}}}}}}}
 		}
 	}
+	together := func(labels map[string]string) change {
+		return func(t *corev1.PodTemplateSpec) {
+			t.Labels = labels
+			t.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+				MatchLabelKeys: []string{"app"}, MismatchLabelKeys: []string{"version"}}}}}
+		}
+	}
 	scheduler := func(name, key string) change {
 		return func(t *corev1.PodTemplateSpec) {
 			t.Spec.SchedulerName, t.Labels, t.Annotations = name, map[string]string{"v": key}, map[string]string{"a": key}
@@ -163,6 +170,7 @@ func TestNeeds_SameRoomAndQuota(t *testing.T) {
 			labels(v2, &metav1.LabelSelector{MatchLabels: map[string]string{"version": "1"}}), "metadata.labels.version", ""},
 		{"a label that spreads by its own value", labels(v1, nil, "version"), labels(v2, nil, "version"), "metadata.labels.version", ""},
 		{"a label that keeps apart", apart(v1, "version"), apart(v2, "version"), "metadata.labels.version", ""},
+		{"a label that keeps together", together(v1), together(v2), "metadata.labels.version", ""},
 		{"another label keeps apart", apart(v1, "app"), apart(v2, "app"), "", ""},
 		{"affinity", apart(v1, "app"), apart(v1, "version"), "spec.affinity", "spec.affinity"},
 		{"the default scheduler by name", scheduler("default-scheduler", "x"), scheduler("", "y"), "", ""},

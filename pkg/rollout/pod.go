@@ -63,12 +63,12 @@ type end struct {
 }
 
 // templateRefused are the reasons for which a kubelet refuses a pod and which lie in what the template states: lifecycle/predicate.go,
-// lifecycle/handlers.go, sysctl/allowlist.go, cm/admission/errors.go and cm/cpumanager/policy_static.go. Every other reason is the
-// node's (OutOfmemory, NodeShutdown, UnexpectedAdmissionError, TopologyAffinityError, VolumeAttachmentLimitExceeded ...). Only
-// SysctlForbidden was seen on a real node. InitContainerRestartPolicyForbidden is that of older kubelets.
+// lifecycle/handlers.go, sysctl/allowlist.go and cm/admission/errors.go. Every other reason is the node's (OutOfmemory, NodeShutdown,
+// UnexpectedAdmissionError, TopologyAffinityError, VolumeAttachmentLimitExceeded, SMTAlignmentError ...). Only SysctlForbidden was
+// seen on a real node. InitContainerRestartPolicyForbidden is that of older kubelets.
 var templateRefused = []string{"SysctlForbidden", "AppArmor", "PodOSNotSupported", "PodOSSelectorNodeLabelDoesNotMatch",
 	"SupplementalGroupsPolicyNotSupported", "PodLevelResourcesNotSupported", "PodFeatureUnsupported",
-	"InitContainerRestartPolicyForbidden", "EmptyPodSharedPoolError", "SMTAlignmentError"}
+	"InitContainerRestartPolicyForbidden", "EmptyPodSharedPoolError"}
 
 // refusedWords stand before the kubelet's text about a pod that it refuses (kubelet.go, rejectPod).
 const refusedWords = "Pod was rejected: "

@@ -214,7 +214,7 @@ func TestPod_RefusedForTheTemplate(t *testing.T) {
 			t.Errorf("%s: got %+v", reason, got)
 		}
 	}
-	for _, reason := range []string{"OutOfpods", "OutOfexample.com/gpu", "NodeShutdown", "UnexpectedAdmissionError", "TopologyAffinityError",
+	for _, reason := range []string{"OutOfpods", "OutOfexample.com/gpu", "NodeShutdown", "UnexpectedAdmissionError", "TopologyAffinityError", "SMTAlignmentError",
 		"InvalidNodeInfo", "VolumeAttachmentLimitExceeded", "NodeAffinity", "TaintToleration", "NodePorts", "UnknownReason"} {
 		if got, _ := endOf(aPod(phase(corev1.PodFailed, reason, ""))); got.kind != endRefusedByNode {
 			t.Errorf("%s: got %+v", reason, got)

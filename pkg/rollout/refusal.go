@@ -36,7 +36,7 @@ var (
 	webhookDenies   = regexp.MustCompile(`^admission webhook "[^"]*" denied the request`)
 	forbids         = regexp.MustCompile(`^\S+ "[^"]*" is forbidden: `)
 	isInvalid       = regexp.MustCompile(`^\S+ "[^"]*" is invalid: `)
-	policyDenies    = regexp.MustCompile(`^(?:ValidatingAdmissionPolicy|policy) '[^']*' (?:with binding '[^']*' )?denied request: `)
+	policyDenies    = regexp.MustCompile(`^(?:ValidatingAdmissionPolicy|policy) ['"][^'"]*['"] (?:with binding '[^']*' )?denied request: `)
 )
 
 // refusalOf returns what the API server's refusal of pods, or of their ReplicaSet, means: the text of an Event FailedCreate or
@@ -66,7 +66,7 @@ var neverJudged = []string{
 	"not yet ready to handle request",
 	"unable to create new content in namespace ",
 	"status unknown for quota: ",
-	"unable to CREATE pods at this time because there was an error enforcing limit ranges",
+	"unable to CREATE ", // "... at this time because there was an error enforcing limit ranges"
 	"cannot set blockOwnerDeletion ",
 	"cannot set an ownerRef ",
 	`User "`,
@@ -132,7 +132,8 @@ func registryAway(message string) bool {
 
 // objectMissing is from pkg/volume/{secret,configmap,hostpath} of v1.37.2 and the API server's 404. A bare "not found" would be too
 // much: the kubelet also says it of CSI drivers, of mount helpers and of volumes.
-var objectMissing = regexp.MustCompile(`\b(secrets?|configmaps?) "[^"]*" not found|references non-existent (config|secret) key|hostPath type check failed`)
+var objectMissing = regexp.MustCompile(`\b(secrets?|configmaps?) "[^"]*" not found|` +
+	`references non-existent (config|secret) key|hostPath type check failed`)
 
 // missingObject reports whether the text of an Event FailedMount says that a Secret, a ConfigMap, a key or a path is not there. A kubelet
 // that was restarted says "not registered" of objects that are, also about healthy pods.
