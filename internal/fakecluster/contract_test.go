@@ -354,3 +354,105 @@ func TestCluster_NoPatch(t *testing.T) {
 		t.Errorf("patch: %v, want it not to be supported", err)
 	}
 }
+
+func TestClusterSelectsByFields(t *testing.T) {
+	c := newContract()
+	pods, nodes, events := c.kube.CoreV1().Pods(Namespace), c.kube.CoreV1().Nodes(), c.kube.CoreV1().Events(Namespace)
+	for name, phase := range map[string]corev1.PodPhase{"a": corev1.PodRunning, "b": corev1.PodFailed, "c": corev1.PodSucceeded, "d": corev1.PodFailed} {
+		pod, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod.Status.Phase = phase
+		if _, err := pods.UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for selector, want := range map[string][]string{
+		"": {"a", "b", "c", "d"}, "status.phase!=Failed,status.phase!=Succeeded": {"a"}, "status.phase=Failed": {"b", "d"}, "status.phase==Succeeded": {"c"},
+	} {
+		list, err := pods.List(t.Context(), metav1.ListOptions{FieldSelector: selector})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for i := range list.Items {
+			names = append(names, list.Items[i].Name)
+		}
+		expect.Same(t, selector, want, names)
+	}
+	if _, err := pods.List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=x"}); !apierrors.IsBadRequest(err) {
+		t.Errorf("pods by a field of Events: %v, want a bad request", err)
+	}
+	for name, uid := range map[string]types.UID{"of-x": "x", "of-y": "y"} {
+		event := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace}, InvolvedObject: corev1.ObjectReference{UID: uid}}
+		if _, err := events.Create(t.Context(), event, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, err := events.List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=x"}); err != nil || len(list.Items) != 1 || list.Items[0].Name != "of-x" {
+		t.Errorf("the Events of x: %v, %v", list, err)
+	}
+	if _, err := nodes.Get(t.Context(), "node", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("no Node: %v, want NotFound", err)
+	}
+	if _, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nodes.Get(t.Context(), "node", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestClusterListsInPages(t *testing.T) {
+	c := newContract()
+	for _, name := range []string{"a", "b", "c"} {
+		c.createDeployment(t, name)
+	}
+	var pages [][]string
+	options := metav1.ListOptions{Limit: 2}
+	for range 2 {
+		list, err := c.deployments.List(t.Context(), options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for i := range list.Items {
+			names = append(names, list.Items[i].Name)
+		}
+		pages, options.Continue = append(pages, names), list.Continue
+	}
+	expect.Same(t, "pages", [][]string{{"a", "b"}, {"c"}}, pages)
+	expect.Same(t, "the page after the last", "", options.Continue)
+	if list, err := c.deployments.List(t.Context(), metav1.ListOptions{Limit: 2, ResourceVersion: "0"}); err != nil || len(list.Items) != 3 {
+		t.Errorf("of any version there are %d, %v, want all 3", len(list.Items), err)
+	}
+}
+
+func TestClusterNotesWhenARevisionWasWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContract()
+		r, err := c.revisions.Create(t.Context(), &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "web-1", Namespace: Namespace}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			change func()
+			moves  bool
+		}{
+			{func() { r.Revision = 2 }, true},
+			{func() { r.ManagedFields, r.Labels = nil, map[string]string{"a": "b"} }, true},
+			{func() { r.ManagedFields = nil }, false},
+		} {
+			before := r.ManagedFields[0].Time
+			time.Sleep(10 * time.Second)
+			step.change()
+			if r, err = c.revisions.Update(t.Context(), r, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if moved := len(r.ManagedFields) == 1 && r.ManagedFields[0].Time.Sub(before.Time) == 10*time.Second; moved != step.moves {
+				t.Errorf("the managed fields are %v, want the time of the last write that changed something", r.ManagedFields)
+			}
+		}
+	})
+}

@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -41,6 +42,8 @@ import (
 //   - AlreadyExists, NotFound, preconditions of deletions, finalizers, the immutable data of a ControllerRevision
 //   - watches that resume at a resourceVersion and see an object that stops matching their selector as deleted
 //   - some of a Deployment's defaults: its replicas and deadline, and of its template what nearly every release leaves out
+//   - field selectors of pods by phase and of core Events by the uid of their object, and lists in pages
+//   - in the managed fields of a ControllerRevision, the time of its last write
 //
 // It does not validate or patch, and there is no garbage collector but CollectGarbage.
 type Cluster struct {
@@ -143,7 +146,7 @@ func (c *Cluster) carryOut(action clienttesting.Action) (runtime.Object, error) 
 	case clienttesting.GetActionImpl:
 		return c.get(resource, namespace, action.Name)
 	case clienttesting.ListActionImpl:
-		return c.list(resource.Resource, action.Kind, namespace, action.ListRestrictions.Labels)
+		return c.list(resource, action)
 	case clienttesting.CreateActionImpl:
 		return c.create(resource, action.Object.(Object))
 	case clienttesting.UpdateActionImpl:
@@ -170,18 +173,57 @@ func (c *Cluster) find(resource schema.GroupVersionResource, namespace, name str
 	return nil, apierrors.NewNotFound(resource.GroupResource(), name)
 }
 
-func (c *Cluster) list(resource string, kind schema.GroupVersionKind, namespace string, selector labels.Selector) (runtime.Object, error) {
+// list answers as an API server does that reads from its watch cache: a limit counts, unless any version will do.
+func (c *Cluster) list(resource schema.GroupVersionResource, action clienttesting.ListActionImpl) (runtime.Object, error) {
+	kind := action.Kind
 	kind.Kind += "List"
 	list, err := clusterScheme.New(kind)
 	if err != nil {
 		return nil, err
 	}
+	answer := list.(metav1.ListInterface)
+	answer.SetResourceVersion(strconv.FormatInt(c.version, 10))
 	var items []runtime.Object
-	for _, o := range c.matching(resource, namespace, selector) {
+	for _, o := range c.matching(resource.Resource, action.Namespace, action.ListRestrictions.Labels) {
+		if resource == coreEvents && ResourceOf(o) != coreEvents {
+			continue
+		}
+		if fits, err := selectedByField(o, action.ListRestrictions.Fields); err != nil {
+			return nil, err
+		} else if !fits || pageKey(o) <= action.ListOptions.Continue {
+			continue
+		}
+		if limit := action.ListOptions.Limit; limit > 0 && int64(len(items)) == limit && action.ListOptions.ResourceVersion != "0" {
+			answer.SetContinue(pageKey(items[limit-1].(Object)))
+			break
+		}
 		items = append(items, copied(o))
 	}
-	list.(metav1.ListInterface).SetResourceVersion(strconv.FormatInt(c.version, 10))
 	return list, meta.SetList(list, items)
+}
+
+// pageKey is by what matching sorts, and where the next page of a list begins.
+func pageKey(o Object) string { return o.GetNamespace() + "\x00" + o.GetName() }
+
+// selectedByField reports whether the selector selects the object. It is an error if it asks for a field that objects of
+// this type are not selected by.
+func selectedByField(o Object, selector fields.Selector) (bool, error) {
+	if selector == nil || selector.Empty() {
+		return true, nil
+	}
+	of := fields.Set{"metadata.name": o.GetName(), "metadata.namespace": o.GetNamespace()}
+	switch o := o.(type) {
+	case *corev1.Pod:
+		of["status.phase"] = string(o.Status.Phase)
+	case *corev1.Event:
+		of["involvedObject.uid"] = string(o.InvolvedObject.UID)
+	}
+	for _, requirement := range selector.Requirements() {
+		if !of.Has(requirement.Field) {
+			return false, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", requirement.Field))
+		}
+	}
+	return selector.Matches(of), nil
 }
 
 // matching returns the objects that match, themselves, sorted by name.
@@ -214,6 +256,7 @@ func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Obj
 	setStatus(created, emptyLike(created))
 	SetDefaults(created)
 	c.admitted(created)
+	stamp(created)
 	return c.store(resource.Resource, nil, created), nil
 }
 
@@ -252,9 +295,13 @@ func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, stat
 		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "ControllerRevision"}, r.Name, nil)
 	}
 	updated.SetResourceVersion(live.GetResourceVersion())
+	if len(updated.GetManagedFields()) == 0 {
+		updated.SetManagedFields(live.GetManagedFields()) // as when a write leaves them out
+	}
 	if equality.Semantic.DeepEqual(live, updated) {
 		return copied(live), nil
 	}
+	stamp(updated)
 	if updated.GetDeletionTimestamp() != nil && len(updated.GetFinalizers()) == 0 {
 		c.store(resource.Resource, live, nil)
 		return copied(updated), nil
@@ -315,6 +362,14 @@ func (c *Cluster) store(resource string, before, after Object) Object {
 		return nil
 	}
 	return copied(after)
+}
+
+// stamp notes in the managed fields of a ControllerRevision when it was written, as if all were written by one manager.
+func stamp(written Object) {
+	if _, ok := written.(*appsv1.ControllerRevision); ok {
+		written.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "test", Operation: metav1.ManagedFieldsOperationUpdate,
+			APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte("{}")}}})
+	}
 }
 
 // desired returns what a change of which moves the generation.

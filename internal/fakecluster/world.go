@@ -334,6 +334,10 @@ func (w *World) EventsSent() []string {
 	return sent
 }
 
+// coreEvents are the Events that a list of the core group shows. An API server shows those of events.k8s.io, too: here they
+// are kept apart.
+var coreEvents = corev1.SchemeGroupVersion.WithResource("events")
+
 // ResourceOf returns the resource of an object's type.
 func ResourceOf(o Object) schema.GroupVersionResource {
 	switch o.(type) {
@@ -347,6 +351,12 @@ func ResourceOf(o Object) schema.GroupVersionResource {
 		return appsv1.SchemeGroupVersion.WithResource("controllerrevisions")
 	case *corev1.Pod:
 		return corev1.SchemeGroupVersion.WithResource("pods")
+	case *corev1.Node:
+		return corev1.SchemeGroupVersion.WithResource("nodes")
+	case *corev1.Event:
+		return coreEvents
+	case *eventsv1.Event:
+		return eventsv1.SchemeGroupVersion.WithResource("events")
 	}
 	panic(fmt.Sprintf("no resource for %T", o))
 }
