@@ -368,7 +368,7 @@ func (c *Cluster) store(resource string, before, after Object) Object {
 func stamp(written Object) {
 	if _, ok := written.(*appsv1.ControllerRevision); ok {
 		written.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "test", Operation: metav1.ManagedFieldsOperationUpdate,
-			APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte("{}")}}})
+			APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}")}})
 	}
 }
 

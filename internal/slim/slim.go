@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/lru"
@@ -40,9 +41,9 @@ func NewTransform() cache.TransformFunc { return newSlimmer().slim }
 
 func newSlimmer() *slimmer { return &slimmer{lru.New(sharedMaps), maphash.MakeSeed()} }
 
-// slim drops what nothing is decided from: the managed fields and the large annotations of other tools. What a write is made
-// of keeps everything: that is the live object, or, of a revision, the cached one with all its annotations (the API server
-// keeps managed fields that a write leaves out).
+// slim drops what nothing is decided from: the managed fields, but for when a revision's attempt began, and the large
+// annotations of other tools. What a write is made of keeps everything: that is the live object, or, of a revision, the cached
+// one with all its annotations (the API server keeps managed fields that a write leaves out).
 //
 // Slices of large elements lose their spare room: the decoder of JSON makes room for four, and three unused containers are
 // more than two kilobytes. Maps are shared with objects that have the same ones.
@@ -57,8 +58,10 @@ func (s *slimmer) slim(object any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	accessor.SetManagedFields(nil)
-	if _, revision := full.(*appsv1.ControllerRevision); !revision {
+	if _, revision := full.(*appsv1.ControllerRevision); revision {
+		accessor.SetManagedFields(lastWrite(accessor))
+	} else {
+		accessor.SetManagedFields(nil)
 		maps.DeleteFunc(accessor.GetAnnotations(), func(key, value string) bool {
 			return len(value) > largeAnnotation && !strings.HasPrefix(key, v1alpha1.GroupName+"/")
 		})
@@ -74,6 +77,23 @@ func (s *slimmer) slim(object any) (any, error) {
 		object.Labels, object.Annotations = intern(s, object.Labels), intern(s, object.Annotations)
 	}
 	return object, nil
+}
+
+// lastWrite returns who wrote a revision last and when, without what, if the revision is under way: its attempt began then.
+func lastWrite(revision metav1.Object) []metav1.ManagedFieldsEntry {
+	if _, underWay := revision.GetAnnotations()[v1alpha1.AttemptAnnotation]; !underWay {
+		return nil
+	}
+	var last metav1.ManagedFieldsEntry
+	for _, entry := range revision.GetManagedFields() {
+		if entry.Time != nil && (last.Time == nil || last.Time.Before(entry.Time)) {
+			last = metav1.ManagedFieldsEntry{Manager: entry.Manager, Operation: entry.Operation, Time: entry.Time}
+		}
+	}
+	if last.Time == nil {
+		return nil
+	}
+	return []metav1.ManagedFieldsEntry{last}
 }
 
 // slimSpec takes the spare room from the large slices of a spec, and lets it have its maps in common with others.

@@ -48,6 +48,27 @@ func TestTransform(t *testing.T) {
 	if kept := revision.(*appsv1.ControllerRevision); err != nil || len(kept.Annotations) != 3 || kept.ManagedFields != nil {
 		t.Errorf("a revision keeps %v and %v, %v", kept.Annotations, kept.ManagedFields, err)
 	}
+	// When its attempt began is in its managed fields: of those, the newest is kept, without what was written.
+	full.Annotations[v1alpha1.AttemptAnnotation] = `{"n":2}`
+	full.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "nobody"}}
+	for _, second := range []int64{1, 3, 2} {
+		full.ManagedFields = append(full.ManagedFields, metav1.ManagedFieldsEntry{Manager: fmt.Sprint("at ", second), Operation: metav1.ManagedFieldsOperationUpdate,
+			APIVersion: "apps/v1", Time: new(metav1.Unix(second, 0)), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}")})
+	}
+	last := []metav1.ManagedFieldsEntry{{Manager: "at 3", Operation: metav1.ManagedFieldsOperationUpdate, Time: new(metav1.Unix(3, 0))}}
+	underWay := any(&appsv1.ControllerRevision{ObjectMeta: *full.DeepCopy()})
+	for range 2 {
+		if underWay, err = slim(underWay); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(last, underWay.(*appsv1.ControllerRevision).ManagedFields); diff != "" {
+			t.Errorf("the managed fields of a revision under way (-want +got):\n%s", diff)
+		}
+	}
+	full.ManagedFields = full.ManagedFields[:1]
+	if timeless, err := slim(&appsv1.ControllerRevision{ObjectMeta: full}); err != nil || timeless.(*appsv1.ControllerRevision).ManagedFields != nil {
+		t.Errorf("without a time, %v is kept, %v", timeless, err)
+	}
 	// A decoder leaves room at the end of a slice.
 	roomy := &v1alpha1.GuardedDeployment{}
 	roomy.Spec.Template.Spec.Containers = make([]corev1.Container, 1, 4)

@@ -47,6 +47,9 @@ type Attempt struct {
 	Token string `json:"token,omitempty"`
 	// Retries is how many attempts have been made without being asked, since somebody last asked for one.
 	Retries int `json:"retries,omitempty"`
+	// Since is the server's time of the write that began it, zero unless it is under way: it is the time of the revision's
+	// managed fields, and written nowhere.
+	Since metav1.Time `json:"-"`
 }
 
 // Failure is the evidence against a revision and the attempt in which it was found.
@@ -133,8 +136,20 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 		if json.Unmarshal([]byte(annotation), &attempt) == nil && attempt.Number > 0 {
 			r.Attempt = attempt
 		}
+		r.Attempt.Since = lastWritten(object)
 	}
 	return r
+}
+
+// lastWritten returns the newest time in the managed fields, zero if there is none.
+func lastWritten(object metav1.Object) metav1.Time {
+	var last metav1.Time
+	for _, entry := range object.GetManagedFields() {
+		if last.Before(entry.Time) {
+			last = *entry.Time
+		}
+	}
+	return last
 }
 
 // find returns the revision with this template, nil if there is none, and an error if there cannot be one. Templates are
@@ -306,7 +321,7 @@ func canonical(raw []byte) []byte {
 
 // withRequest returns revision as the spec asks for it again: with the highest number and, if attempt is given, unjudged.
 func withRequest(revision *Revision, number int64, attempt *Attempt) *appsv1.ControllerRevision {
-	updated := revision.DeepCopy()
+	updated := toWrite(revision.ControllerRevision)
 	updated.Revision = number
 	if attempt != nil {
 		annotate(updated, v1alpha1.AttemptAnnotation, *attempt)
@@ -316,14 +331,14 @@ func withRequest(revision *Revision, number int64, attempt *Attempt) *appsv1.Con
 
 // WithLabel returns revision with the label by which caches know it.
 func WithLabel(revision *appsv1.ControllerRevision) *appsv1.ControllerRevision {
-	updated := revision.DeepCopy()
+	updated := toWrite(revision)
 	metav1.SetMetaDataLabel(&updated.ObjectMeta, v1alpha1.GuardedLabel, "true")
 	return updated
 }
 
 // withVerdict returns revision with its verdict: failed with the evidence, good without.
 func withVerdict(revision *Revision, failure *Failure) *appsv1.ControllerRevision {
-	updated := revision.DeepCopy()
+	updated := toWrite(revision.ControllerRevision)
 	updated.Annotations = maps.Clone(updated.Annotations)
 	if updated.Annotations == nil {
 		updated.Annotations = map[string]string{}
@@ -335,6 +350,14 @@ func withVerdict(revision *Revision, failure *Failure) *appsv1.ControllerRevisio
 		updated.Annotations[v1alpha1.VerdictAnnotation] = v1alpha1.VerdictFailed
 		annotate(updated, v1alpha1.FailureAnnotation, failure)
 	}
+	return updated
+}
+
+// toWrite returns a copy to be changed and written. It leaves out the managed fields, of which a cache has a part: the API server
+// keeps its own.
+func toWrite(revision *appsv1.ControllerRevision) *appsv1.ControllerRevision {
+	updated := revision.DeepCopy()
+	updated.ManagedFields = nil
 	return updated
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -218,6 +219,54 @@ func TestVerdicts(t *testing.T) {
 		if r.Unjudged() != row.unjudged || r.Good() != row.good || r.Failed() != row.failed || r.Attempt != row.attempt {
 			t.Errorf("%v: unjudged %t, good %t, failed %t, attempt %v", r.Annotations, r.Unjudged(), r.Good(), r.Failed(), r.Attempt)
 		}
+	}
+}
+
+// An attempt under way began when the server says that the revision was last written.
+func TestAttempt_Since(t *testing.T) {
+	written := func(is verdict) verdict {
+		return func(r *Revision) *appsv1.ControllerRevision {
+			object := is(r).DeepCopy()
+			object.ManagedFields = []metav1.ManagedFieldsEntry{managed("belay", 2*time.Minute, "{}"), {Manager: "belay"}, managed("kubectl", time.Minute, "{}")}
+			return object
+		}
+	}
+	for _, row := range []struct {
+		is   verdict
+		want metav1.Time
+	}{
+		{written(tried(2, "!", failed)), *managed("", time.Minute, "").Time},
+		{written(spoilt(failed, v1alpha1.AttemptAnnotation, "?")), *managed("", time.Minute, "").Time},
+		{tried(2, "!", failed), metav1.Time{}},
+		{written(failed), metav1.Time{}},
+		{written(unjudged), metav1.Time{}},
+	} {
+		r := asking("v1").knows("v1", 1, row.is).revision("v1")
+		if !r.Attempt.Since.Equal(&row.want) {
+			t.Errorf("%v: since %s, want %s", r.Annotations, r.Attempt.Since, row.want)
+		}
+	}
+}
+
+// A cached revision has a part of its managed fields: a write that stated it would take the rest away.
+func TestWrites_LeaveTheManagedFields(t *testing.T) {
+	r := asking("v1").knows("v1", 1, failed).revision("v1")
+	r.ManagedFields = []metav1.ManagedFieldsEntry{managed("belay", time.Minute, "{}")}
+	for name, written := range map[string]*appsv1.ControllerRevision{
+		"request": withRequest(r, 2, &Attempt{Number: 2, Since: metav1.NewTime(noon)}), "label": WithLabel(r.ControllerRevision),
+		"good": withVerdict(r, nil), "failed": withVerdict(r, &Failure{Attempt: Attempt{Number: 2, Since: metav1.NewTime(noon)}}),
+	} {
+		if written.ManagedFields != nil {
+			t.Errorf("%s: states the managed fields %v", name, written.ManagedFields)
+		}
+		for _, key := range []string{v1alpha1.AttemptAnnotation, v1alpha1.FailureAnnotation} {
+			if strings.Contains(strings.ToLower(written.Annotations[key]), "since") {
+				t.Errorf("%s: states %s", name, written.Annotations[key])
+			}
+		}
+	}
+	if len(r.ManagedFields) != 1 {
+		t.Error("the revision that was observed is changed")
 	}
 }
 
