@@ -37,9 +37,10 @@ const (
 	// syncTimeout bounds one sync, with all its requests.
 	syncTimeout = 30 * time.Second
 
-	// pollInterval is the time between two live reads for one object; more rollouts under way stretch it, by pollStretch
-	// each, so that all together read no more than 1/pollStretch objects a second. A hint may bring one read forward.
-	pollInterval, pollStretch = 3 * time.Second, 20 * time.Millisecond
+	// pollInterval is the time between two live reads for one object. More rollouts under way stretch it, by pollStretch each,
+	// and the pods that they read by podStretch each, so that all together read no more than 1/pollStretch objects and
+	// 1/podStretch pods a second. A hint may bring one read forward.
+	pollInterval, pollStretch, podStretch = 3 * time.Second, 20 * time.Millisecond, time.Millisecond
 )
 
 // Guard keeps the Deployment of every GuardedDeployment on the revision it should run.
@@ -59,8 +60,25 @@ type Guard struct {
 	fresh *freshness.Tracker
 
 	mu       sync.Mutex
-	memories map[cache.ObjectName]rollout.Memory
-	underWay int // how many of them have a rollout under way
+	memories map[cache.ObjectName]memory
+	underWay load // of those of them that have a rollout under way
+}
+
+// memory is what is known of one object.
+type memory struct {
+	rollout.Memory
+	polled poll // the last one of the rollout under way
+}
+
+// poll is how many pods a live read has answered, and how many of them had ended.
+type poll struct{ pods, ended int }
+
+// load is what the live reads of many objects take: how many objects, and pods of theirs, are read.
+type load struct{ objects, pods int }
+
+// interval returns the time between two live reads for one object.
+func (l load) interval() time.Duration {
+	return max(pollInterval, time.Duration(l.objects)*pollStretch, time.Duration(l.pods)*podStretch)
 }
 
 // New returns a Guard that knows what the informers know. It adds indexers to them, so they have to be started after it.
@@ -89,7 +107,7 @@ func New(kube kubernetes.Interface, belay versioned.Interface, recorder events.E
 		deploymentStore: deployments.Informer().GetStore(),
 		revisionStore:   revisions.Informer().GetStore(),
 		fresh:           freshness.New(),
-		memories:        map[cache.ObjectName]rollout.Memory{},
+		memories:        map[cache.ObjectName]memory{},
 	}, nil
 }
 
@@ -134,6 +152,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 
 // decide lets rollout.Decide decide, and reads, live, what the decision asks for. No read is asked for twice.
 func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Observed) (rollout.Decision, error) {
+	var spent budget
 	for {
 		var err error
 		o.Now = time.Now()
@@ -149,7 +168,9 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 			o.Revisions, err = g.readRevisions(ctx, o.Guarded)
 			o.RevisionsLive = true
 		case decision.NeedEvidence:
-			o.Evidence, err = g.readEvidence(ctx, o.Deployment)
+			o.Evidence, err = g.readEvidence(ctx, key, o.Deployment)
+		case len(decision.NeedEvents)+len(decision.NeedNodes) > 0:
+			g.readDetails(ctx, key.Namespace, o.Evidence, decision, &spent)
 		default:
 			return decision, nil
 		}
@@ -191,22 +212,49 @@ func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
 		Deployment:   deployment,
 		Strays:       strays,
 		Revisions:    revisions,
-		Memory:       g.memories[key],
-		PollInterval: max(pollInterval, time.Duration(g.underWay)*pollStretch),
+		Memory:       g.memories[key].Memory,
+		PollInterval: g.underWay.interval(),
 	}, nil
 }
 
 // remember keeps what has to be known at the next sync of key.
-func (g *Guard) remember(key cache.ObjectName, memory rollout.Memory) {
+func (g *Guard) remember(key cache.ObjectName, known rollout.Memory) {
+	g.change(key, func(m *memory) {
+		m.Memory = known
+		if !known.Progress.UnderWay() {
+			m.polled = poll{}
+		}
+	})
+}
+
+// lastPoll returns the last poll of the rollout of key, and notePoll keeps it.
+func (g *Guard) lastPoll(key cache.ObjectName) poll {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.memories[key].Progress.UnderWay() {
-		g.underWay--
+	return g.memories[key].polled
+}
+
+func (g *Guard) notePoll(key cache.ObjectName, polled poll) {
+	g.change(key, func(m *memory) { m.polled = polled })
+}
+
+// change changes what is known of key, and keeps count of what is under way.
+func (g *Guard) change(key cache.ObjectName, change func(m *memory)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.memories[key]
+	g.underWay = g.underWay.plus(m, -1)
+	change(&m)
+	g.underWay = g.underWay.plus(m, 1)
+	g.memories[key] = m
+}
+
+// plus returns the load with that of one object added so many times.
+func (l load) plus(m memory, times int) load {
+	if !m.Progress.UnderWay() {
+		return l
 	}
-	if memory.Progress.UnderWay() {
-		g.underWay++
-	}
-	g.memories[key] = memory
+	return load{objects: l.objects + times, pods: l.pods + times*m.polled.pods}
 }
 
 // forget drops everything about an object that is gone.

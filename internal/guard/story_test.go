@@ -144,6 +144,29 @@ func TestEvidence_ManyRolloutsArePolledLessOften(t *testing.T) {
 	})
 }
 
+func TestEvidence_ManyPodsAreReadLessOften(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const objects, replicas = 20, 300
+		w.Node.Set("web:1", fake.NeverReady)
+		for i := range objects {
+			g := fake.Webshop(fmt.Sprintf("web-%d", i), "web:1")
+			g.Spec.Replicas = new(int32(replicas))
+			fake.Add(w, g)
+		}
+		w.Pass(5 * time.Second)
+		w.Node.SwitchOff(true) // its pods are there; this is about Belay
+		w.Pass(25 * time.Second)
+		w.ForgetRequests()
+		w.Pass(time.Minute)
+
+		looks := w.Requested("list", "pods")
+		most := int(time.Minute/podStretch)/replicas + objects
+		if len(looks) < most/2 || len(looks) > most {
+			t.Errorf("%d looks in a minute, want %d to %d", len(looks), most/2, most)
+		}
+	})
+}
+
 // shortestPause returns the least time between two of the requests.
 func shortestPause(requests []request) time.Duration {
 	var pauses []time.Duration
