@@ -106,14 +106,36 @@ func TestRoles_GrantNothingDangerous(t *testing.T) {
 	}
 }
 
+// The rights that Belay can do without are in a file of their own, so that they can be left out, and are no more than that: no
+// start waits for them.
+func TestRoles_EvidenceIsOptional(t *testing.T) {
+	roles := rolesOf(t, "../../artifacts/controller/evidence.yaml")
+	got := map[string][]string{}
+	for name, rules := range roles {
+		got[name] = listed(rules)
+	}
+	if diff := cmp.Diff(map[string][]string{"belay-events": {"list events."}, "belay-nodes": {"get nodes."}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, right := range required(Config{}) {
+		if right.group == "" && right.resource != "pods" {
+			t.Errorf("a start waits for %s %s", right.verbs, right.resource)
+		}
+	}
+}
+
 // Only the roles that are meant to be are bound: belay-adopt and belay-metrics-reader are for others to bind.
 func TestRoles_AreBound(t *testing.T) {
-	data, err := os.ReadFile("../../artifacts/controller/rbac.yaml")
-	if err != nil {
-		t.Fatal(err)
+	var manifests string
+	for _, file := range []string{"rbac.yaml", "evidence.yaml"} {
+		data, err := os.ReadFile("../../artifacts/controller/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifests += string(data) + "\n---\n"
 	}
 	var bound []string
-	for document := range strings.SplitSeq(string(data), "\n---\n") {
+	for document := range strings.SplitSeq(manifests, "\n---\n") {
 		binding := rbacv1.ClusterRoleBinding{}
 		if err := yaml.Unmarshal([]byte(document), &binding); err != nil {
 			t.Fatal(err)
@@ -127,7 +149,7 @@ func TestRoles_AreBound(t *testing.T) {
 		}
 	}
 	slices.Sort(bound)
-	if want := []string{"belay", "belay-leader-election", "belay-metrics-auth"}; !slices.Equal(bound, want) {
+	if want := []string{"belay", "belay-events", "belay-leader-election", "belay-metrics-auth", "belay-nodes"}; !slices.Equal(bound, want) {
 		t.Errorf("bound are %q, want %q", bound, want)
 	}
 }

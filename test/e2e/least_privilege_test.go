@@ -87,7 +87,7 @@ func (l *limited) grant(rights []string) {
 	own.Name, everywhere.Name = "belay", l.name
 	for _, right := range rights {
 		rule := ruleOf(right)
-		if strings.HasSuffix(rule.Resources[0], "reviews") {
+		if strings.HasSuffix(rule.Resources[0], "reviews") || rule.Resources[0] == "nodes" {
 			everywhere.Rules = append(everywhere.Rules, rule)
 		} else {
 			own.Rules = append(own.Rules, rule)
@@ -283,18 +283,24 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 	for name, test := range map[string]func(*testing.T){
 		"as deployed": deployedUsesAllRights, "as deployed in a namespace": deployedInNamespace, "finalizers": finalizersAreNeeded,
+		"without what is optional": optionalIsNotMissed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t)
 		})
 	}
-	for _, right := range account.granted {
+	for _, right := range needed() {
 		t.Run("without "+right, func(t *testing.T) {
 			t.Parallel()
 			rightIsMissed(t, right)
 		})
 	}
+}
+
+// needed are the rights of the manifests that belay cannot do without.
+func needed() []string {
+	return slices.DeleteFunc(slices.Clone(account.granted), func(right string) bool { return slices.Contains(optional, right) })
 }
 
 // addStrays creates two Deployments that belay tells of with the same Event.
@@ -363,6 +369,22 @@ func rightIsMissed(t *testing.T, right string) {
 	web.release(template(good, "4"))
 	web.awaitReady()
 	l.awaitReadyz(http.StatusOK)
+}
+
+// Without the rights to read Events and Nodes belay starts, and judges.
+func optionalIsNotMissed(t *testing.T) {
+	for _, right := range optional {
+		if !slices.Contains(account.granted, right) {
+			t.Errorf("%q is not granted", right)
+		}
+	}
+	l := newLimited(t, needed())
+	l.startCut()
+	l.awaitReadyz(http.StatusOK)
+	web := l.createReady("web", template(good, "1"), replicas(1), soak(0), deadline(10))
+	a := web.get().Status.GoodRevision
+	web.release(template(unready, "2"))
+	web.awaitRolledBack(v1alpha1.FailureDeadlineExceeded, a)
 }
 
 // The one right that no request shows, where the API server looks at owner references.

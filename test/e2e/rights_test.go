@@ -44,6 +44,9 @@ var tacit = map[string]string{
 	"update guardeddeployments.belay.dev/finalizers": "the API server asks for it when Belay sets blockOwnerDeletion: TestLeastPrivilege/finalizers",
 }
 
+// optional are the rights that belay can do without: no start waits for them.
+var optional = []string{"list events", "get nodes"}
+
 // everybodys are rights that belay uses and every user has, by system:basic-user.
 var everybodys = []string{"create selfsubjectaccessreviews.authorization.k8s.io"}
 

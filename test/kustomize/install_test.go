@@ -4,8 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 const image = "localhost/belay:dev" // in the manifests: nobody but who builds it has it
@@ -44,5 +48,47 @@ func TestInstallFromAClone(t *testing.T) {
 		if is := containers(t, tr.build("install")["Deployment belay"])["belay"]["image"]; is != "registry.example/belay:1" {
 			t.Errorf("the image is %s with\n%s", is, block[1])
 		}
+	}
+}
+
+// What Belay may read beyond what it needs is on by default, can be left out as operations.md says, and is none of the cluster's
+// where Belay works in one namespace.
+func TestEvidenceRights(t *testing.T) {
+	without := regexp.MustCompile("(?s)```yaml\n(patches:\n[^`]*belay-\\(events\\|nodes\\)[^`]*)```").FindStringSubmatch(read(t, "docs/operations.md"))
+	if without == nil {
+		t.Fatal("docs/operations.md does not say how to leave the rights out")
+	}
+	for name, row := range map[string]struct {
+		kustomization string
+		want          []string
+	}{
+		"by default": {"resources: [../artifacts]\n",
+			[]string{"ClusterRole belay-events", "ClusterRole belay-nodes", "ClusterRoleBinding belay-events", "ClusterRoleBinding belay-nodes"}},
+		"left out":         {"resources: [../artifacts]\n" + without[1], nil},
+		"in one namespace": {"resources: [../artifacts/namespaced]\n", []string{"Role belay-events", "RoleBinding belay-events"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := tree{T: t, dir: t.TempDir()}
+			if err := os.CopyFS(filepath.Join(tr.dir, "artifacts"), os.DirFS("../../artifacts")); err != nil {
+				t.Fatal(err)
+			}
+			tr.write("install/kustomization.yaml", row.kustomization)
+			var got []string
+			all := tr.build("install")
+			for object := range all {
+				if strings.HasSuffix(object, " belay-events") || strings.HasSuffix(object, " belay-nodes") {
+					got = append(got, object)
+				}
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(row.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if binding := all["RoleBinding belay-events"]; binding != nil {
+				if role, _, _ := unstructured.NestedString(binding, "roleRef", "kind"); role != "Role" {
+					t.Errorf("it binds a %s", role)
+				}
+			}
+		})
 	}
 }
