@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -137,7 +138,7 @@ func (g *Guard) readDetails(ctx context.Context, namespace string, evidence *rol
 		if err == nil {
 			return
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("there was no answer within %s", detailsTimeout)
 		}
 		unread = append(unread, fmt.Sprintf("%s cannot be read: %v", what, err))

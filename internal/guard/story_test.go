@@ -28,7 +28,7 @@ func TestStatus_FailureFromBeforeThePodsWent(t *testing.T) {
 			t.Fatal("no failure in the status")
 		}
 		expect.Same(t, "failure", &v1alpha1.Failure{
-			Revision: g.Status.TargetRevision, Reason: v1alpha1.FailureCrashLoop,
+			Revision: g.Status.TargetRevision, Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseExitCode, Node: "node",
 			Message:   fmt.Sprintf("container app of pod %s exited with code 1, after 4 restarts: no DATABASE_URL", failure.Pod),
 			Pod:       failure.Pod, // named by chance
 			Container: "app", ExitCode: new(int32(1)), Time: failure.Time, Attempt: 1,

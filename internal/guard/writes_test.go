@@ -2,6 +2,7 @@ package guard
 
 import (
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,4 +42,41 @@ func TestStillThere(t *testing.T) {
 		})
 	}
 	expect.Same(t, "still there when it is gone", false, stillThere(nil, cached))
+}
+
+// The cache knows when an attempt began, and what is written from it states no managed fields.
+func TestUpdateRevision_LeavesTheManagedFields(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		w.UpAndRunning("web")
+		w.Node.Set("web:2", fake.Crashing)
+		fake.Release(w, "web", "web:2")
+		w.Pass(4 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		w.ForgetRequests()
+		askAgain(w, "web", "1")
+		w.Pass(10 * time.Second)
+		var began []time.Time
+		for _, r := range p.revisionStore.List() {
+			for _, entry := range r.(*appsv1.ControllerRevision).ManagedFields {
+				began = append(began, entry.Time.Time)
+				if entry.FieldsV1 != nil {
+					t.Errorf("the cache has the managed fields %v", entry)
+				}
+			}
+		}
+		updates := w.Requested("update", "controllerrevisions")
+		if len(updates) != 1 || len(began) != 1 || !began[0].Equal(w.Began.Add(updates[0].At).Truncate(time.Second)) {
+			t.Errorf("%d updates, and attempts since %v, want one since then", len(updates), began)
+		}
+		w.Pass(4 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		if updates = w.Requested("update", "controllerrevisions"); len(updates) != 2 {
+			t.Errorf("%d updates, want that of the attempt and that of its verdict", len(updates))
+		}
+		for _, update := range updates {
+			if fields := update.Object.GetManagedFields(); fields != nil {
+				t.Errorf("%s states the managed fields %v", update, fields)
+			}
+		}
+	})
 }

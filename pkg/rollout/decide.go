@@ -73,8 +73,9 @@ func Decide(o Observed) Decision {
 func (s *state) decide(r *row) Decision {
 	d := Decision{Memory: s.Memory, row: r.name}
 	report := r.act(s, &d)
-	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions {
+	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
 		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
+			NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes,
 			Memory: s.Memory, row: d.row}
 	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
@@ -366,7 +367,10 @@ func (s *state) notJudged(d *Decision) *report {
 			"the Deployment was paused by hand: nothing is judged until \"kubectl rollout resume deployment/%s\"", s.Guarded.Name)}
 		s.resetTimers(d, r)
 	case valueOr(s.Deployment.Spec.Replicas, 1) == 0:
-		if d.Memory.Progress.Phase != PhaseHealthy {
+		switch progress := d.Memory.Progress; {
+		case progress.UnderWay():
+			d.Memory.Progress = progress.stop()
+		case progress.Phase == PhaseFailed:
 			d.Memory.Progress = Progress{}
 		}
 	default:

@@ -39,7 +39,7 @@ func TestDecide_Table(t *testing.T) {
 		{"an unjudged target that runs is looked at", goodV1("v2").knows("v2", 2, unjudged).runningName("v2"), "need evidence"},
 		{"an unjudged target is waited for", goodV1("v2").knows("v2", 2, unjudged).runningName("v2").looked(&Evidence{}), "Reconciling Progressing, again in 3s"},
 		{"an unjudged target that crashes is marked failed", asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) {
-			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
+			s.remembers("v1", PhaseProgressing)
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 1, again in 3s"},
 		{"an unjudged target that is complete soaks", asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) {
@@ -106,7 +106,7 @@ func TestDecide_Table(t *testing.T) {
 		{"an attempt makes a good one unjudged", asking("v1").knows("v1", 3, tried(2, "", good)).knows("v2", 2, good).runningName("v1"), "need evidence"},
 		{"an attempt makes a failed one unjudged", asking("v1").knows("v1", 3, tried(2, "", failed)).knows("v2", 2, good).runningName("v2"), "run v1 x3, Reconciling Progressing, again in 3s"},
 		{"a failed attempt is told by its number", asking("v1").knows("v1", 1, tried(2, "", failed)).runningName("v1").with(func(s *scene) {
-			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
+			s.remembers("v1", PhaseProgressing)
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 2, again in 3s"},
 
@@ -121,7 +121,7 @@ func TestDecide_Table(t *testing.T) {
 		{"any other token is an attempt", asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failedWith("!")).token("?"), "record v2 as 2, attempt 2?"},
 		{"a token does not retry a good one", goodV1("v1").token("!"), "Ready RolledOut, Normal RolledOut"},
 		{"a failed attempt keeps the token", asking("v1").knows("v1", 1, tried(2, "!", failed)).runningName("v1").token("!").with(func(s *scene) {
-			s.remembers("v1", PhaseProgressing).Memory.Progress.FirstRun = true
+			s.remembers("v1", PhaseProgressing)
 			s.looked(crashing(s.Deployment))
 		}), "mark v1 failed: CrashLoop, attempt 2!, again in 3s"},
 
@@ -394,17 +394,20 @@ func TestRefusal_CorrectionWithTheFailure(t *testing.T) {
 	}
 }
 
-// At zero replicas nothing is seen, and no time passes for a release.
-func TestNotJudged_TimersEndAtZeroReplicas(t *testing.T) {
+// At zero replicas nothing is seen, and no time passes for a release. What was seen before counts on.
+func TestNotJudged_ClocksStopAtZeroReplicas(t *testing.T) {
 	for _, phase := range []Phase{PhaseProgressing, PhaseSoaking, PhaseFailed, PhaseHealthy} {
 		s := asking("v1").knows("v1", 1, unjudged).scale(new(int32)).runningName("v1").remembers("v1", phase)
 		before := s.Memory.Progress
 		s.step()
-		want := Progress{}
-		if phase == PhaseHealthy {
-			want = before
+		want := before
+		switch phase {
+		case PhaseProgressing, PhaseSoaking:
+			want.stopped = true
+		case PhaseFailed:
+			want = Progress{}
 		}
-		if diff := cmp.Diff(want, s.Memory.Progress, cmp.AllowUnexported(Progress{}, counts{})); diff != "" {
+		if diff := cmp.Diff(want, s.Memory.Progress, cmp.AllowUnexported(Progress{}, counts{}, endings{}, answers{}, refusal{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", phase, diff)
 		}
 	}
@@ -698,7 +701,7 @@ func TestJudge_RestartsOfThePast(t *testing.T) {
 		{"a correction", asking("v1").knows("v1", 1, unjudged).runningName("v1").with(func(s *scene) { s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs" }), false},
 	} {
 		d := Decide(row.given.Observed)
-		if d.Deployment == nil || d.Memory.Progress.FirstRun != row.fresh || d.Memory.Progress.Phase != PhaseProgressing {
+		if d.Deployment == nil || d.Memory.Progress.Phase != PhaseProgressing {
 			t.Errorf("%s: %+v", row.name, d.Memory.Progress)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -32,13 +31,8 @@ type Evidence struct {
 	Unread string
 }
 
-// counts of pods: wanted, the new template's, and the old ones'.
-type counts struct{ wanted, created, ready, available, old int32 }
-
-// complete reports whether every wanted pod is a new one that is available, and no other is left.
-func (c counts) complete() bool {
-	return c.wanted > 0 && c.available >= c.wanted && c.ready >= c.wanted && c.old == 0
-}
+// counts of pods: wanted, the new template's, and the old ones'; oldLeft are those that are still there, also while they end.
+type counts struct{ wanted, created, ready, available, old, oldLeft int32 }
 
 // CurrentReplicaSet returns the ReplicaSet with the Deployment's template, nil if there is none yet. Of several it is
 // the oldest: the one that the Deployment controller uses.
@@ -64,20 +58,25 @@ func sameTemplate(set, template *corev1.PodTemplateSpec) bool {
 	return equality.Semantic.DeepEqual(set, template)
 }
 
-// count counts the pods of the Deployment. current's status is the ReplicaSet controller's word, which may be old: what
+// count counts the pods of the Deployment. The ReplicaSets' statuses are the ReplicaSet controller's word, which may be old: what
 // is ready is counted from the pods.
-func count(d *appsv1.Deployment, current *appsv1.ReplicaSet, sets []*appsv1.ReplicaSet, pods []*corev1.Pod) counts {
-	seen := counts{wanted: valueOr(d.Spec.Replicas, 1), created: int32(len(pods))}
-	for _, pod := range pods {
-		if ready(pod) {
+func count(l *look) counts {
+	seen := counts{wanted: valueOr(l.deployment.Spec.Replicas, 1), created: int32(len(l.active))}
+	for _, pod := range l.active {
+		if readyByOwnWord(pod) {
 			seen.ready++
 		}
 	}
-	for _, set := range sets {
-		if set == current {
+	for _, set := range l.evidence.ReplicaSets {
+		if set == l.current {
 			seen.available = set.Status.AvailableReplicas
 		} else {
 			seen.old += max(set.Status.Replicas, valueOr(set.Spec.Replicas, 0))
+		}
+	}
+	for _, pod := range l.evidence.OldPods {
+		if _, ended := endOf(pod); !ended {
+			seen.oldLeft++
 		}
 	}
 	return seen
@@ -94,9 +93,16 @@ func active(pods []*corev1.Pod) []*corev1.Pod {
 	return active
 }
 
-// ready reports whether the pod says that it is ready.
-func ready(pod *corev1.Pod) bool {
-	return conditionOf(pod, corev1.PodReady).Status == corev1.ConditionTrue
+// creating reports whether the kubelet has taken the pod on, and no container of it could start yet.
+func creating(pod *corev1.Pod) bool {
+	waits := false
+	for c := range containers(pod) {
+		if c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil {
+			return false
+		}
+		waits = waits || (c.State.Waiting != nil && c.State.Waiting.Reason == "ContainerCreating") || isInitializing(c)
+	}
+	return waits && pod.Spec.NodeName != ""
 }
 
 // conditionOf returns the pod's condition of this type, one without a status if it has none.
@@ -141,7 +147,6 @@ var stuckReasons = map[string]string{
 	"CreateContainerError":       v1alpha1.FailureContainerConfig,
 	"PreCreateHookError":         v1alpha1.FailureContainerConfig,
 	"PreStartHookError":          v1alpha1.FailureContainerConfig,
-	"RunContainerError":          v1alpha1.FailureContainerConfig,
 }
 
 // stuckReason returns the failure reason of a container that waits for one of the stuckReasons.
@@ -153,101 +158,150 @@ func stuckReason(c *corev1.ContainerStatus) (string, bool) {
 	return reason, ok
 }
 
-// findProblem returns what, at this moment, speaks against the release rather than against a controller that has not acted, nil
-// if nothing does: a pod that has a node and is not ready, one that fits on no node, or pods that are refused. recorded is
-// when the revision was: a ReplicaSet refused before that was another's.
-func findProblem(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod, seen counts, recorded metav1.Time) *v1alpha1.Failure {
-	for _, pod := range pods {
-		if pod.Spec.NodeName != "" && !ready(pod) {
-			return notReady(pod)
-		}
+// absent says who has to act before anything can be said about the release, nobody if nobody has to.
+func absent(l *look) waiting {
+	controller := func(words string) waiting {
+		return waiting{v1alpha1.ReasonWaitingForDeploymentController, words}
 	}
-	for _, pod := range pods {
-		scheduled := conditionOf(pod, corev1.PodScheduled)
-		if pod.Spec.NodeName == "" && scheduled.Reason == corev1.PodReasonUnschedulable {
-			return newFailure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s fits on no node: %s", pod.Name, scheduled.Message)
-		}
-	}
-	if current != nil && valueOr(current.Spec.Replicas, 0) > seen.created {
-		for _, condition := range current.Status.Conditions {
-			if condition.Type == appsv1.ReplicaSetReplicaFailure && condition.Status == corev1.ConditionTrue {
-				return podsRefused(condition.Message)
-			}
-		}
-	}
-	if current == nil {
-		for _, condition := range d.Status.Conditions {
-			if condition.Type == appsv1.DeploymentProgressing && condition.Reason == "ReplicaSetCreateError" && !condition.LastUpdateTime.Before(&recorded) {
-				return podsRefused(condition.Message)
-			}
-		}
-	}
-	return nil
-}
-
-// waitingFor names who has to act before anything can be said about the release, empty if nobody has to.
-func waitingFor(d *appsv1.Deployment, current *appsv1.ReplicaSet, pods []*corev1.Pod, seen counts) string {
+	ending := l.oldLeft > 0 && l.deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 	switch {
-	case current == nil:
-		return "the Deployment controller, which has made no ReplicaSet for it"
-	case valueOr(current.Spec.Replicas, 0) > seen.created:
-		return "the ReplicaSet controller, which has not made its pods"
+	case ending && l.created == 0:
+		return waiting{v1alpha1.ReasonWaitingForOldPods, fmt.Sprintf("%d pods of the release before to end", l.oldLeft)}
+	case l.current == nil:
+		return controller("the Deployment controller, which has made no ReplicaSet for it")
+	case valueOr(l.current.Spec.Replicas, 0) > l.created:
+		return controller("the ReplicaSet controller, which has not made its pods")
 	}
-	for _, pod := range pods {
-		if pod.Spec.NodeName == "" {
-			return fmt.Sprintf("the scheduler, which has not looked at pod %s", pod.Name)
+	for _, pod := range l.active {
+		switch {
+		case pod.Spec.NodeName == "":
+			return waiting{v1alpha1.ReasonWaitingForScheduler, fmt.Sprintf("the scheduler%s, which has not looked at pod %s", named(pod.Spec.SchedulerName), pod.Name)}
+		case nodeSilent(pod):
+			return waiting{v1alpha1.ReasonWaitingForNode, fmt.Sprintf("node %s, which does not report: pod %s is ready by its own word; %d of %d new pods are fine",
+				pod.Spec.NodeName, pod.Name, l.ready, l.wanted)}
 		}
 	}
-	if seen.available >= seen.created || (seen.ready > seen.available && d.Spec.MinReadySeconds == 0) {
-		return "the Deployment controller, which does not go on"
+	if l.available >= l.created || (l.ready > l.available && l.deployment.Spec.MinReadySeconds == 0) {
+		return controller("the Deployment controller, which does not go on")
 	}
-	return ""
+	return waiting{}
 }
 
-// podsRefused returns the failure of a release whose pods the API server does not let be created, by its message. A quota's says
-// "forbidden", too: it is asked first.
+// named returns the name of a scheduler that is not the default one, for a sentence.
+func named(scheduler string) string {
+	if scheduler == "" || scheduler == corev1.DefaultSchedulerName {
+		return ""
+	}
+	return " " + scheduler
+}
+
+// podsRefused returns the failure of a release whose pods the API server does not let be created, by its message.
 func podsRefused(message string) *v1alpha1.Failure {
 	reason := v1alpha1.FailureDeadlineExceeded
-	switch {
-	case strings.Contains(message, "exceeded quota"):
+	kind, cause := refusalOf(message)
+	switch kind {
+	case refusedByQuota:
 		reason = v1alpha1.FailureQuotaExceeded
-	case strings.Contains(message, "forbidden"):
+	case refusedForGood:
 		reason = v1alpha1.FailurePodsForbidden
 	}
-	return &v1alpha1.Failure{Reason: reason, Message: Clean("its pods cannot be created: "+message, maxMessage)}
+	return &v1alpha1.Failure{Reason: reason, Cause: cause, Message: "its pods cannot be created: " + message}
 }
 
 // crashLoop returns the failure of a release of which a container restarted too often, with how it ended last.
 func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
 	f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
 		c.Name, pod.Name, ending(c), c.RestartCount, lastWords(c))
-	f.ExitCode = exitCode(c)
+	f.ExitCode, f.Cause = exitCode(c), crashCause(pod, c)
 	return f
 }
 
-// stuck returns the failure of a release of which a container waits for one of the stuckReasons.
-func stuck(reason string, pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
-	return newFailure(reason, pod, c.Name, "container %s of pod %s cannot start: %s: %s",
-		c.Name, pod.Name, c.State.Waiting.Reason, c.State.Waiting.Message)
+// crashCause returns why a container ends again and again, as far as its status tells.
+func crashCause(pod *corev1.Pod, c *corev1.ContainerStatus) string {
+	end := ended(c)
+	switch {
+	case cannotStart(c):
+		return v1alpha1.CauseCannotStart
+	case postStartFailed(c):
+		return v1alpha1.CausePostStartHook
+	case restartsWholePod(&pod.Spec, c.Name):
+		return v1alpha1.CauseRestartsWholePod
+	case end == nil:
+		return v1alpha1.CauseUnknown
+	case end.Reason == "OOMKilled":
+		return v1alpha1.CauseOutOfMemory
+	case end.ExitCode == 0:
+		return v1alpha1.CauseCompleted
+	default:
+		return v1alpha1.CauseExitCode
+	}
 }
 
-// notReady says of a pod which container keeps it from being ready, as far as can be told.
-func notReady(pod *corev1.Pod) *v1alpha1.Failure {
+// crashWords says in a few words how a container is in trouble.
+func crashWords(c *corev1.ContainerStatus) string {
+	if c.State.Waiting != nil && ended(c) == nil {
+		return "it waits: " + c.State.Waiting.Reason
+	}
+	return "it " + ending(c) + lastWords(c)
+}
+
+// stuck returns the failure of a release of which a container waits for one of the stuckReasons, with the kubelet's last words
+// that say why.
+func stuck(reason string, pod *corev1.Pod, c *corev1.ContainerStatus, words string) *v1alpha1.Failure {
+	f := newFailure(reason, pod, c.Name, "container %s of pod %s cannot start: %s: %s",
+		c.Name, pod.Name, c.State.Waiting.Reason, cmp.Or(words, c.State.Waiting.Message))
+	f.Cause = v1alpha1.CauseConfiguration
+	if reason == v1alpha1.FailureImagePull {
+		f.Cause = v1alpha1.CauseImage
+		if registryAway(words) {
+			f.Cause = v1alpha1.CauseRegistryUnavailable
+		}
+	}
+	return f
+}
+
+// tells reports whether the kubelet's words about a container that waits say why: those about a back-off alone do not.
+func tells(words string) bool {
+	return words != "" && (!strings.HasPrefix(words, "Back-off pulling image") || strings.Contains(words, ": "))
+}
+
+// notReady says of a pod which container keeps it from being ready, as far as can be told, and what others say of it.
+func notReady(pod *corev1.Pod, words string) *v1alpha1.Failure {
 	for c := range containers(pod) {
-		if c.Ready || (c.State.Waiting != nil && c.State.Waiting.Reason == "PodInitializing") {
+		if c.Ready || isInitializing(c) {
 			continue
 		}
 		state := "is not ready"
-		if c.State.Waiting != nil {
+		switch {
+		case c.State.Terminated != nil:
+			state = fmt.Sprintf("%s, after %d restarts", ending(c), c.RestartCount)
+		case c.State.Waiting != nil:
 			state = fmt.Sprintf("waits: %s", c.State.Waiting.Reason)
 		}
-		f := newFailure(v1alpha1.FailureDeadlineExceeded, pod, c.Name, "pod %s is not ready: container %s %s%s",
-			pod.Name, c.Name, state, lastWords(c))
-		f.ExitCode = exitCode(c)
+		said := lastWords(c)
+		if words != "" {
+			said = ": " + words
+		}
+		f := newFailure(v1alpha1.FailureDeadlineExceeded, pod, c.Name, "pod %s is not ready: container %s %s%s", pod.Name, c.Name, state, said)
+		f.ExitCode, f.Cause = exitCode(c), v1alpha1.CauseNotReady
 		return f
 	}
-	return newFailure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s is not ready: %s",
-		pod.Name, cmp.Or(conditionOf(pod, corev1.PodReady).Message, "nothing is known of its containers"))
+	f := newFailure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s is not ready: %s",
+		pod.Name, cmp.Or(words, conditionOf(pod, corev1.PodReady).Message, "nothing is known of its containers"))
+	f.Cause = v1alpha1.CauseNotReady
+	return f
+}
+
+// gateWords says of which readiness gates a pod has no condition, or one that is not True.
+func gateWords(pod *corev1.Pod) string {
+	var gates []string
+	for _, gate := range pod.Spec.ReadinessGates {
+		if condition := conditionOf(pod, gate.ConditionType); condition.Status != corev1.ConditionTrue {
+			gates = append(gates, strings.TrimSuffix(fmt.Sprintf("readiness gate %s is %s: %s", gate.ConditionType,
+				cmp.Or(condition.Status, "not written"), condition.Message), ": "))
+		}
+	}
+	return strings.Join(gates, "; ")
 }
 
 // newFailure returns a failure that a pod shows, and if container is not empty, that container of it.

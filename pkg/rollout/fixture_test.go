@@ -215,6 +215,10 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 		s.Evidence = s.cluster(s.Deployment)
 		d = Decide(s.Observed)
 	}
+	for len(d.NeedEvents)+len(d.NeedNodes) > 0 {
+		s.Evidence.answer(d.NeedEvents, d.NeedNodes)
+		d = Decide(s.Observed)
+	}
 	told := s.tell(d)
 	d.Events = s.carryOut(d)
 	s.RevisionsLive, s.Evidence = false, nil
@@ -354,11 +358,30 @@ func evidence(d *appsv1.Deployment, pods ...*corev1.Pod) *Evidence {
 	set.Spec.Replicas = d.Spec.Replicas
 	d.Spec.Template.DeepCopyInto(&set.Spec.Template)
 	for _, pod := range pods {
-		if ready(pod) {
+		if readyByOwnWord(pod) {
 			set.Status.AvailableReplicas++
 		}
 	}
 	return &Evidence{ReplicaSets: []*appsv1.ReplicaSet{set}, Pods: pods}
+}
+
+// answer adds what was asked for: no Events, and Nodes that are ready.
+func (e *Evidence) answer(events []types.UID, nodes []string) {
+	for _, uid := range events {
+		if e.Events == nil {
+			e.Events = map[types.UID][]*corev1.Event{}
+		}
+		e.Events[uid] = nil
+	}
+	for _, name := range nodes {
+		if e.Nodes == nil {
+			e.Nodes = map[string]*corev1.Node{}
+		}
+		node := &corev1.Node{}
+		node.Name = name
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		e.Nodes[name] = node
+	}
 }
 
 func allUp(d *appsv1.Deployment) *Evidence {

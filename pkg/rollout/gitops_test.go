@@ -70,8 +70,23 @@ func everyReport() []reported {
 			s.Memory.corrections, s.Memory.corrected = freeCorrections, s.Now
 		}), stalled, "Degraded"},
 	}
-	for _, failure := range []string{v1alpha1.FailureCrashLoop, v1alpha1.FailureImagePull, v1alpha1.FailureContainerConfig,
-		v1alpha1.FailureDeadlineExceeded, v1alpha1.FailureQuotaExceeded, v1alpha1.FailurePodsForbidden, v1alpha1.FailureUnhealthyInSoak} {
+	waiting := []string{v1alpha1.ReasonWaitingForScheduler}
+	for _, excuse := range excuses {
+		waiting = append(waiting, excuse.reason)
+	}
+	for _, reason := range waiting {
+		waits := func() *scene {
+			s := asking("v1").knows("v1", 1, unjudged).runningName("v1").remembers("v1", PhaseBlocked)
+			s.Memory.Progress.WaitingReason, s.Memory.Progress.WaitingFor = reason, "somebody"
+			s.Memory.Progress.pollAfter = s.Now.Add(pollInterval)
+			return s
+		}
+		overdue := waits()
+		overdue.Memory.Progress.Overdue = true
+		rows = append(rows, reported{"waits", reason, waits(), inProgress, "Progressing"},
+			reported{"waits beyond the deadline", reason, overdue, stalled, "Degraded"})
+	}
+	for _, failure := range v1alpha1.FailureReasons {
 		down := goodV1().down().remembers("v1", PhaseFailed)
 		down.Memory.Progress.Failure.Reason = failure
 		rows = append(rows, reported{"good before, and does not come up", failure, down, stalled, "Degraded"})

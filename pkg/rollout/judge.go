@@ -1,23 +1,24 @@
 package rollout
 
 import (
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// The judge trusts nothing but pods, their ReplicaSet and its own clock, with one exception: that a ReplicaSet could not be
-// created stands in no other place than a condition of the Deployment, and is believed if it is newer than the revision. Its other conditions are stale or wrong
+// The judge trusts nothing but pods, their ReplicaSets, what the API server said when it refused one, and its own clock. It tells
+// what pods did (trouble.go) from what was done to them (excuse.go). The conditions of a Deployment are stale or wrong
 // in ordinary cases: the exceeded deadline of the template before this one, the completion of the template before this
 // one, an exceeded deadline after the Deployment controller was down. The pretend controllers of test/sim do all of that.
 
-// maxBlind is how much of a time without evidence counts: what nobody could see is held against nobody. Nor does a soak
-// last over a longer one: what nobody saw was not healthy.
+// maxBlind is how much of a time without evidence counts: what nobody could see is held against nobody.
 const maxBlind = time.Minute
 
 // blockedAfter is how long nothing may happen before it is said who else has to act. Two leaders of kube-controller-manager take
@@ -44,54 +45,46 @@ const (
 type Progress struct {
 	Revision string
 	Attempt  int
-	// FirstRun says that the revision never ran before: all restarts of its pods count.
-	FirstRun bool
 
-	Phase      Phase
-	Failure    v1alpha1.Failure // in PhaseFailed
-	WaitingFor string           // in PhaseBlocked: for whom
+	Phase   Phase
+	Failure v1alpha1.Failure // in PhaseFailed
+	// WaitingReason is the condition's reason in PhaseBlocked, and WaitingFor says for whom or what.
+	WaitingReason, WaitingFor string
+	// Overdue says that there has been no progress for the deadline: whoever waits for the rollout should stop.
+	Overdue bool
 
+	began          metav1.Time // when the attempt did, by the API server's clock; zero if its ReplicaSet's creation tells
 	recorded       metav1.Time // when the revision was: what is reported from before is not about it
 	polledAt       time.Time   // when evidence was last read, or the rollout began
 	pollAfter      time.Time   // when to read it next
 	hinted         bool        // at the last poll the Deployment controller said that all was done
+	stopped        bool        // there are no replicas: the clock stands still
 	clock          instant
-	failedAt       instant // in PhaseFailed: what the clock showed
-	progressed     instant // when something last got better
-	unhealthySince instant // since when something speaks against the release; short breaks do not count
-	healthySince   instant // since when, without a break, nothing does
-	complete       instant // since when, without a break, it is complete
-	soaking        instant // when it was first complete
+	failedAt       instant       // in PhaseFailed: what the clock showed
+	progressed     instant       // when something last got better
+	unhealthySince instant       // since when something speaks against the release; short breaks do not count
+	healthySince   instant       // since when, without a break, nothing does
+	complete       instant       // when it first was complete
+	inSoak         time.Duration // how long something has spoken against it since then
 	best           counts
-	containers     map[containerKey]containerMemory
-	pods           map[types.UID]podMemory
+	set            types.UID // the ReplicaSet that the records are about
+	pods           map[types.UID]podRecord
+	endings
+	answers
+	excused map[string]instant // since when an excuse that does not last for ever has been used
 }
 
 // instant is a time on a rollout's own clock, which stands still while nothing is seen. Zero is never.
 type instant time.Duration
 
-type podMemory struct {
-	served  bool    // it has been ready
-	unready instant // since when it is not any more
-}
-
-type containerKey struct {
-	pod  types.UID
-	name string
-}
-
-type containerMemory struct {
-	base     int32   // restarts from before the rollout
-	restarts int32   // restarts at the last poll
-	soak     int32   // restarts when the soak began
-	stuck    instant // since when it waits for its image or its configuration
-}
-
-// limits is the guard and the deadline, with their defaults.
+// limits is the guard and the deadline, with their defaults, and what the revisions say that the judge compares.
 type limits struct {
 	maxRestarts           int32
 	stuck, soak, deadline time.Duration
+	tolerated             intstr.IntOrString
 	knownGood             bool // the revision was good before: only whether it comes up is watched
+	// template is the revision's, and good the last good one's, nil if there is none: a rollback must be able to help.
+	template, good *corev1.PodTemplateSpec
 }
 
 func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
@@ -99,13 +92,18 @@ func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
 	seconds := func(value *int32, otherwise int32) time.Duration {
 		return time.Duration(valueOr(value, otherwise)) * time.Second
 	}
-	return limits{
+	l := limits{
 		maxRestarts: valueOr(guard.MaxRestarts, 3),
 		stuck:       seconds(guard.StuckSeconds, 120),
 		soak:        seconds(guard.SoakSeconds, 30),
 		deadline:    seconds(guarded.Spec.ProgressDeadlineSeconds, 600),
 		knownGood:   knownGood,
+		template:    &guarded.Spec.Template,
 	}
+	if guard.ToleratedPods != nil {
+		l.tolerated = *guard.ToleratedPods
+	}
+	return l
 }
 
 func valueOr(value *int32, otherwise int32) int32 {
@@ -115,10 +113,58 @@ func valueOr(value *int32, otherwise int32) int32 {
 	return *value
 }
 
+// look is one poll: the evidence, and what it is compared with.
+type look struct {
+	limits
+	deployment *appsv1.Deployment
+	evidence   *Evidence
+	current    *appsv1.ReplicaSet // nil if there is none yet
+	active     []*corev1.Pod      // its pods that are there to stay
+	counts
+	tolerated int32         // how many pods may be missing
+	elapsed   time.Duration // what the clock has gone on since the last poll
+	began     metav1.Time   // when the attempt did, zero if nothing tells
+	recorded  metav1.Time
+
+	// What excuses share, if there is anything to excuse.
+	common string   // what both releases need and do not have
+	lonely []string // the nodes on which alone pods do not start
+}
+
+func newLook(d *appsv1.Deployment, e *Evidence, limits limits) *look {
+	l := &look{limits: limits, deployment: d, evidence: e, current: CurrentReplicaSet(d, e.ReplicaSets), active: active(e.Pods)}
+	l.counts = count(l)
+	// A value that is neither a number nor a percentage tolerates nothing; the schema lets none through.
+	tolerated, _ := intstr.GetScaledValueFromIntOrPercent(&limits.tolerated, int(l.wanted), false)
+	l.tolerated = max(0, min(int32(tolerated), l.wanted-1))
+	return l
+}
+
+// fromBefore reports whether the pod is from before the attempt: it counts only by what it does since.
+func (l *look) fromBefore(pod *corev1.Pod) bool { return pod.CreationTimestamp.Before(&l.began) }
+
+// since returns when the attempt began at the earliest.
+func (l *look) since() metav1.Time {
+	if l.began.IsZero() {
+		return l.recorded
+	}
+	return l.began
+}
+
+// allAvailable reports whether the ReplicaSet controller calls every pod that is ready available.
+func (l *look) allAvailable() bool { return l.current != nil && l.available >= l.ready }
+
+func (l *look) setUID() types.UID {
+	if l.current == nil {
+		return ""
+	}
+	return l.current.UID
+}
+
 // newProgress returns the progress of a rollout to revision that begins now, and whose evidence is read from pollAfter on.
 func newProgress(revision *Revision, now, pollAfter time.Time) Progress {
 	return Progress{Revision: revision.Name, Attempt: revision.Attempt.Number, recorded: revision.CreationTimestamp,
-		Phase: PhaseProgressing, polledAt: now, pollAfter: pollAfter, clock: 1, progressed: 1}
+		began: revision.Attempt.Since, Phase: PhaseProgressing, polledAt: now, pollAfter: pollAfter, clock: 1, progressed: 1}
 }
 
 // isFor reports whether p is that of the rollout to this revision, in its present attempt.
@@ -128,92 +174,156 @@ func (p Progress) isFor(r *Revision) bool {
 
 // UnderWay reports whether evidence about the rollout is being read.
 func (p Progress) UnderWay() bool {
-	return p.Revision != "" && p.Phase != PhaseHealthy && p.Phase != PhaseFailed
+	return p.Revision != "" && p.Phase != PhaseHealthy && p.Phase != PhaseFailed && !p.stopped
 }
 
-// poll returns the progress after new evidence was read.
-func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limit limits, now time.Time, every time.Duration) Progress {
-	if now.Sub(p.polledAt) > maxBlind {
-		p.complete = 0
+// poll returns the progress after new evidence was read, or what has to be read besides before anything can be said.
+func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now time.Time, every time.Duration) (Progress, questions) {
+	l := newLook(d, e, limits)
+	l.began, l.recorded = p.began, p.recorded
+	l.elapsed = p.advance(now)
+	p.noteBest(l)
+	p.remember(l)
+	p.learn(l)
+	if q := p.ask(l); q.any() {
+		return p, q
 	}
-	p.clock += instant(max(0, min(now.Sub(p.polledAt), maxBlind)))
-	p.polledAt = now
-	current := CurrentReplicaSet(d, e.ReplicaSets)
-	pods := active(e.Pods)
-	seen := count(d, current, e.ReplicaSets, pods)
-	p.remember(pods)
-	p.pollAfter = now.Add(p.untilNextPoll(limit, every))
-	p.noteBest(seen)
-
-	problem := findProblem(d, current, pods, seen, p.recorded)
-	p.trackHealth(problem != nil, d, limit)
-	if !limit.knownGood {
-		if failure := p.broken(pods, limit); failure != nil {
-			return p.failed(failure)
-		}
-	}
-	if seen.complete() {
-		p.soak(limit)
-		return p
-	}
-	p.complete = 0
-	p.Phase = PhaseProgressing
+	troubles := p.troubles(l)
+	waiting := p.excuse(l, troubles)
+	against := p.trackHealth(l, troubles)
+	p.ripen(l, troubles)
+	p.pollAfter = now.Add(p.untilNextPoll(l, every))
+	p.Overdue = p.since(p.progressed) >= l.deadline
+	failure, q := p.verdict(l, troubles)
 	switch {
-	case problem != nil && p.soaking != 0:
-		if p.since(p.soaking) >= limit.soak+limit.deadline {
-			problem.Reason = v1alpha1.FailureUnhealthyInSoak
-			return p.failed(problem)
+	case q.any():
+		return p, q
+	case failure != nil:
+		return p.failed(failure), q
+	}
+	if waiting.reason == "" && !against {
+		waiting = absent(l)
+	}
+	p.stand(l, waiting)
+	return p, q
+}
+
+// advance moves the clock on, and returns by how much.
+func (p *Progress) advance(now time.Time) time.Duration {
+	elapsed := max(0, min(now.Sub(p.polledAt), maxBlind))
+	if p.stopped {
+		elapsed, p.stopped = 0, false
+	}
+	p.clock += instant(elapsed)
+	p.polledAt = now
+	return elapsed
+}
+
+// stop lets the clock stand still until the next poll.
+func (p Progress) stop() Progress {
+	p.stopped = true
+	return p
+}
+
+// stand says how the rollout stands, which has not failed: waiting is what it waits for by an excuse.
+func (p *Progress) stand(l *look, waiting waiting) {
+	p.Phase, p.WaitingReason, p.WaitingFor = PhaseProgressing, "", ""
+	soaked, passed := p.soaked(l)
+	missing := l.wanted - p.availablePods()
+	switch {
+	case l.wanted > 0 && missing <= l.tolerated && l.available >= l.wanted-l.tolerated && l.old <= max(0, missing):
+		p.complete = firstOf(p.complete, p.clock)
+		p.Phase = PhaseSoaking
+		if l.knownGood || (soaked && l.wanted-passed <= l.tolerated) {
+			p.Phase = PhaseHealthy
+			p.pods, p.endings, p.answers, p.excused = nil, endings{}, answers{}, nil // Nobody polls any more.
 		}
-	case problem != nil:
-		if p.since(max(p.progressed, p.unhealthySince)) >= limit.deadline {
-			return p.failed(problem)
-		}
-	case p.since(p.progressed) >= blockedAfter:
-		if p.WaitingFor = waitingFor(d, current, pods, seen); p.WaitingFor != "" {
-			p.Phase = PhaseBlocked
-			p.soaking = 0 // What is missed in the soak meanwhile is not held against the release.
+	case waiting.reason != "" && p.since(p.progressed) >= blockedAfter:
+		p.Phase, p.WaitingReason, p.WaitingFor = PhaseBlocked, waiting.reason, waiting.words
+	}
+}
+
+// soaked reports whether a pod has soaked for the whole time, and how many need not soak any longer.
+func (p *Progress) soaked(l *look) (any bool, passed int32) {
+	for _, record := range p.pods {
+		any = any || (record.available && record.soaked >= l.soak)
+		if record.passed(l.soak) {
+			passed++
 		}
 	}
-	return p
+	return any, passed
+}
+
+func (p *Progress) availablePods() (n int32) {
+	for _, record := range p.pods {
+		if record.available {
+			n++
+		}
+	}
+	return n
 }
 
 // trackHealth notes since when something speaks against the release. That ends after
 // minReadySeconds and up to 30 s more in which nothing does: pods that are ready now and then do not end it, a wait for a
 // controller does.
-func (p *Progress) trackHealth(unhealthy bool, d *appsv1.Deployment, limit limits) {
-	if unhealthy {
+func (p *Progress) trackHealth(l *look, troubles []trouble) (against bool) {
+	if slices.ContainsFunc(troubles, func(t trouble) bool { return !t.excused }) {
 		p.unhealthySince, p.healthySince = firstOf(p.unhealthySince, p.clock), 0
-		return
+		if p.complete != 0 {
+			p.inSoak += l.elapsed
+		}
+		return true
 	}
 	p.healthySince = firstOf(p.healthySince, p.clock)
-	if p.since(p.healthySince) >= time.Duration(d.Spec.MinReadySeconds)*time.Second+min(blockedAfter, limit.deadline/2) {
+	if p.since(p.healthySince) >= time.Duration(l.deployment.Spec.MinReadySeconds)*time.Second+min(blockedAfter, l.deadline/2) {
 		p.unhealthySince = 0
 	}
+	return false
 }
 
-// soak notes that the rollout is complete: healthy, once it has been so for long enough. It changes the containers that remember
-// has made for this poll.
-func (p *Progress) soak(limit limits) {
-	if p.soaking == 0 {
-		p.soaking = p.clock
-		for key, c := range p.containers {
-			c.soak = c.restarts
-			p.containers[key] = c
+// verdict returns the failure that the troubles make, nil if they make none: that of the first kind of which more pods than are
+// tolerated show it. Before it is one by deadline, the nodes of the pods are asked for: a pod that was not ready yet when its
+// node fell silent carries no sign of that.
+func (p *Progress) verdict(l *look, troubles []trouble) (*v1alpha1.Failure, questions) {
+	for kind := range kinds {
+		first, pods := dueOf(kind, troubles)
+		switch {
+		case first == nil || pods <= l.tolerated || (l.knownGood && kind != kindDeadline):
+			continue
+		case kind == kindDeadline:
+			if q := p.askForNodes(l, troubles); q.any() {
+				return nil, q
+			}
+		case kind == kindEnds:
+			if q := p.askForEnd(l, first); q.any() {
+				return nil, q
+			}
 		}
+		return first.failure(l, p), questions{}
 	}
-	if p.complete == 0 {
-		p.complete = p.clock
+	return nil, questions{}
+}
+
+// dueOf returns the first of the troubles of a kind that are due, and how many pods show one.
+func dueOf(kind kind, troubles []trouble) (first *trouble, pods int32) {
+	seen := map[*corev1.Pod]bool{}
+	for i := range troubles {
+		t := &troubles[i]
+		if t.kind != kind || !t.due || t.excused || (t.pod != nil && seen[t.pod]) {
+			continue
+		}
+		if first == nil {
+			first = t
+		}
+		seen[t.pod] = true
+		pods += t.pods
 	}
-	p.Phase = PhaseSoaking
-	if limit.knownGood || p.since(p.complete) >= limit.soak {
-		p.Phase = PhaseHealthy
-		p.containers, p.pods = nil, nil // Nobody polls any more.
-	}
+	return first, pods
 }
 
 // failed returns the progress with its failure. What is observed after that starts anew, with the pods as they are.
 func (p Progress) failed(failure *v1alpha1.Failure) Progress {
-	return Progress{Revision: p.Revision, Attempt: p.Attempt, recorded: p.recorded, Phase: PhaseFailed, Failure: *failure,
+	return Progress{Revision: p.Revision, Attempt: p.Attempt, recorded: p.recorded, began: p.began, Phase: PhaseFailed, Failure: *failure,
 		polledAt: p.polledAt, pollAfter: p.pollAfter, clock: 1, failedAt: p.clock, progressed: 1}
 }
 
@@ -221,43 +331,15 @@ func (p Progress) failed(failure *v1alpha1.Failure) Progress {
 func (p Progress) Lasted() time.Duration { return time.Duration(max(p.clock, p.failedAt)) }
 
 // since returns how long ago, in time that was observed, t was.
-func (p Progress) since(t instant) time.Duration { return time.Duration(p.clock - t) }
-
-// remember notes since when every pod and container is in trouble. Pods that are gone are forgotten.
-func (p *Progress) remember(pods []*corev1.Pod) {
-	firstPoll := p.containers == nil
-	before, pastPods := p.containers, p.pods
-	p.containers, p.pods = map[containerKey]containerMemory{}, map[types.UID]podMemory{}
-	for _, pod := range pods {
-		seen := pastPods[pod.UID]
-		if ready(pod) {
-			seen = podMemory{served: true}
-		} else if seen.served {
-			seen.unready = firstOf(seen.unready, p.clock)
-		}
-		p.pods[pod.UID] = seen
-		for c := range containers(pod) {
-			key := containerKey{pod.UID, c.Name}
-			memory, known := before[key]
-			if !known && firstPoll && !p.FirstRun {
-				memory.base = c.RestartCount
-			}
-			memory.restarts = c.RestartCount
-			if _, stuck := stuckReason(c); !stuck {
-				memory.stuck = 0
-			} else {
-				memory.stuck = firstOf(memory.stuck, p.clock)
-			}
-			p.containers[key] = memory
-		}
-	}
-}
+func (p *Progress) since(t instant) time.Duration { return time.Duration(p.clock - t) }
 
 // untilNextPoll returns how long until the next poll: every, or less when the time of a stuck container is up before.
-func (p Progress) untilNextPoll(limit limits, every time.Duration) time.Duration {
-	for _, c := range p.containers {
-		if left := limit.stuck - p.since(c.stuck); !limit.knownGood && c.stuck != 0 && left > 0 {
-			every = min(every, left)
+func (p *Progress) untilNextPoll(l *look, every time.Duration) time.Duration {
+	for _, record := range p.pods {
+		for _, c := range record.containers {
+			if left := l.stuck - p.since(c.stuck); !l.knownGood && c.stuck != 0 && left > 0 {
+				every = min(every, left)
+			}
 		}
 	}
 	return every
@@ -265,7 +347,7 @@ func (p Progress) untilNextPoll(limit limits, every time.Duration) time.Duration
 
 // nextPoll returns when to poll next. A hint that all is done, and was not at the last poll, is worth one soon: without
 // it, a release would be known to be up only after as long as many releases at once may stretch the time between polls.
-func (p Progress) nextPoll(hint bool) time.Time {
+func (p *Progress) nextPoll(hint bool) time.Time {
 	if soon := p.polledAt.Add(hintPause); hint && !p.hinted && p.Phase == PhaseProgressing && soon.Before(p.pollAfter) {
 		return soon
 	}
@@ -279,54 +361,31 @@ func firstOf(earlier, now instant) instant {
 	return now
 }
 
-// noteBest notes whether something got better: a new high of new pods, or a new low of old ones. A pod created again is
-// no progress. Asking for more pods starts the clocks anew: a scale change is nobody's failure.
-func (p *Progress) noteBest(seen counts) {
-	best := p.best
+// noteBest notes whether something got better: a new high of new pods, or a new low of old ones or of those that still end. A
+// pod created again is no progress, and neither is a scale that comes and goes. Only more pods than ever start the clocks anew: a
+// scale change is nobody's failure.
+func (p *Progress) noteBest(l *look) {
+	seen, best := l.counts, p.best
+	if best == (counts{}) {
+		best.old, best.oldLeft = seen.old, seen.oldLeft
+	} else if seen.wanted > best.wanted {
+		if any, _ := p.soaked(l); any {
+			p.added += int(seen.wanted - best.wanted)
+		}
+	}
 	if seen.wanted > best.wanted {
-		p.soaking = 0
+		p.complete, p.inSoak = 0, 0
 		p.progressed = p.clock
 	}
-	if p.best == (counts{}) {
-		best.old = seen.old
-	}
-	if seen.created > best.created || seen.ready > best.ready || seen.available > best.available || seen.old < best.old {
+	if seen.created > best.created || seen.ready > best.ready || seen.available > best.available || seen.old < best.old || seen.oldLeft < best.oldLeft {
 		p.progressed = p.clock
 	}
 	p.best = counts{
-		wanted:    seen.wanted,
+		wanted:    max(best.wanted, seen.wanted),
 		created:   max(best.created, seen.created),
 		ready:     max(best.ready, seen.ready),
 		available: max(best.available, seen.available),
 		old:       min(best.old, seen.old),
+		oldLeft:   min(best.oldLeft, seen.oldLeft),
 	}
-}
-
-// broken returns the failure that a single pod proves, nil if none does.
-func (p Progress) broken(pods []*corev1.Pod, limit limits) *v1alpha1.Failure {
-	for _, pod := range pods {
-		for c := range containers(pod) {
-			memory := p.containers[containerKey{pod.UID, c.Name}]
-			tooOften := c.RestartCount-memory.base > limit.maxRestarts
-			switch {
-			case tooOften && !c.Ready:
-				return crashLoop(pod, c)
-			case tooOften && p.soaking != 0 && c.RestartCount > memory.soak:
-				return inSoak(crashLoop(pod, c))
-			case memory.stuck != 0 && p.since(memory.stuck) >= limit.stuck:
-				reason, _ := stuckReason(c)
-				return stuck(reason, pod, c)
-			}
-		}
-		// One that is new in the soak, after a restart or a drain, takes the time that it takes to start.
-		if since := p.pods[pod.UID].unready; p.soaking != 0 && since != 0 && p.since(max(since, p.soaking)) >= limit.stuck {
-			return inSoak(notReady(pod))
-		}
-	}
-	return nil
-}
-
-func inSoak(failure *v1alpha1.Failure) *v1alpha1.Failure {
-	failure.Reason = v1alpha1.FailureUnhealthyInSoak
-	return failure
 }

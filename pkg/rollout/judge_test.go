@@ -22,6 +22,9 @@ type sight struct {
 	spec    func(*appsv1.DeploymentSpec)
 	status  []appsv1.DeploymentCondition
 	*Evidence
+	nodes   map[string]corev1.ConditionStatus // those that are not ready, by what their condition says; gone if that is empty
+	told    map[types.UID][]*corev1.Event
+	renewed bool // the refusals go on
 }
 
 // seeing sees a ReplicaSet of which these are the pods, all that there should be, for so many seconds.
@@ -57,12 +60,14 @@ func (s sight) noSet() sight { s.Evidence = &Evidence{}; return s }
 // refusing adds the ReplicaSet controller's word that it cannot create pods.
 func (s sight) refusing(message string) sight {
 	s.set().Status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: message}}
+	s.renewed = true
 	return s
 }
 
 // condition adds the Deployment controller's word.
 func (s sight) condition(reason, message string, at time.Time) sight {
 	s.status = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastUpdateTime: metav1.NewTime(at)}}
+	s.renewed = true
 	return s
 }
 
@@ -78,6 +83,7 @@ type watched struct {
 	now        time.Time
 	deployment *appsv1.Deployment
 	limits
+	asked int // for how many Events and Nodes
 }
 
 func (w *watched) see(s sight) {
@@ -91,11 +97,45 @@ func (w *watched) see(s sight) {
 	w.deployment.Status.Conditions = s.status
 	for range s.seconds / 3 {
 		w.now = w.now.Add(pollInterval)
-		w.Progress = w.poll(w.deployment, s.Evidence, w.limits, w.now, pollInterval)
+		w.look(s)
 		if w.Phase == PhaseFailed || w.Phase == PhaseHealthy {
 			return
 		}
 	}
+}
+
+// look polls once, and gives the answers that the poll asks for.
+func (w *watched) look(s sight) {
+	e := *s.Evidence
+	for range 9 {
+		next, q := w.poll(w.deployment, &e, w.limits, w.now, pollInterval)
+		if !q.any() {
+			w.Progress = next
+			return
+		}
+		w.asked += len(q.events) + len(q.nodes)
+		e.answer(q.events, q.nodes)
+		for _, uid := range q.events {
+			e.Events[uid] = s.events(uid, w)
+		}
+		for _, name := range q.nodes {
+			switch status, told := s.nodes[name]; {
+			case told && status == "":
+				e.Nodes[name] = nil
+			case told:
+				e.Nodes[name].Status.Conditions[0].Status = status
+			}
+		}
+	}
+	panic("it asks again and again")
+}
+
+// events are those about an object: what the sight has, and the refusals that a condition tells of, renewed each time.
+func (s sight) events(uid types.UID, w *watched) []*corev1.Event {
+	if words := refusalCondition(newLook(w.deployment, s.Evidence, w.limits)); words != "" && s.told[uid] == nil && s.renewed {
+		return []*corev1.Event{{Reason: "FailedCreate", Message: words, LastTimestamp: metav1.NewTime(w.now)}}
+	}
+	return s.told[uid]
 }
 
 func (w *watched) stands() string {
@@ -116,6 +156,9 @@ func watching(replicas int32) *watched {
 	r.Name, r.CreationTimestamp = "web-1", metav1.NewTime(noon)
 	w := &watched{Progress: newProgress(r, noon, noon), now: noon, deployment: &appsv1.Deployment{}}
 	w.limits = limitsOf(&v1alpha1.GuardedDeployment{}, false)
+	asked := template("v1")
+	asked.Spec.InitContainers = []corev1.Container{{Name: "migrate"}}
+	w.template, w.good = &asked, new(template("v0"))
 	w.deployment.Spec.Template, w.deployment.Spec.Replicas = template("v1"), &replicas
 	return w
 }
@@ -137,7 +180,14 @@ var (
 		})
 	}
 	onItsWay = func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} }
-	evicted  = func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }
+	born     = func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(noon.Add(time.Second)) }
+	since    = func(seconds int) func(*corev1.Pod) { // by the kubelet's clock, it is ready since then
+		return func(p *corev1.Pod) {
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.ContainersReady, Status: corev1.ConditionTrue,
+				LastTransitionTime: metav1.NewTime(noon.Add(time.Duration(seconds) * time.Second))})
+		}
+	}
+	evicted = func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }
 )
 
 func unschedulable(p *corev1.Pod) {
@@ -154,7 +204,8 @@ func changed(p *corev1.Pod, is ...func(*corev1.Pod)) *corev1.Pod {
 
 // With the default guard: 3 restarts, stuck after 120 s, a soak of 30 s, a deadline of 600 s. 1 replica unless said.
 func TestJudge(t *testing.T) {
-	fresh := func(w *watched) { w.FirstRun = true }
+	fresh := func(*watched) {}
+	again := func(w *watched) { w.began = metav1.NewTime(noon) }
 	arrival := func(w *watched) { w.limits.knownGood = true }
 	replicas := func(n int32) func(*watched) { return func(w *watched) { w.deployment.Spec.Replicas = &n } }
 	minReady := func(seconds int32) func(*watched) {
@@ -194,9 +245,9 @@ func TestJudge(t *testing.T) {
 		{"a crash loop of an init container fails", fresh, scenes(seeing(3, initCrash("a", 4))), "Failed CrashLoop"},
 		{"a second pod's crash loop fails", fresh, scenes(seeing(3, up("a"), crashed("b", 4))), "Failed CrashLoop"},
 		{"no restart is tolerated at 0", maxRestarts(0), scenes(seeing(3, starting("a")), seeing(3, crashed("a", 1))), "Failed CrashLoop"},
-		{"restarts from before the move do not count", nil, scenes(seeing(540, crashed("a", 100))), "Progressing"},
-		{"restarts since then do", nil, scenes(seeing(3, crashed("a", 100)), seeing(3, crashed("a", 104))), "Failed CrashLoop"},
-		{"all restarts of a pod created since count", nil, scenes(seeing(3, crashed("a", 100)), seeing(3, crashed("b", 4))), "Failed CrashLoop"},
+		{"restarts from before the attempt do not count", again, scenes(seeing(540, crashed("a", 100))), "Progressing"},
+		{"restarts since then do", again, scenes(seeing(3, crashed("a", 100)), seeing(3, crashed("a", 104))), "Failed CrashLoop"},
+		{"all restarts of a pod created since count", again, scenes(seeing(3, crashed("a", 100)), seeing(3, changed(crashed("b", 4), born))), "Failed CrashLoop"},
 		{"all restarts count where there was no pod", nil, scenes(seeing(3).of(1), seeing(3, crashed("b", 4))), "Failed CrashLoop"},
 		{"restarts count though the pod is ready in between", nil, scenes(seeing(3, up("a")).old(1), seeing(3, changed(up("a"), restarted(2))).old(1),
 			seeing(3, changed(up("a"), restarted(4))).old(1), seeing(3, crashed("a", 4)).old(1)), "Failed CrashLoop"},
@@ -214,14 +265,15 @@ func TestJudge(t *testing.T) {
 		{"a pod that fits on no node fails at the deadline", nil, scenes(seeing(606, homeless("a"))), "Failed DeadlineExceeded"},
 		{"pods over the quota fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: exceeded quota: q")), "Failed QuotaExceeded"},
 		{"pods that are forbidden fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: violates PodSecurity")), "Failed PodsForbidden"},
-		{"pods that cannot be created fail at the deadline", nil, scenes(seeing(606).of(1).refusing("webhook: no route to host")), "Failed DeadlineExceeded"},
+		{"pods that cannot be created because a webhook is away are waited for", nil, scenes(seeing(7200).of(1).refusing("webhook: no route to host")), "Blocked API server"},
 		{"a refusal of long ago is none", nil, scenes(seeing(630, unlooked("a")).of(1).refusing("exceeded quota")), "Blocked scheduler"},
-		{"a ReplicaSet that is refused fails at the deadline (T5)", nil, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "exceeded quota: rs", noon)), "Failed QuotaExceeded"},
+		{"a ReplicaSet that is refused fails at the deadline (T5)", nil, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon)), "Failed QuotaExceeded"},
 		{"one that was refused before the revision was recorded does not", nil,
-			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "exceeded quota: rs", noon.Add(-time.Minute))), "Blocked Deployment controller"},
+			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute))), "Blocked Deployment controller"},
 		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
 		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Healthy"},
-		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("a")).old(1)), "Progressing"},
+		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("b")).old(1)), "Progressing"},
+		{"but not for a pod that is unready for the whole deadline", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(63, starting("a")).old(1)), "Failed DeadlineExceeded"},
 		{"old pods that come and go are no progress", nil, repeat(110, seeing(3, starting("a")).old(2), seeing(3, starting("a")).old(1)), "Failed DeadlineExceeded"},
 		{"a pod created again is no progress", nil, append(repeat(66, seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c"))), seeing(9, starting("d"))), "Failed DeadlineExceeded"},
 		{"a pod ready again is no progress", replicas(2), append(repeat(100, seeing(3, up("a"), starting("b")), seeing(3, starting("a"), starting("b"))), seeing(9, starting("a"), starting("b"))), "Failed DeadlineExceeded"},
@@ -252,16 +304,18 @@ func TestJudge(t *testing.T) {
 		{"ready pods on their way out do not count either", nil, scenes(seeing(27, changed(up("a"), onItsWay)).of(1)), "Progressing"},
 
 		// The soak.
-		{"what nobody saw of a soak was not healthy", nil, scenes(seeing(9, up("a")), nobodyLooks(60), seeing(27, up("a"))), "Soaking"},
-		{"so that the soak begins again", nil, scenes(seeing(9, up("a")), nobodyLooks(60), seeing(33, up("a"))), "Healthy"},
+		{"a soak goes on while nobody looks, if the pods show no break (H1)", nil, scenes(seeing(3, up("a")), nobodyLooks(60), seeing(3, up("a"))), "Healthy"},
+		{"a break that nobody saw lets it begin again", nil, scenes(seeing(3, up("a")), nobodyLooks(60), seeing(30, changed(up("a"), since(30)))), "Soaking"},
+		{"and so does a restart", nil, scenes(seeing(3, up("a")), nobodyLooks(60), seeing(30, changed(up("a"), restarted(1)))), "Soaking"},
 		{"a crash loop in the soak fails", nil, scenes(seeing(9, up("a")), seeing(3, crashed("a", 4))), "Failed CrashLoop"},
-		{"restarts in the soak fail, though the pod is ready", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(4)))), "Failed UnhealthyInSoak"},
+		{"restarts in the soak fail, though the pod is ready", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(4)))), "Failed CrashLoop"},
 		{"restarts from before the soak do not", nil, scenes(seeing(3, starting("a")), seeing(33, changed(up("a"), restarted(4)))), "Healthy"},
 		{"a pod that is unready for long in the soak fails", nil, scenes(seeing(9, up("a")), seeing(123, starting("a"))), "Failed UnhealthyInSoak"},
 		{"and not before", nil, scenes(seeing(9, up("a")), seeing(120, starting("a"))), "Progressing"},
 		{"a surplus pod that was unready before the soak has its time", nil, scenes(seeing(300, starting("a"), starting("b")).wanting(2), seeing(33, up("a"), starting("b")).wanting(1)), "Healthy"},
-		{"a pod that comes and goes in the soak fails in the end", nil, repeat(40, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
-		{"a pod lost in the soak makes it begin again", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(30, up("b"))), "Soaking"},
+		{"a pod that comes and goes in the soak fails in the end", nil, repeat(71, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
+		{"a pod that is moved in the soak hands its time on", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(9, up("b"))), "Healthy"},
+		{"and no more than that", nil, scenes(seeing(15, up("a")), seeing(30, starting("b")), seeing(18, up("b"))), "Soaking"},
 		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
 		{"a pod lost in the soak while the scheduler is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200, unlooked("b")), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
 		{"a pod lost in the soak while the ReplicaSet controller is absent is no failure", nil, scenes(seeing(27, up("a")), seeing(7200).of(1), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
@@ -271,8 +325,8 @@ func TestJudge(t *testing.T) {
 		{"a pod lost in the soak that fits on no node is a failure in the end", nil, scenes(seeing(27, up("a")), seeing(633, homeless("b"))), "Failed UnhealthyInSoak"},
 
 		// Scale.
-		{"asking for more pods sets the deadline back", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a"), starting("b")).wanting(2)), "Progressing"},
-		{"and that alone does, before there is one more", nil, scenes(seeing(540, starting("a")), seeing(540, starting("a")).of(2).wanting(2)), "Progressing"},
+		{"asking for more pods sets the deadline back", nil, scenes(seeing(540, starting("a")), seeing(540, starting("b"), starting("c")).wanting(2)), "Progressing"},
+		{"and that alone does, before there is one more", nil, scenes(seeing(540, starting("a")), seeing(540, starting("b")).of(2).wanting(2)), "Progressing"},
 		{"asking for more pods in the soak is a rollout again", nil, scenes(seeing(27, up("a")), seeing(540, up("a"), starting("b")).wanting(2), seeing(33, up("a"), up("b"))), "Healthy"},
 		{"asking for fewer is no failure", replicas(3), scenes(seeing(540, starting("a"), starting("b"), starting("c")), seeing(33, up("a")).wanting(1)), "Healthy"},
 		{"asking for none judges nothing", nil, scenes(seeing(9, up("a")), seeing(60).wanting(0)), "Blocked Deployment controller"},
@@ -351,9 +405,8 @@ func TestJudge_ReplicaSetRefused(t *testing.T) {
 // The evidence names what a person looks for first.
 func TestJudge_EvidenceIsCaptured(t *testing.T) {
 	w := watching(1)
-	w.FirstRun = true
 	w.see(seeing(3, pod("a", restarted(4), waits("CrashLoopBackOff"), exited(7, "no database\x1b[31m\nat db:5432"))))
-	want := v1alpha1.Failure{Reason: "CrashLoop", Pod: "a", Container: "web", ExitCode: new(int32(7)),
+	want := v1alpha1.Failure{Reason: "CrashLoop", Cause: "ExitCode", Pod: "a", Node: "node", Container: "web", ExitCode: new(int32(7)),
 		Message: "container web of pod a exited with code 7, after 4 restarts: no database [31m at db:5432"}
 	if diff := cmp.Diff(want, w.Failure); diff != "" {
 		t.Errorf("crash (-want +got):\n%s", diff)
@@ -387,7 +440,6 @@ func TestJudge_EvidenceIsCaptured(t *testing.T) {
 		p := crashed("a", 4)
 		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = row.end
 		w := watching(1)
-		w.FirstRun = true
 		if w.see(seeing(3, p)); w.Failure.Message != row.want {
 			t.Errorf("got  %q\nwant %q", w.Failure.Message, row.want)
 		}
@@ -396,7 +448,6 @@ func TestJudge_EvidenceIsCaptured(t *testing.T) {
 		p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 3, Message: "just now"}
 	})
 	w = watching(1)
-	w.FirstRun = true
 	if w.see(seeing(3, p)); *w.Failure.ExitCode != 3 || !strings.HasSuffix(w.Failure.Message, "just now") {
 		t.Errorf("the end that was just now: %+v", w.Failure)
 	}

@@ -39,7 +39,7 @@ func TestAfter(t *testing.T) {
 	})
 	t.Run("a revision that is stored is decided on at once, without the old evidence", func(t *testing.T) {
 		s := goodV1("v2").knows("v2", 2, unjudged).runningName("v2").with(func(s *scene) { s.cluster = crashing })
-		s.remembers("v2", PhaseProgressing).Memory.Progress.FirstRun = true
+		s.remembers("v2", PhaseProgressing)
 		d := s.decided()
 		outcome := d.After(s.Observed, Answer{Revision: s.store(d.Mark)})
 		if !outcome.Again || !outcome.Done || outcome.Observed.Evidence != nil {
@@ -53,7 +53,7 @@ func TestAfter(t *testing.T) {
 		for name, verdict := range map[string]func(*appsv1.Deployment) *Evidence{"good": allUp, "failed": crashing} {
 			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runningName("v2").with(func(s *scene) { s.cluster = verdict })
 			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
-			s.remembers("v2", PhaseProgressing).Memory.Progress.FirstRun = true
+			s.remembers("v2", PhaseProgressing)
 			d := s.decided()
 			if d.Mark == nil {
 				t.Fatalf("%s: decided: %s", name, s.tell(d))

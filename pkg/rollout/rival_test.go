@@ -193,10 +193,10 @@ func TestCorrect_TemplateIsWatchedAnew(t *testing.T) {
 	} {
 		s := asking("v1").knows("v1", 1, unjudged).runningName("v1").remembers("v1", PhaseSoaking)
 		s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
-		s.Memory.Progress.soaking = 1
+		s.Memory.Progress.complete = 1
 		s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
 		change(s)
-		if d, told := s.step(); d.Deployment == nil || d.Memory.Progress.Phase != PhaseProgressing || d.Memory.Progress.soaking != 0 {
+		if d, told := s.step(); d.Deployment == nil || d.Memory.Progress.Phase != PhaseProgressing || d.Memory.Progress.complete != 0 {
 			t.Errorf("%s: %s, and the move goes on as %s", name, told, d.Memory.Progress.Phase)
 		}
 	}

@@ -62,8 +62,11 @@ func underWay(progress Progress, doing string) report {
 		r.reason = v1alpha1.ReasonSoaking
 		r.message = progress.Revision + " is complete, and has to stay healthy for a while before it counts as good"
 	case PhaseBlocked:
-		r.reason = v1alpha1.ReasonWaitingForDeploymentController
+		r.reason = progress.WaitingReason
 		r.message = fmt.Sprintf("%s: waiting for %s", doing, progress.WaitingFor)
+		if progress.Overdue {
+			r.condition = v1alpha1.ConditionStalled
+		}
 	}
 	return r
 }

@@ -185,8 +185,10 @@ func TestUnderWay(t *testing.T) {
 		{Progress{Phase: PhaseProgressing}, report{condition: v1alpha1.ConditionReconciling, reason: "Progressing", message: "rolling out web-1"}},
 		{Progress{Phase: PhaseSoaking, Revision: "web-1"}, report{condition: v1alpha1.ConditionReconciling, reason: "Soaking",
 			message: "web-1 is complete, and has to stay healthy for a while before it counts as good"}},
-		{Progress{Phase: PhaseBlocked, WaitingFor: "the scheduler"}, report{condition: v1alpha1.ConditionReconciling, reason: "WaitingForDeploymentController",
-			message: "rolling out web-1: waiting for the scheduler"}},
+		{Progress{Phase: PhaseBlocked, WaitingReason: "WaitingForScheduler", WaitingFor: "the scheduler"},
+			report{condition: v1alpha1.ConditionReconciling, reason: "WaitingForScheduler", message: "rolling out web-1: waiting for the scheduler"}},
+		{Progress{Phase: PhaseBlocked, WaitingReason: "WaitingForScheduler", WaitingFor: "the scheduler", Overdue: true},
+			report{condition: v1alpha1.ConditionStalled, reason: "WaitingForScheduler", message: "rolling out web-1: waiting for the scheduler"}},
 	} {
 		if diff := cmp.Diff(row.want, underWay(row.progress, "rolling out web-1"), cmp.AllowUnexported(report{})); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)

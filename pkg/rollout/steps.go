@@ -40,7 +40,6 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	}
 	if moving || s.overwritesForeignTemplate(desired, r) || !d.Memory.Progress.isFor(r) {
 		d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
-		d.Memory.Progress.FirstRun = moving && r.Unjudged() && !r.Retrying
 	}
 	d.recheckIn(s.PollInterval)
 	if d.Memory.Progress.Phase == PhaseHealthy && r.Good() {
@@ -135,12 +134,30 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 	case s.Evidence == nil:
 		d.NeedEvidence = true
 	default:
-		progress = progress.poll(s.Deployment, s.Evidence, limitsOf(s.Guarded, knownGood), s.Now, s.PollInterval)
+		next, questions := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood), s.Now, s.PollInterval)
+		if questions.any() {
+			d.NeedEvents, d.NeedNodes = questions.events, questions.nodes
+			return progress
+		}
+		progress = next
 		progress.hinted = hint
 		d.recheckIn(progress.pollAfter.Sub(s.Now))
 	}
 	d.Memory.Progress = progress
 	return progress
+}
+
+// limits returns what a rollout to the revision is judged by. One that was good before would have to go back to itself.
+func (s *state) limits(r *Revision, knownGood bool) limits {
+	limits := limitsOf(s.Guarded, knownGood)
+	limits.template = &r.Template
+	switch {
+	case knownGood:
+		limits.good = &r.Template
+	case s.lastGood != nil:
+		limits.good = &s.lastGood.Template
+	}
+	return limits
 }
 
 // rolloutComplete reports whether the Deployment controller says that every pod is new and available: a hint to poll.

@@ -1,0 +1,281 @@
+package rollout
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+const (
+	// askEvery is the least time between two reads of Events or Nodes for one rollout, but for those before a verdict.
+	askEvery = 15 * time.Second
+	// creatingPatience is how long a pod may be creating its containers before its Events are read: most take less.
+	creatingPatience = 10 * time.Second
+	// maxNodes is how many Nodes are asked for before a verdict by deadline.
+	maxNodes = 3
+)
+
+// questions are what has to be read, live, before more can be said.
+type questions struct {
+	events []types.UID // the objects whose Events are asked for
+	nodes  []string
+}
+
+func (q questions) any() bool { return len(q.events)+len(q.nodes) > 0 }
+
+// answers is what the answers to questions said.
+type answers struct {
+	askedAt   instant // when Events were last read, 0 for never
+	unread    string  // why they could not be
+	refusal   refusal
+	deadNodes map[string]instant // the Nodes that are gone or not ready, and when that was read
+
+	collisionsBefore int32 // the Deployment's collisionCount when the rollout began
+	collisionsRead   bool
+	borne            map[string]bool // the containers, with their images, that others put into old pods, and that were up there
+}
+
+// refusal is what the API server says of objects that controllers want to create.
+type refusal struct {
+	words       string
+	asked       instant
+	mark        string  // of the last Event about it: another one is another refusal
+	first, last instant // the first since something last got better, and the last
+}
+
+// learn takes in what was read of Events and Nodes.
+func (p *Progress) learn(l *look) {
+	if !p.collisionsRead {
+		p.collisionsBefore, p.collisionsRead = valueOr(l.deployment.Status.CollisionCount, 0), true
+	}
+	p.noteBorne(l)
+	p.unread = l.evidence.Unread
+	for name, node := range l.evidence.Nodes {
+		p.deadNodes = maps.Clone(p.deadNodes)
+		if node != nil && nodeReady(node) {
+			delete(p.deadNodes, name)
+			continue
+		}
+		if p.deadNodes == nil {
+			p.deadNodes = map[string]instant{}
+		}
+		p.deadNodes[name] = p.clock
+	}
+	for uid, events := range l.evidence.Events {
+		p.askedAt = p.clock
+		if record, there := p.pods[uid]; there {
+			record.asked = p.clock
+			for _, event := range events {
+				record.hear(event)
+			}
+			p.pods[uid] = record
+		}
+		if uid == l.setUID() || uid == l.deployment.UID {
+			p.hearRefusals(l, events)
+		}
+		if p.last != nil && p.last.pod.UID == uid {
+			p.last = p.last.hear(events)
+		}
+	}
+}
+
+// noteBorne notes which containers that the template does not name old pods bear well.
+func (p *Progress) noteBorne(l *look) {
+	for _, pod := range l.evidence.OldPods {
+		for c := range containers(pod) {
+			key := c.Name + " " + imageOf(&pod.Spec, c.Name)
+			if c.Ready && containerOf(&l.template.Spec, c.Name) == nil && !p.borne[key] {
+				p.borne = maps.Clone(p.borne)
+				if p.borne == nil {
+					p.borne = map[string]bool{}
+				}
+				p.borne[key] = true
+			}
+		}
+	}
+}
+
+func nodeReady(node *corev1.Node) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// hear notes what an Event says of a pod that is being set up, or for which there is no room. They come in the order of their time.
+// The reasons are the kubelet's (https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubelet/events/event.go), the cluster
+// autoscaler's and Karpenter's.
+func (r *podRecord) hear(event *corev1.Event) {
+	switch event.Reason {
+	case "FailedMount":
+		r.mount, r.trouble = "", event.Message
+		if missingObject(event.Message) {
+			r.mount, r.trouble = event.Message, ""
+		}
+	case "FailedAttachVolume", "FailedCreatePodSandBox":
+		r.mount, r.trouble = "", event.Message
+	case "Pulling":
+		r.mount, r.trouble, r.pulling = "", "", true
+	case "SuccessfulAttachVolume", "Pulled", "Created", "Started", "Failed", "BackOff":
+		r.mount, r.trouble, r.pulling = "", "", false
+	case "TriggeredScaleUp", "Nominated":
+		r.makeRoom = event.Message
+	case "NotTriggerScaleUp":
+		r.makeRoom = ""
+	}
+}
+
+// hear returns the end with the kubelet's word for it, where the pod itself has none: one that obeys SIGTERM and ends with 0 when
+// it is evicted shows nothing.
+func (e *podEnd) hear(events []*corev1.Event) *podEnd {
+	for _, event := range events {
+		if event.Reason == "Evicted" && e.cause == v1alpha1.CauseEndedByItself {
+			told := *e
+			told.cause, told.words = v1alpha1.CauseEvicted, "Evicted: "+event.Message
+			return &told
+		}
+	}
+	return e
+}
+
+// hearRefusals notes the last of the Events about pods or ReplicaSets that could not be created, and whether it is news. The
+// conditions about it are never renewed.
+func (p *Progress) hearRefusals(l *look, events []*corev1.Event) {
+	p.refusal.asked = p.clock
+	for _, event := range slices.Backward(events) {
+		since := l.since()
+		if (event.Reason != "FailedCreate" && event.Reason != "ReplicaSetCreateError") || lastTime(event).Before(since.Time) {
+			continue
+		}
+		if mark := string(event.UID) + lastTime(event).String(); mark != p.refusal.mark {
+			p.refusal.mark, p.refusal.words, p.refusal.last = mark, event.Message, p.clock
+			if p.refusal.first == 0 || p.refusal.first < p.progressed {
+				p.refusal.first = p.clock
+			}
+		}
+		return
+	}
+}
+
+// lastTime returns when an Event last happened.
+func lastTime(event *corev1.Event) time.Time {
+	switch {
+	case event.Series != nil:
+		return event.Series.LastObservedTime.Time
+	case !event.LastTimestamp.IsZero():
+		return event.LastTimestamp.Time
+	default:
+		return event.EventTime.Time
+	}
+}
+
+// refusalTroubles are those of pods, or of a ReplicaSet, that cannot be created, while the refusals go on.
+func (p *Progress) refusalTroubles(l *look) []trouble {
+	condition := refusalCondition(l)
+	if condition == "" {
+		return nil
+	}
+	words := p.refusal.words
+	if p.unread != "" {
+		words = condition
+	} else if p.refusal.last == 0 || p.refusal.last < p.progressed {
+		return nil
+	}
+	t := trouble{kind: kindDeadline, topic: topicRefusal, pods: max(1, l.wanted-l.created), words: words}
+	if kind, _ := refusalOf(words); kind != refusedForGood {
+		return []trouble{t}
+	}
+	at := t
+	at.kind, at.due = kindRefusal, p.unread == "" && time.Duration(p.refusal.last-p.refusal.first) >= l.stuck
+	return []trouble{at, t}
+}
+
+// refusalCondition returns the controllers' word that pods or a ReplicaSet cannot be created, empty if they have none. It is a
+// reason to ask for Events, no more: it stays when the refusals end.
+func refusalCondition(l *look) string {
+	switch {
+	case l.current == nil:
+		for _, c := range l.deployment.Status.Conditions {
+			if c.Type == appsv1.DeploymentProgressing && c.Reason == "ReplicaSetCreateError" && !c.LastUpdateTime.Before(&l.recorded) {
+				return c.Message
+			}
+		}
+	case valueOr(l.current.Spec.Replicas, 0) > l.created:
+		for _, c := range l.current.Status.Conditions {
+			if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+				return c.Message
+			}
+		}
+	}
+	return ""
+}
+
+// ask returns what to read before this look can be judged: the Events of one object of which nothing can be said without, now and
+// then, and the Nodes that were dead when they were last read.
+func (p *Progress) ask(l *look) (q questions) {
+	if l.evidence.Unread != "" {
+		return q
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.deadNodes)) {
+		if _, read := l.evidence.Nodes[name]; !read && p.since(p.deadNodes[name]) >= askEvery {
+			q.nodes = append(q.nodes, name)
+		}
+	}
+	if len(l.evidence.Events) > 0 || (p.askedAt != 0 && p.since(p.askedAt) < askEvery) {
+		return q
+	}
+	type subject struct {
+		uid   types.UID
+		asked instant
+	}
+	var subjects []subject
+	if refusalCondition(l) != "" {
+		subjects = append(subjects, subject{cmp.Or(l.setUID(), l.deployment.UID), p.refusal.asked})
+	}
+	for _, pod := range l.active {
+		record := p.pods[pod.UID]
+		creating := record.creating != 0 && p.since(record.creating) >= creatingPatience
+		homeless := pod.Spec.NodeName == "" && conditionOf(pod, corev1.PodScheduled).Reason == corev1.PodReasonUnschedulable
+		if creating || homeless {
+			subjects = append(subjects, subject{pod.UID, record.asked})
+		}
+	}
+	if len(subjects) > 0 {
+		q.events = []types.UID{slices.MinFunc(subjects, func(a, b subject) int { return cmp.Compare(a.asked, b.asked) }).uid}
+	}
+	return q
+}
+
+// askForNodes returns the Nodes to read before a verdict by deadline: those with the most pods that are not ready.
+func (p *Progress) askForNodes(l *look, troubles []trouble) (q questions) {
+	if l.evidence.Unread != "" || len(l.evidence.Nodes) >= maxNodes {
+		return q
+	}
+	pods := map[string]int{}
+	for _, t := range troubles {
+		if t.kind == kindDeadline && t.due && !t.excused && t.pod != nil && t.pod.Spec.NodeName != "" {
+			pods[t.pod.Spec.NodeName]++
+		}
+	}
+	nodes := slices.SortedFunc(maps.Keys(pods), func(a, b string) int { return cmp.Or(pods[b]-pods[a], cmp.Compare(a, b)) })
+	for _, node := range nodes[:min(len(nodes), maxNodes-len(l.evidence.Nodes))] {
+		if _, read := l.evidence.Nodes[node]; !read {
+			q.nodes = append(q.nodes, node)
+		}
+	}
+	return q
+}
+
+// askForEnd returns the pod whose Events to read before it is said why its like end, if it does not say so itself.
+func (p *Progress) askForEnd(l *look, t *trouble) (q questions) {
+	if _, read := l.evidence.Events[t.pod.UID]; !read && l.evidence.Unread == "" && t.topic == topicEnds && p.last.cause == v1alpha1.CauseEndedByItself {
+		q.events = []types.UID{t.pod.UID}
+	}
+	return q
+}

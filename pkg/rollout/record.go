@@ -1,0 +1,344 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// manyRestarts is how many restarts of a pod that goes unready are kept in mind: the pod in its place begins at none.
+const manyRestarts = 2
+
+// podRecord is what is remembered of one pod of the attempt. It is a value: remember makes a new one at each poll.
+type podRecord struct {
+	node string
+
+	ready   instant     // since when, without a break, it is ready by its own word; 0 if it is not
+	stamp   metav1.Time // since when by the kubelet's clock: another time is a break that no poll met
+	served  bool        // it has been ready
+	unready instant     // since when it is not any more
+	against instant     // since when, without an excuse, it speaks against the release by not being ready
+
+	available bool          // at the last poll
+	soaked    time.Duration // how long it has been available without a break or, from before one, with the soak passed
+	spared    bool          // it need only become available: it is in the place of a pod that others moved, or was added later
+
+	generation int64
+	sandbox    metav1.Time // since when it has had its sandbox; zero if it has none
+	sandboxes  int32       // how many more than the first
+	containers []containerRecord
+
+	creating instant // since when it has had a node, and no container of it could start
+	mount    string  // why, in the kubelet's words, it has no volume that the template names: something is not there
+	trouble  string  // what, in the kubelet's words, keeps its volumes or its sandbox from being made
+	pulling  bool    // its image is being pulled, or waits for other pulls
+	makeRoom string  // who is making room for it, in their words
+	asked    instant // when its Events were last read
+}
+
+// containerRecord is what is remembered of a container.
+type containerRecord struct {
+	name      string
+	ready     bool
+	restarts  int32 // that the kubelet counts
+	counted   int32 // those of them that are its own
+	pardon    bool  // the next restart is the new sandbox's
+	relapsed  bool  // it was ready, and has restarted since the poll before
+	resources *corev1.ResourceRequirements
+	stuck     instant // since when it waits for its image or its configuration
+	words     string  // the last words of the kubelet that say why
+}
+
+// endings is what is remembered of pods that are gone.
+type endings struct {
+	known map[types.UID]bool // the pods that ended by themselves, or were evicted for what they took of their node
+	own   int                // how many of them did the former
+	last  *podEnd
+	// pressed are the nodes from which pods were evicted for what they took, and lastPressed the last of these.
+	pressed     []string
+	pressedPods int
+	lastPressed *podEnd
+
+	refused      []string    // the nodes that refuse pods
+	lastRefused  *podEnd     // the last pod that was refused
+	refusedAt    metav1.Time // when it was created
+	refusedSince instant     // since when pods are refused again and again
+	refusedSeen  instant     // when one more had been
+
+	lost   int32           // pods that went unready, after manyRestarts of a container
+	handed []time.Duration // the soaks of pods that others moved, for those in their places
+	vacant int             // pods that ended by themselves and are not replaced yet
+	added  int             // pods that are wanted more since others have passed their soak
+}
+
+// podEnd is a pod that has ended.
+type podEnd struct {
+	pod *corev1.Pod
+	end
+}
+
+// remember brings the records up to date: first of the pods that are gone, then of those that are there.
+func (p *Progress) remember(l *look) {
+	if set := l.setUID(); p.set != set { // another template: its pods owe their soak themselves
+		p.set, p.pods, p.handed = set, nil, nil
+	}
+	before := p.pods
+	p.pods = make(map[types.UID]podRecord, len(l.active))
+	there := make(map[types.UID]bool, len(l.active))
+	for _, pod := range l.active {
+		there[pod.UID] = true
+	}
+	for _, pod := range l.evidence.Pods {
+		if end, ended := endOf(pod); ended {
+			_, seen := before[pod.UID]
+			p.noteEnd(pod, end, seen || !l.fromBefore(pod))
+			there[pod.UID] = there[pod.UID] || end.kind == endOwn || end.kind == endPressure // It hands nothing on.
+		}
+	}
+	for uid, record := range before {
+		if !there[uid] {
+			p.part(record)
+		}
+	}
+	for _, pod := range l.active {
+		record, known := before[pod.UID]
+		if !known {
+			record = p.meet(l, pod)
+		}
+		p.pods[pod.UID] = p.follow(l, pod, record, known)
+	}
+}
+
+// noteEnd notes how a pod ended. One that ended before the attempt began is no evidence.
+func (p *Progress) noteEnd(pod *corev1.Pod, e end, counts bool) {
+	if !counts {
+		return
+	}
+	gone := &podEnd{pod, e}
+	switch e.kind {
+	case endRefusedByNode:
+		if p.refusedAt.Before(&pod.CreationTimestamp) {
+			if p.since(p.refusedSeen) > maxBlind {
+				p.refusedSince, p.refused = p.clock, nil
+			}
+			p.refusedAt, p.refusedSeen, p.lastRefused = pod.CreationTimestamp, p.clock, gone
+			p.refused = withName(p.refused, pod.Spec.NodeName)
+		}
+	case endOwn, endPressure:
+		if p.known[pod.UID] || len(p.known) >= p.maxRecords() {
+			return
+		}
+		p.known = with(p.known, pod.UID)
+		if e.kind == endOwn {
+			p.own++
+			p.vacant++
+			p.last = gone
+			return
+		}
+		p.pressedPods++
+		p.lastPressed = gone
+		p.pressed = withName(p.pressed, pod.Spec.NodeName)
+	}
+}
+
+// maxRecords bounds how many ended pods are remembered one by one.
+func (p *Progress) maxRecords() int { return 2*int(p.best.wanted) + 100 }
+
+// part takes leave of a pod that did not end by itself. If nothing speaks against it, the one in its place goes on where it was.
+func (p *Progress) part(gone podRecord) {
+	restarts := gone.counted()
+	if gone.ready == 0 && restarts >= manyRestarts {
+		p.lost++
+	}
+	if restarts == 0 && !gone.isStuck() && len(p.handed) < p.maxRecords() {
+		p.handed = append(slices.Clone(p.handed), gone.soaked)
+		slices.Sort(p.handed)
+	}
+}
+
+// meet begins the record of a pod that is seen for the first time. The restarts that it comes with count if it is not ready
+// after them, and nothing says that they were others' doing.
+func (p *Progress) meet(l *look, pod *corev1.Pod) podRecord {
+	r := podRecord{node: pod.Spec.NodeName, generation: pod.Generation, sandbox: sandboxSince(pod)}
+	before := l.fromBefore(pod)
+	for c := range containers(pod) {
+		record := containerRecord{name: c.Name, restarts: c.RestartCount, resources: c.Resources}
+		if !before && !c.Ready && !rebooted(c) && !startedByOthers(pod, c) {
+			record.counted = c.RestartCount
+		}
+		r.containers = append(r.containers, record)
+	}
+	switch last := len(p.handed) - 1; {
+	case p.vacant > 0:
+		p.vacant--
+	case last >= 0:
+		r.soaked, r.spared = p.handed[last], true
+		p.handed = p.handed[:last:last]
+	case p.added > 0:
+		p.added--
+		r.spared = true
+	}
+	return r
+}
+
+// follow goes on with the record of a pod.
+func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) podRecord {
+	r.node = pod.Spec.NodeName
+	sandbox := sandboxSince(pod)
+	renewed := !r.sandbox.IsZero() && !sandbox.Equal(&r.sandbox)
+	if renewed {
+		r.sandboxes++
+	}
+	resized := r.generation != pod.Generation
+	r.sandbox, r.generation = sandbox, pod.Generation
+
+	broken := false
+	past := r.containers
+	r.containers = make([]containerRecord, 0, len(past))
+	for c := range containers(pod) {
+		record := containerRecord{name: c.Name}
+		if i := slices.IndexFunc(past, func(r containerRecord) bool { return r.name == c.Name }); i >= 0 {
+			record = past[i]
+		}
+		record.pardon = record.pardon || renewed
+		fresh := record.follow(pod, c, resized)
+		broken = broken || fresh > 0
+		switch _, stuck := stuckReason(c); {
+		case !stuck:
+			record.stuck = 0
+		case record.stuck == 0:
+			record.stuck = p.clock
+		}
+		r.containers = append(r.containers, record)
+	}
+	broken = r.noteReady(pod, p.clock, known) || broken
+	r.noteSoak(l, pod, p.since(r.ready), broken)
+	if creating(pod) {
+		r.creating = firstOf(r.creating, p.clock)
+	} else {
+		r.creating, r.mount, r.trouble, r.pulling = 0, "", "", false
+	}
+	return r
+}
+
+// follow notes the state of a container, and returns how many restarts of its own it has had since the poll before.
+func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, resized bool) int32 {
+	restarts := max(0, c.RestartCount-r.restarts)
+	fresh := restarts
+	switch {
+	case restarts == 0:
+	case startedByOthers(pod, c):
+		fresh = 0
+	case r.pardon || rebooted(c):
+		fresh, r.pardon = restarts-1, false
+	case resized || (r.resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
+		fresh = restarts - 1
+	}
+	r.counted += fresh
+	r.relapsed = fresh > 0 && r.ready
+	r.ready, r.restarts, r.resources = c.Ready, c.RestartCount, c.Resources
+	if w := c.State.Waiting; w != nil && tells(w.Message) {
+		r.words = w.Message
+	}
+	return fresh
+}
+
+// startedByOthers reports whether the container was last restarted because another one's rule restarts the whole pod.
+func startedByOthers(pod *corev1.Pod, c *corev1.ContainerStatus) bool {
+	return restartedByOthers(c) && !restartsWholePod(&pod.Spec, c.Name)
+}
+
+// noteReady notes whether the pod is ready by its own word, and reports whether it was and has been unready since.
+func (r *podRecord) noteReady(pod *corev1.Pod, now instant, known bool) (broken bool) {
+	if !readyByOwnWord(pod) {
+		broken = r.ready != 0
+		r.ready = 0
+		if r.served {
+			r.unready = firstOf(r.unready, now)
+		}
+		return broken
+	}
+	stamp := readyStamp(pod)
+	broken = r.ready != 0 && known && !stamp.Equal(&r.stamp)
+	if r.ready == 0 || broken {
+		r.ready = now
+	}
+	r.stamp, r.served, r.unready = stamp, true, 0
+	for i := range r.containers {
+		r.containers[i].pardon = false
+	}
+	return broken
+}
+
+// readyStamp returns when the pod became ready by its own word, by the kubelet's clock.
+func readyStamp(pod *corev1.Pod) metav1.Time {
+	stamp := conditionOf(pod, corev1.ContainersReady).LastTransitionTime
+	for _, gate := range pod.Spec.ReadinessGates {
+		if other := conditionOf(pod, gate.ConditionType).LastTransitionTime; stamp.Before(&other) {
+			stamp = other
+		}
+	}
+	return stamp
+}
+
+// noteSoak goes on with the pod's soak, or begins it again. One that is passed stays passed.
+func (r *podRecord) noteSoak(l *look, pod *corev1.Pod, readyFor time.Duration, broken bool) {
+	if broken && r.soaked < l.soak {
+		r.soaked, r.available, r.spared = 0, false, false
+	}
+	minReady := time.Duration(l.deployment.Spec.MinReadySeconds) * time.Second
+	available := r.ready != 0 && !nodeSilent(pod) && (minReady == 0 || readyFor >= minReady || l.allAvailable())
+	if available && r.available {
+		r.soaked += l.elapsed
+	}
+	r.available = available
+}
+
+// passed reports whether the pod need not soak any longer.
+func (r *podRecord) passed(soak time.Duration) bool {
+	return r.available && (r.spared || r.soaked >= soak)
+}
+
+// counted returns the most restarts of its own that one of the pod's containers has had.
+func (r *podRecord) counted() (most int32) {
+	for _, c := range r.containers {
+		most = max(most, c.counted)
+	}
+	return most
+}
+
+func (r *podRecord) isStuck() bool {
+	return slices.ContainsFunc(r.containers, func(c containerRecord) bool { return c.stuck != 0 })
+}
+
+// container returns the record of a container.
+func (r *podRecord) container(name string) *containerRecord {
+	for i := range r.containers {
+		if r.containers[i].name == name {
+			return &r.containers[i]
+		}
+	}
+	return &containerRecord{}
+}
+
+// withName returns names with another one, which is copied if it is changed: a Progress is a value.
+func withName(names []string, name string) []string {
+	if name == "" || slices.Contains(names, name) {
+		return names
+	}
+	return append(slices.Clip(names), name)
+}
+
+// with returns a copy of the set with another uid.
+func with(set map[types.UID]bool, uid types.UID) map[types.UID]bool {
+	bigger := make(map[types.UID]bool, len(set)+1)
+	for other := range set {
+		bigger[other] = true
+	}
+	bigger[uid] = true
+	return bigger
+}
