@@ -25,6 +25,8 @@ type sight struct {
 	nodes   map[string]corev1.ConditionStatus // those that are not ready, by what their condition says; gone if that is empty
 	told    map[types.UID][]*corev1.Event
 	renewed bool // the refusals go on
+
+	collisions int32
 }
 
 // seeing sees a ReplicaSet of which these are the pods, all that there should be, for so many seconds.
@@ -95,6 +97,7 @@ func (w *watched) see(s sight) {
 		s.spec(&w.deployment.Spec)
 	}
 	w.deployment.Status.Conditions = s.status
+	w.deployment.Status.CollisionCount = &s.collisions
 	for range s.seconds / 3 {
 		w.now = w.now.Add(pollInterval)
 		w.look(s)
@@ -156,11 +159,17 @@ func watching(replicas int32) *watched {
 	r.Name, r.CreationTimestamp = "web-1", metav1.NewTime(noon)
 	w := &watched{Progress: newProgress(r, noon, noon), now: noon, deployment: &appsv1.Deployment{}}
 	w.limits = limitsOf(&v1alpha1.GuardedDeployment{}, false)
-	asked := template("v1")
-	asked.Spec.InitContainers = []corev1.Container{{Name: "migrate"}}
-	w.template, w.good = &asked, new(template("v0"))
+	w.template, w.good = new(withMigration("v1")), new(withMigration("v0"))
+	w.recorded = metav1.NewTime(noon)
 	w.deployment.Spec.Template, w.deployment.Spec.Replicas = template("v1"), &replicas
 	return w
+}
+
+// withMigration is a template with an init container.
+func withMigration(image string) corev1.PodTemplateSpec {
+	t := template(image)
+	t.Spec.InitContainers = []corev1.Container{{Name: "migrate"}}
+	return t
 }
 
 // The kinds of pods that the stories are about.
@@ -181,10 +190,11 @@ var (
 	}
 	onItsWay = func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} }
 	born     = func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(noon.Add(time.Second)) }
-	since    = func(seconds int) func(*corev1.Pod) { // by the kubelet's clock, it is ready since then
-		return func(p *corev1.Pod) {
-			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.ContainersReady, Status: corev1.ConditionTrue,
-				LastTransitionTime: metav1.NewTime(noon.Add(time.Duration(seconds) * time.Second))})
+	since    = func(seconds int) func(*corev1.Pod) *corev1.Pod { // by the kubelet's clock, it is ready since then
+		return func(p *corev1.Pod) *corev1.Pod {
+			p.Status.Conditions = append([]corev1.PodCondition{{Type: corev1.ContainersReady, Status: corev1.ConditionTrue,
+				LastTransitionTime: metav1.NewTime(noon.Add(time.Duration(seconds) * time.Second))}}, p.Status.Conditions...)
+			return p
 		}
 	}
 	evicted = func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }
@@ -262,12 +272,12 @@ func TestJudge(t *testing.T) {
 		// Failed, by deadline.
 		{"a pod that never gets ready fails at the deadline", nil, scenes(seeing(603, starting("a"))), "Failed DeadlineExceeded"},
 		{"and not before", nil, scenes(seeing(600, starting("a"))), "Progressing"},
-		{"a pod that fits on no node fails at the deadline", nil, scenes(seeing(606, homeless("a"))), "Failed DeadlineExceeded"},
-		{"pods over the quota fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: exceeded quota: q")), "Failed QuotaExceeded"},
+		{"a pod that fits on no node fails at the deadline", asksForMore, scenes(seeing(606, homeless("a"))), "Failed DeadlineExceeded"},
+		{"pods over the quota fail at the deadline", asksForMore, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: exceeded quota: q")), "Failed QuotaExceeded"},
 		{"pods that are forbidden fail at the deadline", nil, scenes(seeing(606).of(1).refusing("pods \"a\" is forbidden: violates PodSecurity")), "Failed PodsForbidden"},
 		{"pods that cannot be created because a webhook is away are waited for", nil, scenes(seeing(7200).of(1).refusing("webhook: no route to host")), "Blocked API server"},
 		{"a refusal of long ago is none", nil, scenes(seeing(630, unlooked("a")).of(1).refusing("exceeded quota")), "Blocked scheduler"},
-		{"a ReplicaSet that is refused fails at the deadline (T5)", nil, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon)), "Failed QuotaExceeded"},
+		{"a ReplicaSet that is refused fails at the deadline (T5)", asksForMore, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon)), "Failed QuotaExceeded"},
 		{"one that was refused before the revision was recorded does not", nil,
 			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute))), "Blocked Deployment controller"},
 		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
@@ -305,7 +315,7 @@ func TestJudge(t *testing.T) {
 
 		// The soak.
 		{"a soak goes on while nobody looks, if the pods show no break (H1)", nil, scenes(seeing(3, up("a")), nobodyLooks(60), seeing(3, up("a"))), "Healthy"},
-		{"a break that nobody saw lets it begin again", nil, scenes(seeing(3, up("a")), nobodyLooks(60), seeing(30, changed(up("a"), since(30)))), "Soaking"},
+		{"a break that nobody saw lets it begin again", nil, scenes(seeing(3, up("a")), nobodyLooks(60), seeing(30, since(30)(up("a")))), "Soaking"},
 		{"and so does a restart", nil, scenes(seeing(3, up("a")), nobodyLooks(60), seeing(30, changed(up("a"), restarted(1)))), "Soaking"},
 		{"a crash loop in the soak fails", nil, scenes(seeing(9, up("a")), seeing(3, crashed("a", 4))), "Failed CrashLoop"},
 		{"restarts in the soak fail, though the pod is ready", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(4)))), "Failed CrashLoop"},
@@ -322,7 +332,7 @@ func TestJudge(t *testing.T) {
 		{"a pod that is new in the soak starts as slowly as it starts", nil, scenes(seeing(27, up("a")), seeing(600, starting("b")), seeing(33, up("b"))), "Healthy"},
 		{"but not slower than the deadline", nil, scenes(seeing(27, up("a")), seeing(633, starting("b"))), "Failed UnhealthyInSoak"},
 		{"and once it was ready it has to stay so", nil, scenes(seeing(27, up("a")), seeing(150, starting("b")), seeing(3, up("b")), seeing(123, starting("b"))), "Failed UnhealthyInSoak"},
-		{"a pod lost in the soak that fits on no node is a failure in the end", nil, scenes(seeing(27, up("a")), seeing(633, homeless("b"))), "Failed UnhealthyInSoak"},
+		{"a pod lost in the soak that fits on no node is a failure in the end", asksForMore, scenes(seeing(27, up("a")), seeing(633, homeless("b"))), "Failed UnhealthyInSoak"},
 
 		// Scale.
 		{"asking for more pods sets the deadline back", nil, scenes(seeing(540, starting("a")), seeing(540, starting("b"), starting("c")).wanting(2)), "Progressing"},
@@ -424,6 +434,7 @@ func TestJudge_EvidenceIsCaptured(t *testing.T) {
 		{pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses = nil }), "pod a is not ready: nothing is known of its containers"},
 	} {
 		w := watching(1)
+		asksForMore(w)
 		w.see(seeing(900, row.pod))
 		if w.Failure.Message != row.want {
 			t.Errorf("got  %q\nwant %q", w.Failure.Message, row.want)

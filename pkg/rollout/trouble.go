@@ -298,16 +298,16 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
 	}
 	f.Message = Clean(f.Message, maxMessage)
-	if fine := p.fine(); fine > 0 {
+	if fine := l.fine(); fine > 0 {
 		f.Message = Clean(f.Message, maxMessage-40) + fmt.Sprintf("; %d of %d new pods are fine", fine, l.wanted)
 	}
 	return f
 }
 
-// fine counts the new pods that are ready.
-func (p *Progress) fine() (n int32) {
-	for _, record := range p.pods {
-		if record.ready != 0 {
+// fine counts the new pods that are ready, also by the word of the node controller.
+func (l *look) fine() (n int32) {
+	for _, pod := range l.active {
+		if readyByOwnWord(pod) && !nodeSilent(pod) {
 			n++
 		}
 	}
