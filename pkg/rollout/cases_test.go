@@ -60,7 +60,7 @@ var cases = []struct {
 		return seeing(3, when(second <= 66, nominated)(homelessUntil(second, 66, "a")))
 	}, want: "Healthy", by: 110},
 	{name: "B8 resized in place, with restarts", set: asks(1), at: func(second int) sight {
-		return seeing(3, resized(second / 6)(ready("a")))
+		return seeing(3, resized(second/6)(ready("a")))
 	}, want: "Healthy", by: 33},
 	{name: "B8 resized once, and no restart is tolerated", set: both(asks(1), noRestarts), at: func(second int) sight {
 		return seeing(3, resized(min(second/9, 1))(ready("a")))
@@ -129,6 +129,25 @@ var cases = []struct {
 	{name: "B18 that old pods bear well", set: asks(1), at: func(second int) sight {
 		return seeing(3, sidecar(ready("a"), second/3)).oldPods(sidecar(ready("o"), 0)).old(1)
 	}, want: "Failed CrashLoop", says: "container proxy", by: 60},
+	{name: "B18 an injected container that is down takes another one with it", set: asks(1), at: func(second int) sight {
+		p := sidecar(crashed("a", int32(second/3)), second/3)
+		return seeing(3, p)
+	}, want: "Blocked container proxy"},
+	{name: "a node goes silent under a pod that waits for its image", set: asks(1), at: func(int) sight {
+		s := seeing(3, pullFails("a", "manifest unknown"))
+		s.nodes = map[string]corev1.ConditionStatus{"node-a": corev1.ConditionUnknown}
+		return s
+	}, want: "Blocked node node-a"},
+	{name: "without the right to read Events a refusal is judged by the deadline", set: both(asks(1), asksForMore), at: func(int) sight {
+		s := seeing(3).of(1).refusing(`pods "a" is forbidden: exceeded quota: q`)
+		s.unread = "Events cannot be read: no right"
+		return s
+	}, want: "Failed QuotaExceeded", says: "Events cannot be read: no right", by: 606},
+	{name: "without the right to read Nodes a deadline is a deadline", set: asks(1), at: func(int) sight {
+		s := seeing(3, pod("a"))
+		s.unread = "Nodes cannot be read: no right"
+		return s
+	}, want: "Failed DeadlineExceeded", says: "Nodes cannot be read: no right", by: 606},
 	{name: "B19 one of a hundred crashes", set: asks(100), at: oneOfAHundred, want: "Failed CrashLoop", says: "99 of 100 new pods are fine", by: 60},
 	{name: "B19 and that is tolerated", set: both(asks(100), tolerates("5%")), at: oneOfAHundred, want: "Healthy", by: 60},
 	{name: "B20 its ReplicaSet is forbidden", set: asks(1), at: func(int) sight {
@@ -252,7 +271,9 @@ func count1(is bool) int32 {
 	return 0
 }
 
-func always(pods ...*corev1.Pod) func(int) sight { return func(int) sight { return seeing(3, pods...) } }
+func always(pods ...*corev1.Pod) func(int) sight {
+	return func(int) sight { return seeing(3, pods...) }
+}
 
 // ready returns a pod that is up, as a kubelet writes it, on a node of its own.
 func ready(name string) *corev1.Pod {
@@ -544,7 +565,7 @@ func momentsUnready(second int) sight {
 		notReadyNow(pods[i])
 	}
 	// The Deployment controller goes on with one pod of a hundred unready.
-	return seeing(3, pods...).available(100 - count1(second > 3 && second%9 != 0)).but(second%9 == 0, numbered("p", 100, ready))
+	return seeing(3, pods...).available(100-count1(second > 3 && second%9 != 0)).but(second%9 == 0, numbered("p", 100, ready))
 }
 
 // but shows other pods if it is so.

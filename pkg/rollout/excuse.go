@@ -120,16 +120,24 @@ func findCommonCause(l *look) string {
 	return fmt.Sprintf("what both releases need: %d of %d pods of the release before are not ready either", unready, running)
 }
 
-// injected excuses the troubles of a container that the template does not name, unless the last good one's pods have it with the
-// same image, and it is up.
+// injected excuses the troubles of a pod in which a container is not up that the template does not name, unless old pods had it with
+// the same image, and it was up there. What the template's own containers do beside it may be its doing.
 func injected(p *Progress, l *look, t *trouble) string {
-	if t.container == nil || t.pod == nil || containerOf(&l.template.Spec, t.container.Name) != nil || t.kind == kindRefusal {
+	if t.pod == nil || t.kind == kindEnds {
 		return ""
 	}
-	if p.borne[t.container.Name+" "+imageOf(&t.pod.Spec, t.container.Name)] {
-		return ""
+	for c := range containers(t.pod) {
+		if c.Ready || isInitializing(c) || containerOf(&l.template.Spec, c.Name) != nil || p.borne[c.Name+" "+imageOf(&t.pod.Spec, c.Name)] {
+			continue
+		}
+		if ended(c) != nil || (t.kind == kindDeadline && c.State.Running != nil) {
+			return fmt.Sprintf("container %s, which the template does not have: %s", c.Name, crashWords(c))
+		}
+		if _, stuck := stuckReason(c); stuck {
+			return fmt.Sprintf("container %s, which the template does not have: %s", c.Name, crashWords(c))
+		}
 	}
-	return fmt.Sprintf("container %s, which the template does not have: %s", t.container.Name, crashWords(t.container))
+	return ""
 }
 
 // imageOf returns the image of a container or init container, empty if there is none.
@@ -212,9 +220,9 @@ func registryDown(p *Progress, l *look, t *trouble) string {
 	}
 }
 
-// deadNode excuses, at the deadline, what a pod does not do whose Node is gone or not ready.
+// deadNode excuses what a pod waits for, or does not do, whose Node is gone or not ready.
 func deadNode(p *Progress, l *look, t *trouble) string {
-	if t.kind != kindDeadline || t.pod == nil || t.pod.Spec.NodeName == "" {
+	if (t.kind != kindDeadline && t.kind != kindWait) || t.pod == nil || t.pod.Spec.NodeName == "" {
 		return ""
 	}
 	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; !dead {

@@ -27,6 +27,7 @@ type sight struct {
 	renewed bool // the refusals go on
 
 	collisions int32
+	unread     string // why nothing can be read besides
 }
 
 // seeing sees a ReplicaSet of which these are the pods, all that there should be, for so many seconds.
@@ -118,6 +119,10 @@ func (w *watched) look(s sight) {
 		}
 		w.asked += len(q.events) + len(q.nodes)
 		e.answer(q.events, q.nodes)
+		if e.Unread = s.unread; s.unread != "" {
+			e.Nodes = nil
+			continue
+		}
 		for _, uid := range q.events {
 			e.Events[uid] = s.events(uid, w)
 		}

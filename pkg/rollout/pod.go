@@ -216,7 +216,7 @@ func reasoned(reason, message string) string {
 }
 
 // unlimited is what a startup probe that never gives up in practice counts as: sums of it are still durations.
-const unlimited = 365 * 24 * time.Hour
+const unlimited = 24 * time.Hour
 
 // allowance returns the time that the template allows its pods: the startup probes of its init sidecars, which start one after the
 // other, the longest startup probe and the longest delay of a readiness probe of its containers, which start together, and
@@ -357,4 +357,39 @@ func containerOf(spec *corev1.PodSpec, name string) *corev1.Container {
 // isSidecar reports whether an init container goes on while the containers run.
 func isSidecar(c *corev1.Container) bool {
 	return c != nil && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+// creating reports whether the kubelet has taken the pod on, and no container of it could start yet.
+func creating(pod *corev1.Pod) bool {
+	waits := false
+	for c := range containers(pod) {
+		if c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil {
+			return false
+		}
+		waits = waits || (c.State.Waiting != nil && c.State.Waiting.Reason == "ContainerCreating") || isInitializing(c)
+	}
+	return waits && pod.Spec.NodeName != ""
+}
+
+// conditionOf returns the pod's condition of this type, one without a status if it has none.
+func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) corev1.PodCondition {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == kind {
+			return condition
+		}
+	}
+	return corev1.PodCondition{}
+}
+
+// containers yields the states of a pod's init containers and containers.
+func containers(pod *corev1.Pod) iter.Seq[*corev1.ContainerStatus] {
+	return func(yield func(*corev1.ContainerStatus) bool) {
+		for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+			for i := range statuses {
+				if !yield(&statuses[i]) {
+					return
+				}
+			}
+		}
+	}
 }

@@ -56,7 +56,9 @@ func (p *Progress) learn(l *look) {
 		p.collisionsBefore, p.collisionsRead = valueOr(l.deployment.Status.CollisionCount, 0), true
 	}
 	p.noteBorne(l)
-	p.unread = l.evidence.Unread
+	if l.evidence.Unread != "" || len(l.evidence.Events)+len(l.evidence.Nodes) > 0 {
+		p.unread = l.evidence.Unread
+	}
 	for name, node := range l.evidence.Nodes {
 		p.deadNodes = maps.Clone(p.deadNodes)
 		if node != nil && nodeReady(node) {
@@ -129,19 +131,6 @@ func (r *podRecord) hear(event *corev1.Event) {
 	case "NotTriggerScaleUp":
 		r.makeRoom = ""
 	}
-}
-
-// hear returns the end with the kubelet's word for it, where the pod itself has none: one that obeys SIGTERM and ends with 0 when
-// it is evicted shows nothing.
-func (e *podEnd) hear(events []*corev1.Event) *podEnd {
-	for _, event := range events {
-		if event.Reason == "Evicted" && e.cause == v1alpha1.CauseEndedByItself {
-			told := *e
-			told.cause, told.words = v1alpha1.CauseEvicted, "Evicted: "+event.Message
-			return &told
-		}
-	}
-	return e
 }
 
 // hearRefusals notes the last of the Events about pods or ReplicaSets that could not be created, and whether it is news. The
@@ -252,14 +241,15 @@ func (p *Progress) ask(l *look) (q questions) {
 	return q
 }
 
-// askForNodes returns the Nodes to read before a verdict by deadline: those with the most pods that are not ready.
-func (p *Progress) askForNodes(l *look, troubles []trouble) (q questions) {
+// askForNodes returns the Nodes to read before a verdict about pods that wait, for their image or to be ready: those with the most
+// of them.
+func askForNodes(l *look, kind kind, troubles []trouble) (q questions) {
 	if l.evidence.Unread != "" || len(l.evidence.Nodes) >= maxNodes {
 		return q
 	}
 	pods := map[string]int{}
 	for _, t := range troubles {
-		if t.kind == kindDeadline && t.due && !t.excused && t.pod != nil && t.pod.Spec.NodeName != "" {
+		if t.kind == kind && t.due && !t.excused && t.pod != nil && t.pod.Spec.NodeName != "" {
 			pods[t.pod.Spec.NodeName]++
 		}
 	}

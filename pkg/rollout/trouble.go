@@ -1,8 +1,6 @@
 package rollout
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -188,12 +186,11 @@ func (p *Progress) sandboxTrouble(l *look) []trouble {
 // endTroubles are those of pods that have ended: by themselves, for what they took of their nodes, and refused by their nodes.
 func (p *Progress) endTroubles(l *look) (all []trouble) {
 	most := int(l.maxRestarts) + int(l.wanted)/10
-	if p.own > 0 {
-		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: p.last.pod, pods: l.wanted, words: p.last.words, due: p.own > most})
-	}
-	if p.pressedPods > 0 && len(p.pressed) > 1 && !l.oldPodsPressed() {
-		all = append(all, trouble{kind: kindEnds, topic: topicPressure, pod: p.lastPressed.pod, pods: l.wanted, words: p.lastPressed.words,
-			due: p.own+p.pressedPods > most})
+	switch {
+	case p.own > most:
+		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: p.last.pod, pods: l.wanted, words: p.last.words, due: true})
+	case p.own+p.pressedPods > most && len(p.pressed) > 1 && !l.oldPodsPressed():
+		all = append(all, trouble{kind: kindEnds, topic: topicPressure, pod: p.lastPressed.pod, pods: l.wanted, words: p.lastPressed.words, due: true})
 	}
 	if p.refusedSince != 0 && p.since(p.refusedSeen) <= blockedAfter {
 		t := trouble{kind: kindWait, topic: topicRefusedByNode, pod: p.lastRefused.pod, pods: max(1, l.wanted-l.ready), words: p.lastRefused.words,
@@ -286,106 +283,6 @@ func (p *Progress) noteAgainst(troubles []trouble) {
 			p.pods[t.pod.UID] = record
 		}
 	}
-}
-
-// failure returns what the status says of a trouble that is one.
-func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
-	f := t.describe(l, p)
-	if t.kind == kindSoak || (t.kind == kindDeadline && p.complete != 0) {
-		f.Reason = v1alpha1.FailureUnhealthyInSoak
-	}
-	if t.pod != nil {
-		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
-	}
-	f.Message = Clean(f.Message, maxMessage)
-	if fine := l.fine(); fine > 0 {
-		f.Message = Clean(f.Message, maxMessage-40) + fmt.Sprintf("; %d of %d new pods are fine", fine, l.wanted)
-	}
-	return f
-}
-
-// fine counts the new pods that are ready, also by the word of the node controller.
-func (l *look) fine() (n int32) {
-	for _, pod := range l.active {
-		if readyByOwnWord(pod) && !nodeSilent(pod) {
-			n++
-		}
-	}
-	return n
-}
-
-// describe says what is wrong, and why it may be.
-func (t *trouble) describe(l *look, p *Progress) *v1alpha1.Failure {
-	deadline := func(cause, format string, args ...any) *v1alpha1.Failure {
-		return &v1alpha1.Failure{Reason: v1alpha1.FailureDeadlineExceeded, Cause: cause, Message: fmt.Sprintf(format, args...)}
-	}
-	switch t.topic {
-	case topicCrash:
-		return crashLoop(t.pod, t.container)
-	case topicSandbox:
-		return &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseSandbox, Message: fmt.Sprintf(
-			"pods on more than one node get new sandboxes again and again, pod %s the last", t.pod.Name)}
-	case topicEnds:
-		return podsEnded(p.last, p.own)
-	case topicPressure:
-		f := podsEnded(p.lastPressed, p.own+p.pressedPods)
-		f.Cause = v1alpha1.CauseEatsNodes
-		return f
-	case topicRefusedByNode:
-		return &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: v1alpha1.CauseRefused, Message: fmt.Sprintf(
-			"nodes refuse its pods, %s the last: %s", t.pod.Name, t.words)}
-	case topicRewrite:
-		return deadline(v1alpha1.CauseTemplateRewritten, "the ReplicaSets made for it have another template: %s", t.words)
-	case topicImage, topicConfig:
-		return t.describeWait()
-	case topicRoom:
-		return deadline(v1alpha1.CauseNoRoom, "pod %s fits on no node: %s", t.pod.Name, t.words)
-	case topicClaim:
-		f := deadline(v1alpha1.CauseClaimMissing, "pod %s has no claim for its volume: %s", t.pod.Name, t.words)
-		if t.kind == kindWait {
-			f.Reason = v1alpha1.FailureContainerConfig
-		}
-		return f
-	case topicSchedulingGate:
-		return deadline(v1alpha1.CauseSchedulingGate, "pod %s waits for scheduling gate %s", t.pod.Name, gatesOf(t.pod))
-	case topicScheduler:
-		return deadline(v1alpha1.CauseSchedulerMissing, "no scheduler %q has looked at pod %s", t.words, t.pod.Name)
-	case topicResourceClaim:
-		return deadline(v1alpha1.CauseResourceClaim, "resource claim %q of pod %s has not been made: is its template there?", t.words, t.pod.Name)
-	case topicReadinessGate:
-		return deadline(v1alpha1.CauseReadinessGate, "pod %s is not ready: %s", t.pod.Name, gateWords(t.pod))
-	case topicRefusal:
-		return podsRefused(t.words)
-	default:
-		return notReady(t.pod, t.words)
-	}
-}
-
-// describeWait says what a container waits for, or a pod without a volume.
-func (t *trouble) describeWait() *v1alpha1.Failure {
-	f := &v1alpha1.Failure{}
-	if t.container == nil {
-		*f = v1alpha1.Failure{Reason: v1alpha1.FailureContainerConfig, Cause: v1alpha1.CauseConfiguration,
-			Message: fmt.Sprintf("pod %s cannot start: %s", t.pod.Name, t.words)}
-	} else {
-		reason, _ := stuckReason(t.container)
-		*f = *stuck(reason, t.pod, t.container, t.words)
-	}
-	if t.kind == kindDeadline {
-		f.Reason = v1alpha1.FailureDeadlineExceeded
-	}
-	return f
-}
-
-// podsEnded returns the failure of a release whose pods end by themselves, so many of them, this one the last.
-func podsEnded(last *podEnd, times int) *v1alpha1.Failure {
-	f := &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: last.cause, Container: last.container, ExitCode: last.exitCode}
-	if last.exitCode != nil && *last.exitCode != 0 && last.cause != v1alpha1.CauseEvicted {
-		f.Reason = v1alpha1.FailureCrashLoop
-	}
-	f.Message = fmt.Sprintf("%d of its pods ended by themselves, %s the last: %s", times, last.pod.Name,
-		cmp.Or(last.words, "nothing is known of why"))
-	return f
 }
 
 // creatingFor returns for how long a pod has been creating its containers.
