@@ -66,8 +66,13 @@ type Progress struct {
 	complete       instant       // when it first was complete
 	inSoak         time.Duration // how long something has spoken against it since then
 	best           counts
-	set            types.UID // the ReplicaSet that the records are about
-	pods           map[types.UID]podRecord
+	*sightings     // nil before the first poll, and when nobody polls any more
+}
+
+// sightings is what was seen of single pods, and of what others say of them.
+type sightings struct {
+	set  types.UID // the ReplicaSet that the records are about
+	pods map[types.UID]podRecord
 	endings
 	answers
 	excused map[string]instant // since when an excuse that does not last for ever has been used
@@ -94,6 +99,11 @@ func (p Progress) UnderWay() bool {
 
 // poll returns the progress after new evidence was read, or what has to be read besides before anything can be said.
 func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now time.Time, every time.Duration) (Progress, questions) {
+	seen := sightings{}
+	if p.sightings != nil {
+		seen = *p.sightings
+	}
+	p.sightings = &seen
 	l := newLook(d, e, limits)
 	l.began, l.recorded = p.began, p.recorded
 	l.elapsed = p.advance(now)
@@ -151,7 +161,7 @@ func (p *Progress) stand(l *look, waiting waiting) {
 		p.Phase = PhaseSoaking
 		if l.knownGood || (soaked && l.wanted-passed <= l.tolerated) {
 			p.Phase = PhaseHealthy
-			p.pods, p.endings, p.answers, p.excused = nil, endings{}, answers{}, nil // Nobody polls any more.
+			p.sightings = nil
 		}
 	case waiting.reason != "" && p.since(p.progressed) >= blockedAfter:
 		p.Phase, p.WaitingReason, p.WaitingFor = PhaseBlocked, waiting.reason, waiting.words

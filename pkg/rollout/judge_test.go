@@ -552,13 +552,20 @@ func TestPoll_LeavesWhatItIsCalledOn(t *testing.T) {
 	w := watching(2)
 	sights := []sight{seeing(3, starting("a")), seeing(3, up("a"), crashed("b", 1)), seeing(3, up("a"), up("b")), seeing(3, up("a"), pulling("b"))}
 	for _, s := range sights {
-		before := fmt.Sprintf("%+v", w.Progress)
-		old := w.Progress
+		before, old := w.written(), *w
 		w.see(s)
-		if after := fmt.Sprintf("%+v", old); before != after {
+		if after := old.written(); before != after {
 			t.Errorf("before: %s\nafter:  %s", before, after)
 		}
 	}
+}
+
+// written returns all that is remembered as text.
+func (w *watched) written() string {
+	if w.sightings == nil {
+		return fmt.Sprintf("%+v", w.Progress)
+	}
+	return fmt.Sprintf("%+v %+v", w.Progress, *w.sightings)
 }
 
 // A clock that goes back (it never does: Go's is monotonic) makes no failure and no hang.
