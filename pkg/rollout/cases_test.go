@@ -46,7 +46,18 @@ var cases = []struct {
 	{name: "B1 a node goes silent in the soak", set: asks(3), at: func(second int) sight {
 		return seeing(3, ready("a"), ready("b"), when(second > 9, silent)(ready("c"))).available(3 - count1(second > 9))
 	}, want: "Blocked node node-c", says: "2 of 3"},
-	{name: "B2 a drain in the soak", set: asks(4), at: drained, want: "Healthy", by: 120},
+	{name: "B2 a drain in the soak", set: asks(4), at: drained(8), want: "Healthy", by: 120},
+	{name: "B2 a drain that is faster than pods start", set: both(asks(4), withDeadline(60)), at: func(second int) sight {
+		if second < 900 {
+			return drained(12)(second)
+		}
+		return seeing(3, numbered("z", 4, ready)...)
+	}, want: "Healthy", by: 960},
+	{name: "B2 and hides no pod that hangs", set: both(asks(4), withDeadline(60)), at: func(second int) sight {
+		s := drained(8)(second)
+		s.Pods[3] = pod("x")
+		return s
+	}, want: "Failed", by: 200},
 	{name: "B3 a quota that old pods free", set: both(asks(2), withDeadline(600)), at: quotaFreed, want: "Healthy", by: 1100},
 	{name: "B4 a webhook is down", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`Internal error occurred: failed calling webhook "sidecar.istio.io": connection refused`)
@@ -184,6 +195,7 @@ var cases = []struct {
 		return seeing(3).of(1).refusing(`pods "web-1-" is forbidden: error looking up service account shop/nope: serviceaccount "nope" not found`)
 	}, want: "Failed PodsForbidden", says: "nope", by: 160},
 	{name: "D7 a command", set: asks(1), at: cannotRun, want: "Failed CrashLoop", says: "no such file", by: 60},
+	{name: "E3 hanging in bursts", set: both(asks(2), withDeadline(60)), at: bursts(14, 30, func(name string) *corev1.Pod { return pod(name) }), want: "Failed DeadlineExceeded", by: 300},
 	{name: "E3 healthy in bursts of an autoscaler", set: both(asks(2), func(w *watched) { w.limits.soak = 20 * time.Second }), at: bursts(14, 30, ready), want: "Healthy", by: 100},
 }
 
@@ -437,18 +449,22 @@ func bursts(on, every int, kind func(string) *corev1.Pod) func(int) sight {
 
 func crashesTwice(name string) *corev1.Pod { return crashed(name, 2) }
 
-// drained has four pods that are ready 8 s after their start. From the 13th second on one is deleted every 9 s.
-func drained(second int) sight {
+// drained has four pods that are ready so many seconds after their start. From the 13th second on one is deleted every 9 s.
+func drained(start int) func(int) sight {
+	return func(second int) sight { return drainedAt(start, second) }
+}
+
+func drainedAt(start, second int) sight {
 	var pods []*corev1.Pod
 	for place := range 4 {
 		born := 0
-		for turn := range 20 {
+		for turn := range 100 {
 			if at := 13 + 9*turn; turn%4 == place && at <= second {
 				born = at
 			}
 		}
 		p := ready(fmt.Sprintf("p%d-%d", place, born))
-		pods = append(pods, when(second-born < 8, notReadyNow)(p))
+		pods = append(pods, when(second-born < start && (born > 0 || second < 3), notReadyNow)(p))
 	}
 	return seeing(3, pods...)
 }

@@ -80,7 +80,7 @@ func (p *Progress) part(gone podRecord) {
 	if gone.ready == 0 && restarts >= manyRestarts {
 		p.lost++
 	}
-	if restarts == 0 && !gone.isStuck() && len(p.handed) < p.maxRecords() {
+	if restarts == 0 && !gone.isStuck() && (gone.served || gone.spared) && len(p.handed) < p.maxRecords() {
 		p.handed = append(slices.Clone(p.handed), gone.soaked)
 		slices.Sort(p.handed)
 	}

@@ -192,7 +192,7 @@ func (p *Progress) availablePods() (n int32) {
 // minReadySeconds and up to 30 s more in which nothing does: pods that are ready now and then do not end it, a wait for a
 // controller does.
 func (p *Progress) trackHealth(l *look, troubles []trouble) (against bool) {
-	if slices.ContainsFunc(troubles, func(t trouble) bool { return !t.excused }) {
+	if slices.ContainsFunc(troubles, func(t trouble) bool { return !t.excused && !t.alone }) {
 		p.unhealthySince, p.healthySince = firstOf(p.unhealthySince, p.clock), 0
 		if p.complete != 0 {
 			p.inSoak += l.elapsed

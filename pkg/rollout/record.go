@@ -25,7 +25,7 @@ type podRecord struct {
 
 	available bool          // at the last poll
 	soaked    time.Duration // how long it has been available without a break or, from before one, with the soak passed
-	spared    bool          // it need only become available: it is in the place of a pod that others moved, or was added later
+	spared    bool          // it need only become available: it is in the place of one that served, or was added later
 
 	generation int64
 	sandbox    metav1.Time // since when it has had its sandbox; zero if it has none
