@@ -64,7 +64,7 @@ var cases = []struct {
 	}, want: "Blocked API server", says: "sidecar.istio.io"},
 	{name: "B5 one of five nodes cannot pull", set: asks(10), at: oneBadNode, want: "Blocked node node-4", says: "8 of 10 new pods are fine"},
 	{name: "B5 and that is tolerated", set: both(asks(10), tolerates("20%")), at: oneBadNode, want: "Healthy", by: 60},
-	{name: "B5 two of five are the release's", set: asks(10), at: twoBadNodes, want: "Failed ImagePull", by: 130},
+	{name: "B5 two of five are the release's", set: asks(10), at: twoBadNodes, want: "Failed ImagePull", says: "6 of 10 new pods are fine, and the others on node-3, node-4", by: 130},
 	{name: "B6 no room, and none for the last good one either", set: asks(1), at: always(homeless("a")), want: "Blocked room for pod a: 0/3 nodes"},
 	{name: "B6 no room, because it asks for more", set: both(asks(1), asksForMore), at: always(homeless("a")), want: "Failed DeadlineExceeded", says: "fits on no node", by: 606},
 	{name: "B7 a victim that makes room takes long", set: both(both(asks(1), asksForMore), withDeadline(60)), at: func(second int) sight {

@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,14 +20,35 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 	if t.pod != nil {
 		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
 	}
-	if t.kind == kindDeadline && p.unread != "" {
-		f.Message = Clean(f.Message, maxMessage/2) + "; " + p.unread
-	}
-	f.Message = Clean(f.Message, maxMessage)
+	var besides string
 	if fine := l.fine(); fine > 0 {
-		f.Message = Clean(f.Message, maxMessage-40) + fmt.Sprintf("; %d of %d new pods are fine", fine, l.wanted)
+		besides = fmt.Sprintf("; %d of %d new pods are fine%s", fine, l.wanted, l.whereOthersAre())
 	}
+	if t.kind == kindDeadline && p.unread != "" {
+		besides += "; " + p.unread
+	}
+	besides = Clean(besides, maxMessage/2)
+	f.Message = Clean(f.Message, maxMessage-len(besides)) + besides
 	return f
+}
+
+// whereOthersAre names the nodes of the pods that are not fine, the first few of them.
+func (l *look) whereOthersAre() string {
+	var nodes []string
+	for _, pod := range l.active {
+		if !isFine(pod) {
+			nodes = withName(nodes, pod.Spec.NodeName)
+		}
+	}
+	slices.Sort(nodes)
+	switch few := 3; {
+	case len(nodes) == 0:
+		return ""
+	case len(nodes) > few:
+		return fmt.Sprintf(", and the others on %s and %d more nodes", strings.Join(nodes[:few], ", "), len(nodes)-few)
+	default:
+		return ", and the others on " + strings.Join(nodes, ", ")
+	}
 }
 
 // describe says what is wrong, and why it may be.
