@@ -24,6 +24,9 @@ const maxBlind = time.Minute
 // over from one another in 15 to 20 s: that is no news.
 const blockedAfter = 30 * time.Second
 
+// sayAgain is the least time between two texts about the same wait: the words of others change with every pod that they try.
+const sayAgain = time.Minute
+
 // hintPause is the least time between a poll and the next one that a hint makes worth while.
 const hintPause = time.Second
 
@@ -47,7 +50,8 @@ type Progress struct {
 
 	Phase   Phase
 	Failure v1alpha1.Failure // in PhaseFailed
-	// WaitingReason is the condition's reason in PhaseBlocked, and WaitingFor says for whom or what.
+	// WaitingReason is the condition's reason in PhaseBlocked, and WaitingFor says for whom or what, in words that change at
+	// most once in sayAgain.
 	WaitingReason, WaitingFor string
 	// Overdue says that there has been no progress for the deadline: whoever waits for the rollout should stop.
 	Overdue bool
@@ -60,6 +64,7 @@ type Progress struct {
 	stopped        bool        // there are no replicas: the clock stands still
 	clock          instant
 	failedAt       instant       // in PhaseFailed: what the clock showed
+	said           instant       // in PhaseBlocked: when the words for it last changed
 	progressed     instant       // when something last got better
 	unhealthySince instant       // since when something speaks against the release; short breaks do not count
 	healthySince   instant       // since when, without a break, nothing does
@@ -152,7 +157,8 @@ func (p Progress) stop() Progress {
 
 // stand says how the rollout stands, which has not failed: waiting is what it waits for by an excuse.
 func (p *Progress) stand(l *look, waiting waiting) {
-	p.Phase, p.WaitingReason, p.WaitingFor = PhaseProgressing, "", ""
+	before := p.WaitingReason
+	p.Phase, p.WaitingReason = PhaseProgressing, ""
 	soaked, passed := p.soaked(l)
 	missing := l.wanted - p.availablePods()
 	switch {
@@ -164,7 +170,10 @@ func (p *Progress) stand(l *look, waiting waiting) {
 			p.sightings = nil
 		}
 	case waiting.reason != "" && p.since(p.progressed) >= blockedAfter:
-		p.Phase, p.WaitingReason, p.WaitingFor = PhaseBlocked, waiting.reason, waiting.words
+		p.Phase, p.WaitingReason = PhaseBlocked, waiting.reason
+		if waiting.reason != before || p.since(p.said) >= sayAgain {
+			p.WaitingFor, p.said = waiting.words, p.clock
+		}
 	}
 }
 

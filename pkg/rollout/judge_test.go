@@ -568,6 +568,19 @@ func (w *watched) written() string {
 	return fmt.Sprintf("%+v %+v", w.Progress, *w.sightings)
 }
 
+// What others say of a wait changes with every pod that they try; the status does not.
+func TestJudge_SaysAWaitOnceAMinute(t *testing.T) {
+	w := watching(1)
+	said := map[string]bool{}
+	for i := range 100 {
+		w.see(seeing(3).of(1).refusing(fmt.Sprintf("Internal error occurred: failed calling webhook of pod web-%d", i)))
+		said[w.WaitingFor] = true
+	}
+	if w.Phase != PhaseBlocked || len(said) > 6 { // in five minutes, and nothing at first
+		t.Errorf("%s, with %d texts", w.stands(), len(said))
+	}
+}
+
 // A clock that goes back (it never does: Go's is monotonic) makes no failure and no hang.
 func TestJudge_ClockGoesBack(t *testing.T) {
 	w := watching(1)
