@@ -59,6 +59,9 @@ var cases = []struct {
 		return s
 	}, want: "Failed", by: 200},
 	{name: "B3 a quota that old pods free", set: both(asks(2), withDeadline(600)), at: quotaFreed, want: "Healthy", by: 1100},
+	{name: "B3 a quota that the last good one meets, too", set: asks(1), at: func(int) sight {
+		return seeing(3).of(1).refusing(`pods "web-1-" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3`)
+	}, want: "Blocked quota", says: "exceeded quota: q"},
 	{name: "B4 a webhook is down", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`Internal error occurred: failed calling webhook "sidecar.istio.io": connection refused`)
 	}, want: "Blocked API server", says: "sidecar.istio.io"},
@@ -67,6 +70,7 @@ var cases = []struct {
 	{name: "B5 two of five are the release's", set: asks(10), at: twoBadNodes, want: "Failed ImagePull", says: "6 of 10 new pods are fine, and the others on node-3, node-4", by: 130},
 	{name: "B6 no room, and none for the last good one either", set: asks(1), at: always(homeless("a")), want: "Blocked room for pod a: 0/3 nodes"},
 	{name: "B6 no room, because it asks for more", set: both(asks(1), asksForMore), at: always(homeless("a")), want: "Failed DeadlineExceeded", says: "fits on no node", by: 606},
+	{name: "B6 no room, and nothing to go back to", set: both(asks(1), func(w *watched) { w.good = nil }), at: always(homeless("a")), want: "Blocked room for pod a: 0/3 nodes"},
 	{name: "B7 a victim that makes room takes long", set: both(both(asks(1), asksForMore), withDeadline(60)), at: func(second int) sight {
 		return seeing(3, when(second <= 66, nominated)(homelessUntil(second, 66, "a")))
 	}, want: "Healthy", by: 110},
@@ -77,6 +81,9 @@ var cases = []struct {
 		return seeing(3, resized(min(second/9, 1))(ready("a")))
 	}, want: "Healthy", by: 33},
 	{name: "B9 the node reboots in the soak", set: both(asks(1), noRestarts), at: reboot, want: "Healthy", by: 90},
+	{name: "B9 new sandboxes again and again on two nodes", set: asks(2), at: func(second int) sight {
+		return seeing(3, inSandbox(second/6)(ready("a")), inSandbox(second/6)(ready("b")))
+	}, want: "Failed CrashLoop", says: "new sandboxes", by: 30},
 	{name: "B10 a node goes silent under a pod that starts", set: both(asks(1), withDeadline(60)), at: func(int) sight {
 		s := seeing(3, pod("a", on("n1")))
 		s.nodes = map[string]corev1.ConditionStatus{"n1": corev1.ConditionUnknown}
@@ -173,6 +180,10 @@ var cases = []struct {
 	{name: "C2 a policy rewrites every ReplicaSet", set: asks(1), at: rewritten, want: "Failed DeadlineExceeded", says: "have another template: template.spec", by: 60},
 	{name: "C3 a resource claim that is never made", set: asks(1), at: always(pod("a", claims)), want: "Failed DeadlineExceeded", says: `resource claim "g"`, by: 630},
 	{name: "C4 an injected scheduling gate", set: asks(1), at: always(pod("a", heldByGate)), want: "Blocked scheduling gate example.com/quota"},
+	{name: "C4 a scheduling gate that the template alone names", set: both(asks(1), namesGates), at: always(pod("a", heldByGate)), want: "Failed DeadlineExceeded", says: "scheduling gate example.com/quota", by: 606},
+	{name: "C4 an injected readiness gate", set: asks(1), at: always(awaitsGate("a")), want: "Blocked readiness gate example.com/lb of pod a"},
+	{name: "C4 a readiness gate that the template alone names", set: both(asks(1), namesGates), at: always(awaitsGate("a")),
+		want: "Failed DeadlineExceeded", says: "readiness gate example.com/lb is not written", by: 606},
 	{name: "C5 old pods end slowly under Recreate", set: both(asks(2), recreates), at: func(int) sight {
 		return seeing(3).noSet().oldPods(changed(ready("o1"), onItsWay), changed(ready("o2"), onItsWay))
 	}, want: "Blocked 2 pods of the release before to end"},
@@ -196,6 +207,12 @@ var cases = []struct {
 	}, want: "Failed PodsForbidden", says: "nope", by: 160},
 	{name: "D7 a command", set: asks(1), at: cannotRun, want: "Failed CrashLoop", says: "no such file", by: 60},
 	{name: "E3 hanging in bursts", set: both(asks(2), withDeadline(60)), at: bursts(14, 30, func(name string) *corev1.Pod { return pod(name) }), want: "Failed DeadlineExceeded", by: 300},
+	{name: "D8 an image behind other pulls of its node", set: asks(1), at: func(int) sight {
+		p := pod("a", waits("ContainerCreating"))
+		s := seeing(3, p)
+		s.told = map[types.UID][]*corev1.Event{p.UID: {{Reason: "Scheduled"}, {Reason: "Pulling"}}}
+		return s
+	}, want: "Blocked image of pod a"},
 	{name: "E3 healthy in bursts of an autoscaler", set: both(asks(2), func(w *watched) { w.limits.soak = 20 * time.Second }), at: bursts(14, 30, ready), want: "Healthy", by: 100},
 }
 
@@ -274,6 +291,11 @@ func sameSchedulers(name string) func(*watched) {
 }
 func startsSlowly(w *watched) {
 	w.template.Spec.Containers[0].StartupProbe = &corev1.Probe{PeriodSeconds: 10, FailureThreshold: 120}
+}
+
+func namesGates(w *watched) {
+	w.template.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/quota"}}
+	w.template.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/lb"}}
 }
 
 func count1(is bool) int32 {
@@ -641,6 +663,25 @@ func heldByGate(p *corev1.Pod) {
 	p.Spec.NodeName = ""
 	p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/quota"}}
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated, Message: "Scheduling is blocked due to non-empty scheduling gates"}}
+}
+
+// awaitsGate is a pod whose containers are ready, and of whose readiness gate nobody has written the condition.
+func awaitsGate(name string) *corev1.Pod {
+	return changed(ready(name), gated("example.com/lb"), func(p *corev1.Pod) {
+		setCondition(p, corev1.PodReady, corev1.ConditionFalse, "ReadinessGatesNotReady", "")
+	})
+}
+
+// inSandbox has a pod in the sandbox of so many after the first.
+func inSandbox(renewed int) func(*corev1.Pod) *corev1.Pod {
+	return func(p *corev1.Pod) *corev1.Pod {
+		for i := range p.Status.Conditions {
+			if c := &p.Status.Conditions[i]; c.Type == corev1.PodReadyToStartContainers {
+				c.LastTransitionTime = metav1.NewTime(noon.Add(time.Duration(renewed) * 6 * time.Second))
+			}
+		}
+		return p
+	}
 }
 
 // mounts has a pod whose volumes cannot be mounted.
