@@ -23,10 +23,20 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 		f.Message = Clean(f.Message, maxMessage/2) + "; " + p.unread
 	}
 	f.Message = Clean(f.Message, maxMessage)
-	if fine := l.fine(); fine > 0 {
+	if fine := p.fine(l); fine > 0 && fine < l.wanted {
 		f.Message = Clean(f.Message, maxMessage-40) + fmt.Sprintf("; %d of %d new pods are fine", fine, l.wanted)
 	}
 	return f
+}
+
+// fine counts the new pods that are ready, also by the word of the node controller, and have not restarted too often.
+func (p *Progress) fine(l *look) (n int32) {
+	for _, pod := range l.active {
+		if record := p.pods[pod.UID]; readyByOwnWord(pod) && !nodeSilent(pod) && record.counted() <= l.maxRestarts {
+			n++
+		}
+	}
+	return n
 }
 
 // describe says what is wrong, and why it may be.
