@@ -190,6 +190,6 @@ func TestSoak_ScaledUpMeanwhile(t *testing.T) {
 			t.Fatalf("no verdict after %s: %s", time.Since(began), message(web.get()))
 		}
 		web.scale(size)
-		time.Sleep(4 * time.Second)
+		time.Sleep(7 * time.Second)
 	}
 }

@@ -291,7 +291,7 @@ func (p *played) takeOn(reason string) {
 		s.ContainerStatuses = nil
 		for _, c := range p.pod.Spec.Containers {
 			s.ContainerStatuses = append(s.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(false),
-				State: waiting(reason, "")})
+				State: waiting(reason, ""), Resources: &c.Resources})
 		}
 		s.InitContainerStatuses = nil
 		for _, c := range p.pod.Spec.InitContainers {

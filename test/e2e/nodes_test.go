@@ -191,15 +191,39 @@ func TestNode_RefusesPods(t *testing.T) {
 			p.refuse("Evicted", "The node had condition: [MemoryPressure]. ")
 		}
 	}}})
-	web := k.createReady("web", k.template("1"), deadline(30), maxRestarts(0))
+	web := k.createReady("web", k.template("1"), deadline(120), maxRestarts(0), stuckFor(60))
 	first := web.get().Status.GoodRevision
 	web.release(k.template("2"))
 	k.eventually("pods have been refused", func(context.Context) (bool, error) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		return k.started["2"] > 15, nil
+		return k.started["2"] > 10, nil
 	})
 	pressed.lift()
+	web.checkNotJudged(first)
+}
+
+// A node that goes on refusing is waited for while pods start on others.
+func TestNode_OneRefusesPods(t *testing.T) {
+	well := newGate()
+	k := newKubelet(t, 2, map[string]script{"2": {lives: func(p *played) {
+		p.pause(500 * time.Millisecond)
+		select {
+		case <-well.open:
+		default:
+			if strings.HasSuffix(p.pod.Spec.NodeName, "-b") {
+				p.refuse("Evicted", "The node had condition: [DiskPressure]. ")
+				return
+			}
+		}
+		p.run()
+	}}})
+	web := k.createReady("web", spread(k.template("1")), replicas(2), oneByOne, deadline(15))
+	first := web.get().Status.GoodRevision
+	web.release(spread(k.template("2")))
+	web.awaitWaiting(v1alpha1.ReasonWaitingForNode, k.nodes[1], "DiskPressure", "1 of 2 new pods are fine")
+	web.awaitStalled(v1alpha1.ReasonWaitingForNode)
+	well.lift()
 	web.checkNotJudged(first)
 }
 
