@@ -220,7 +220,7 @@ func TestWaits_StartupProbe(t *testing.T) {
 		p.pause(25 * time.Second)
 		p.container(func(c *corev1.ContainerStatus) { c.Started, c.Ready = new(true), true })
 	}}})
-	web := k.createReady("web", k.template("1"), deadline(10))
+	web := k.createReady("web", k.template("1"), replicas(1), deadline(10))
 	first := web.get().Status.GoodRevision
 	patient := k.template("2")
 	patient.Spec.Containers[0].StartupProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 60, ProbeHandler: corev1.ProbeHandler{
