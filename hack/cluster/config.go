@@ -73,6 +73,9 @@ func (c *cluster) writeConfig(p ports) (path string, err error) {
 				"use-service-account-credentials": "true", // each controller as itself, with its own rights, as kubeadm has it
 			})},
 			{"name": "kube-scheduler", "extraArgs": flags(controller)},
+			// The nodes that nodeList makes, and no others: a test may play the kubelet of its own.
+			{"name": "kwok-controller", "extraArgs": flags(object{
+				"manage-all-nodes": "false", "manage-nodes-with-annotation-selector": fakeNode + "=fake"})},
 		},
 	}
 	data, err := json.MarshalIndent(config, "", "  ")
@@ -94,6 +97,9 @@ func flags(sets ...object) []object {
 	return list
 }
 
+// fakeNode is the annotation of the nodes that kwok manages.
+const fakeNode = "kwok.x-k8s.io/node"
+
 // nodeList makes n fake nodes, too large to ever be full.
 func nodeList(n int) []byte {
 	var items []object
@@ -105,7 +111,7 @@ func nodeList(n int) []byte {
 			"kind":       "Node",
 			"metadata": object{
 				"name":        node,
-				"annotations": object{"kwok.x-k8s.io/node": "fake"},
+				"annotations": object{fakeNode: "fake"},
 				"labels": object{
 					"kubernetes.io/hostname": node,
 					"kubernetes.io/os":       "linux",

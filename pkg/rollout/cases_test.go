@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,10 @@ var cases = []struct {
 		}
 		return seeing(3, pods...)
 	}, want: "Healthy", by: 60},
+	{name: "B11 a node refuses every pod, and the others start theirs", set: asks(2), at: refusedByNode(ready("z")),
+		want: "Blocked node n1", says: "1 of 2 new pods are fine"},
+	{name: "B11 a node refuses every pod, and there is no other", set: asks(1), at: refusedByNode(),
+		want: "Failed PodsEnded", says: "The node had condition: [MemoryPressure]", by: 140},
 	{name: "B12 pods that an autoscaler takes end badly", set: asks(5), at: func(second int) sight {
 		pods := []*corev1.Pod{ready("a")}
 		for _, name := range []string{"b", "c", "d", "e"} {
@@ -237,6 +242,9 @@ func TestCases(t *testing.T) {
 			}
 			if says := w.Failure.Message + w.WaitingFor; !strings.Contains(says, row.says) {
 				t.Errorf("it says %q, want %q", says, row.says)
+			}
+			if all := fmt.Sprintf("%d of %[1]d new pods are fine", *w.deployment.Spec.Replicas); w.Phase == PhaseFailed && strings.Contains(w.Failure.Message, all) {
+				t.Errorf("it failed, and all is fine: %q", w.Failure.Message)
 			}
 			if w.Phase == PhaseBlocked && by > int(w.limits.deadline/time.Second) && !w.Overdue {
 				t.Error("it is not told that it has waited beyond the deadline")
@@ -432,6 +440,20 @@ func refusedByPressure(p *corev1.Pod) *corev1.Pod {
 	p.Status.Message = "Pod was rejected: The node had condition: [MemoryPressure]. "
 	p.Status.ContainerStatuses, p.Status.Conditions = nil, nil
 	return p
+}
+
+// refusedByNode has node n1 refuse one pod after the other, while others are ready. The last one it has not looked at yet.
+func refusedByNode(others ...*corev1.Pod) func(int) sight {
+	return func(second int) sight {
+		pods := slices.Clone(others)
+		for at := max(3, second-60); at < second; at += 3 {
+			refused := refusedByPressure(pod(fmt.Sprint("refused", at), on("n1")))
+			pods = append(pods, bornAt(at)(refused))
+		}
+		last := pod(fmt.Sprint("refused", second), on("n1"))
+		last.Status = corev1.PodStatus{Phase: corev1.PodPending}
+		return seeing(3, append(pods, bornAt(second)(last))...)
+	}
 }
 
 func evictedForPressure(container string) func(*corev1.Pod) {

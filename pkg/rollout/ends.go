@@ -48,7 +48,7 @@ func (p *Progress) noteEnd(pod *corev1.Pod, e end, counts bool) {
 	switch e.kind {
 	case endRefusedByNode:
 		if p.refusedAt.Before(&pod.CreationTimestamp) {
-			if p.since(p.refusedSeen) > maxBlind {
+			if p.refusedSince == 0 || p.since(p.refusedSeen) > maxBlind {
 				p.refusedSince, p.refused = p.clock, nil
 			}
 			p.refusedAt, p.refusedSeen, p.lastRefused = pod.CreationTimestamp, p.clock, gone

@@ -228,17 +228,17 @@ func deadNode(p *Progress, l *look, t *trouble) string {
 	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; !dead {
 		return ""
 	}
-	return fmt.Sprintf("node %s, which does not report; %d of %d new pods are fine", t.pod.Spec.NodeName, l.fine(), l.wanted)
+	return fmt.Sprintf("node %s, which does not report; %d of %d new pods are fine", t.pod.Spec.NodeName, p.fine(l), l.wanted)
 }
 
 // lonelyNode excuses pods that do not get as far as starting on at most a tenth of the nodes (one at least), while on all others,
 // and on one other at least, they do.
-func lonelyNode(_ *Progress, l *look, t *trouble) string {
+func lonelyNode(p *Progress, l *look, t *trouble) string {
 	if len(l.lonely) == 0 || !t.isNodes() || t.pod == nil || !slices.Contains(l.lonely, t.pod.Spec.NodeName) {
 		return ""
 	}
 	return fmt.Sprintf("node %s, on which alone pods do not start: %s; %d of %d new pods are fine",
-		strings.Join(l.lonely, ", "), cmp.Or(t.words, "nothing is known of why"), l.fine(), l.wanted)
+		strings.Join(l.lonely, ", "), cmp.Or(t.words, "nothing is known of why"), p.fine(l), l.wanted)
 }
 
 // lonelyNodes returns the nodes on which alone pods do not get as far as starting.

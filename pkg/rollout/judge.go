@@ -132,7 +132,7 @@ func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now tim
 		return p.failed(failure), q
 	}
 	if waiting.reason == "" && !against {
-		waiting = absent(l)
+		waiting = p.absent(l)
 	}
 	p.stand(l, waiting)
 	return p, q

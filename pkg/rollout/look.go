@@ -95,15 +95,3 @@ func (l *look) setUID() types.UID {
 	}
 	return l.current.UID
 }
-
-// fine counts the new pods that are ready, also by the word of the node controller.
-func (l *look) fine() (n int32) {
-	for _, pod := range l.active {
-		if isFine(pod) {
-			n++
-		}
-	}
-	return n
-}
-
-func isFine(pod *corev1.Pod) bool { return readyByOwnWord(pod) && !nodeSilent(pod) }

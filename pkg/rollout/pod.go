@@ -359,9 +359,10 @@ func isSidecar(c *corev1.Container) bool {
 	return c != nil && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-// creating reports whether the kubelet has taken the pod on, and no container of it could start yet.
+// creating reports whether no container of the pod could start yet. One that its kubelet has not taken on says nothing of its
+// containers.
 func creating(pod *corev1.Pod) bool {
-	waits := false
+	waits := len(pod.Status.ContainerStatuses) == 0
 	for c := range containers(pod) {
 		if c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil {
 			return false

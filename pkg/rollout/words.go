@@ -21,8 +21,8 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
 	}
 	var besides string
-	if fine := l.fine(); fine > 0 {
-		besides = fmt.Sprintf("; %d of %d new pods are fine%s", fine, l.wanted, l.whereOthersAre())
+	if fine := p.fine(l); fine > 0 && fine < l.wanted {
+		besides = fmt.Sprintf("; %d of %d new pods are fine%s", fine, l.wanted, p.whereOthersAre(l))
 	}
 	if t.kind == kindDeadline && p.unread != "" {
 		besides += "; " + p.unread
@@ -32,11 +32,27 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 	return f
 }
 
+// fine counts the new pods that are fine.
+func (p *Progress) fine(l *look) (n int32) {
+	for _, pod := range l.active {
+		if p.isFine(l, pod) {
+			n++
+		}
+	}
+	return n
+}
+
+// isFine reports whether a pod is ready, also by the word of the node controller, and has not restarted too often.
+func (p *Progress) isFine(l *look, pod *corev1.Pod) bool {
+	record := p.pods[pod.UID]
+	return readyByOwnWord(pod) && !nodeSilent(pod) && record.counted() <= l.maxRestarts
+}
+
 // whereOthersAre names the nodes of the pods that are not fine, the first few of them.
-func (l *look) whereOthersAre() string {
+func (p *Progress) whereOthersAre(l *look) string {
 	var nodes []string
 	for _, pod := range l.active {
-		if !isFine(pod) {
+		if !p.isFine(l, pod) {
 			nodes = withName(nodes, pod.Spec.NodeName)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -48,9 +49,11 @@ func TestFailure_RolledBack(t *testing.T) {
 	withInit.Spec.InitContainers = []corev1.Container{container("migrate", crash)}
 	nowhere := template(good, "2")
 	nowhere.Spec.NodeSelector = map[string]string{"e2e.belay.dev/no-such": "node"}
+	modest, greedy := asking(template(good, "1"), "100m"), asking(template(good, "2"), "200m")
 
 	for _, release := range []struct {
 		name     string
+		first    corev1.PodTemplateSpec // left out if it asks for nothing
 		pods     corev1.PodTemplateSpec
 		obstacle func(*namespace) // put up when the first release is ready
 		failure  string           // the reason, empty if it may be one or another
@@ -64,13 +67,10 @@ func TestFailure_RolledBack(t *testing.T) {
 		{name: "the configuration is missing", pods: template(badConfig, "2"), failure: v1alpha1.FailureContainerConfig, says: "app-config"},
 		{name: "it never gets ready", pods: template(unready, "2"), failure: v1alpha1.FailureDeadlineExceeded, says: "is not ready"},
 		{name: "it fits on no node", pods: nowhere, failure: v1alpha1.FailureDeadlineExceeded, says: "fits on no node"},
-		{name: "its pods are over quota", pods: template(good, "2"), failure: v1alpha1.FailureQuotaExceeded, says: "exceeded quota",
-			obstacle: func(n *namespace) { n.setQuota(corev1.ResourcePods, "3") }},
+		{name: "its pods are over quota", first: modest, pods: greedy, failure: v1alpha1.FailureQuotaExceeded, says: "exceeded quota",
+			obstacle: func(n *namespace) { n.setQuota(corev1.ResourceRequestsCPU, "400m") }},
 		{name: "its pods are forbidden", pods: template(good, "2"), failure: v1alpha1.FailurePodsForbidden, says: "PodSecurity",
 			obstacle: func(n *namespace) { n.label("pod-security.kubernetes.io/enforce", "restricted") }},
-		// Here the Deployment controller never observes the new generation, and its deadline never passes.
-		{name: "its replica set is over quota", pods: template(good, "2"), failure: v1alpha1.FailureQuotaExceeded, says: "exceeded quota",
-			obstacle: func(n *namespace) { n.setQuota("count/replicasets.apps", "1") }},
 		// In the soak, or before it on a machine so slow that nobody saw it healthy.
 		{name: "it sickens", pods: template(sicken, "2"), says: "is not ready", options: []option{replicas(1), soak(12)}, replacesOld: true},
 		// Ready for 3 of every 4 seconds: each crash is followed by recovery, but restarts count.
@@ -79,7 +79,10 @@ func TestFailure_RolledBack(t *testing.T) {
 	} {
 		t.Run(release.name, func(t *testing.T) {
 			n := newNamespace(t)
-			web := n.createReady("web", template(good, "1"), append([]option{deadline(10)}, release.options...)...)
+			if len(release.first.Spec.Containers) == 0 {
+				release.first = template(good, "1")
+			}
+			web := n.createReady("web", release.first, append([]option{deadline(10)}, release.options...)...)
 			first := web.get().Status.GoodRevision
 			before := len(n.writes())
 			if release.obstacle != nil {
@@ -106,6 +109,12 @@ func TestFailure_RolledBack(t *testing.T) {
 	}
 }
 
+// asking has the first container ask for so much.
+func asking(pods corev1.PodTemplateSpec, cpu string) corev1.PodTemplateSpec {
+	pods.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
+	return pods
+}
+
 func TestFailure_InTheSoak(t *testing.T) {
 	if *podsFlag != "fake" {
 		t.Skip("a real kubelet would overwrite the status that this test writes")
@@ -116,7 +125,8 @@ func TestFailure_InTheSoak(t *testing.T) {
 	web.update(soak(60), runs(template(good, "2")))
 	web.awaitReason(v1alpha1.ReasonSoaking)
 	pod := web.pods()[0]
-	n.patchPod(pod.Name, `{"status":{"conditions":[{"type":"Ready","status":"False","reason":"ContainersNotReady"}],
+	n.patchPod(pod.Name, `{"status":{"conditions":[{"type":"Ready","status":"False","reason":"ContainersNotReady"},
+		{"type":"ContainersReady","status":"False","reason":"ContainersNotReady"}],
 		"containerStatuses":[{"name":"app","image":"","imageID":"","restartCount":0,"ready":false}]}}`)
 
 	g := web.awaitRolledBack(v1alpha1.FailureUnhealthyInSoak, first)
@@ -147,12 +157,13 @@ func TestFailure_FirstRelease(t *testing.T) {
 
 func TestFailure_FirstReleaseRecoversLate(t *testing.T) {
 	n := newNamespace(t)
-	quota := n.setQuota(corev1.ResourcePods, "0")
+	n.label(enforce, restricted)
 	web := n.create("web", template(good, "1"), deadline(10))
 	failed := web.awaitReason(v1alpha1.ReasonNoGoodRevision)
-	web.checkFailure(failed, v1alpha1.FailureQuotaExceeded)
+	web.checkFailure(failed, v1alpha1.FailurePodsForbidden)
 
-	quota.lift(web)
+	n.label(enforce, "")
+	web.nudge()
 	g := web.awaitReady()
 	if g.Status.Failure != nil || g.Status.GoodRevision != failed.Status.TargetRevision {
 		t.Errorf("status is %+v, want %s good and no failure", g.Status, failed.Status.TargetRevision)

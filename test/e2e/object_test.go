@@ -38,6 +38,10 @@ func deadline(seconds int32) option {
 	return func(g *v1alpha1.GuardedDeployment) { g.Spec.ProgressDeadlineSeconds = &seconds }
 }
 
+func stuckFor(seconds int32) option {
+	return func(g *v1alpha1.GuardedDeployment) { g.Spec.Guard.StuckSeconds = &seconds }
+}
+
 func maxRestarts(n int32) option {
 	return func(g *v1alpha1.GuardedDeployment) { g.Spec.Guard.MaxRestarts = &n }
 }

@@ -17,9 +17,8 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// A rollback reuses a ReplicaSet. When its pods cannot be created, the Deployment controller says that all is well: only
-// an own deadline tells.
-func TestRollback_QuotaExceeded(t *testing.T) {
+// A rollback reuses a ReplicaSet. When its pods cannot be created, the Deployment controller says that all is well.
+func TestRollback_WaitsForQuota(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), deadline(10), allAtOnce)
 	first := web.get().Status.GoodRevision
@@ -31,10 +30,10 @@ func TestRollback_QuotaExceeded(t *testing.T) {
 	})
 	quota := n.setQuota(corev1.ResourcePods, "0")
 
-	g := web.awaitReason(v1alpha1.ReasonRollbackFailed)
+	g := web.awaitReason(v1alpha1.ReasonWaitingForQuota)
 	web.checkFailure(g, v1alpha1.FailureDeadlineExceeded)
-	if note := web.awaitEvents(v1alpha1.ReasonRollbackFailed, 1)[0]; !strings.Contains(note, "exceeded quota") {
-		t.Errorf("Event RollbackFailed says %q, want the quota in it", note)
+	if !strings.Contains(message(g), "rolling back to "+first) || !strings.Contains(message(g), "exceeded quota") {
+		t.Errorf("the condition does not tell what keeps the rollback: %q", message(g))
 	}
 
 	quota.lift(web)
@@ -121,34 +120,44 @@ func (n *namespace) setQuota(name corev1.ResourceName, most string) quota {
 	return quota{n, created.Name}
 }
 
-// lift removes the quota. The controllers that it held up wait for ever longer; a nudge makes them try at once.
+// lift removes the quota, and has the controllers that it held up try at once.
 func (q quota) lift(o *object) {
 	q.Helper()
 	if err := cluster.kube.CoreV1().ResourceQuotas(q.namespace.name).Delete(q.Context(), q.name, metav1.DeleteOptions{}); err != nil {
 		q.Fatal(err)
 	}
-	sets := cluster.kube.AppsV1().ReplicaSets(q.namespace.name)
+	o.nudge()
+}
+
+// nudge has the controllers try again, which wait for ever longer, until the object has its pods.
+func (o *object) nudge() {
+	o.Helper()
+	sets := cluster.kube.AppsV1().ReplicaSets(o.namespace.name)
 	nudged := time.Time{}
 	o.awaitDeployment("has its pods", func(d *appsv1.Deployment) bool {
 		if time.Since(nudged) > 2*time.Second {
 			nudged = time.Now()
-			all, err := sets.List(q.Context(), metav1.ListOptions{})
+			all, err := sets.List(o.Context(), metav1.ListOptions{})
 			if err != nil {
-				q.Fatal(err)
+				o.Fatal(err)
 			}
 			patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"e2e.belay.dev/nudge": nudged.String()}}})
 			for _, set := range all.Items {
-				_, _ = sets.Patch(q.Context(), set.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+				_, _ = sets.Patch(o.Context(), set.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 			}
 		}
 		return d.Status.AvailableReplicas == *d.Spec.Replicas
 	})
 }
 
-// label puts a label on the namespace.
+// label puts a label on the namespace, and takes it away if the value is empty.
 func (n *namespace) label(key, value string) {
 	n.Helper()
-	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{key: value}}})
+	labels := map[string]any{key: value}
+	if value == "" {
+		labels[key] = nil
+	}
+	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
 	if _, err := cluster.kube.CoreV1().Namespaces().Patch(n.Context(), n.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		n.Fatal(err)
 	}
