@@ -92,8 +92,11 @@ func (w *world) syncDeployment() {
 	if current == nil {
 		if w.outcomeNow(d.Spec.Template.Spec).noSet { // T5
 			w.setStatus(d, "ReplicaSetCreateError")
+			w.refuse(d, "ReplicaSetCreateError", `Failed to create new replica set "web-new": admission webhook "policy.example.com" denied the request: no`,
+				&w.deploymentController, w.syncDeployment)
 			return
 		}
+		delete(w.refused, d.UID)
 		w.createSet(d)
 		w.setStatus(d, "NewReplicaSetCreated")
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
@@ -241,6 +244,7 @@ func (w *world) syncSets() {
 			if refused = w.outcomeNow(set.Spec.Template.Spec).quota; refused {
 				break
 			}
+			delete(w.refused, set.UID)
 			pods = append(pods, w.createPod(set))
 		}
 		slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return btoi(isReady(b)) - btoi(isReady(a)) })
@@ -253,12 +257,38 @@ func (w *world) syncSets() {
 		}
 		status.AvailableReplicas = status.ReadyReplicas
 		if refused {
-			status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "pods is forbidden: exceeded quota: q"}}
+			w.refuse(set, "FailedCreate", "Error creating: "+overQuota, &w.setController, w.syncSets)
+			status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: overQuota}}
 		}
 		if !equality.Semantic.DeepEqual(status, set.Status) {
 			fake.EditStatus(w.World, set.Name, func(live *appsv1.ReplicaSet) { live.Status = status })
 		}
 	}
+}
+
+// overQuota is what the API server says when a quota does not allow a pod.
+const overQuota = `pods "web-new" is forbidden: exceeded quota: q, requested: requests.cpu=2, used: requests.cpu=3, limited: requests.cpu=4`
+
+// maxPause is the longest pause between two tries to create what is refused. The real one is 1000 s.
+const maxPause = 40 * time.Second
+
+// tries is when the next try to create something may come, and how long after the last one that is.
+type tries struct {
+	next  time.Time
+	pause time.Duration
+}
+
+// refuse records that a controller's try was refused, and lets it try again: each time after twice as long. What wakes the
+// controller in between changes nothing about that.
+func (w *world) refuse(about fake.Object, reason, message string, c *component, sync func()) {
+	last := w.refused[about.GetUID()]
+	if time.Now().Before(last.next) {
+		return
+	}
+	pause := min(maxPause, max(20*time.Millisecond, 2*last.pause))
+	w.refused[about.GetUID()] = tries{time.Now().Add(pause), pause}
+	w.event(about, corev1.EventTypeWarning, reason, message)
+	w.in(pause, func() { w.wake(c, 0, sync) })
 }
 
 func btoi(b bool) int {

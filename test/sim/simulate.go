@@ -12,7 +12,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +22,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -99,6 +99,11 @@ func templateOf(image string) (t corev1.PodTemplateSpec) {
 	t.Spec.Containers = []corev1.Container{{Name: "web", Image: image}}
 	t.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	t.Spec.TerminationGracePeriodSeconds = new(int64(5))
+	if o := outcomeOf(&t); o.nowhere {
+		t.Spec.NodeSelector = map[string]string{"disk": "none"}
+	} else if o.quota || o.name == "ill-quota" {
+		t.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}
+	}
 	return t
 }
 
@@ -308,11 +313,27 @@ func (r *run) settled() bool {
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonPaused, v1alpha1.ReasonScaledToZero:
 	default:
-		return false
+		return strings.HasPrefix(r.reason(), "WaitingFor") && meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled) && r.mayWait() == r.reason()
 	}
 	target := r.target()
 	return r.guarded().Spec.Paused || (target != nil && status.TargetRevision == target.Name &&
 		(status.Failure == nil) == (verdict(target) != "failed") && !r.retryComes())
+}
+
+// mayWait returns for what the target may wait for ever, empty if it is to be judged: what the last good one would meet as well,
+// or anything like it where none is good that has kept its label: nobody looks for the others meanwhile.
+func (r *run) mayWait() string {
+	target, o := r.target(), outcomeOf(&r.guarded().Spec.Template)
+	if target == nil || (!o.nowhere && !o.quota) {
+		return ""
+	}
+	if good := r.lastGood(target); good != nil && good.Labels[v1alpha1.GuardedLabel] != "" && !(o.quota && outcomeOf(new(decode(good))).name == "ill-quota") {
+		return ""
+	}
+	if o.nowhere {
+		return v1alpha1.ReasonWaitingForRoom
+	}
+	return v1alpha1.ReasonWaitingForQuota
 }
 
 // settle waits until everything has settled, at most so long.
@@ -352,11 +373,13 @@ func (r *run) checkHonest() {
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:
-		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && !r.knowsAnotherGood(target)
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.lastGood(target) == nil
 	case v1alpha1.ReasonHeld:
 		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold
 	case v1alpha1.ReasonScaledToZero:
 		ok = ok && zero && running == target.Name
+	case r.mayWait():
+		ok = ok && running == target.Name && verdict(target) == ""
 	}
 	if n := r.guarded().Spec.Replicas; n != nil && *r.deployment().Spec.Replicas != *n {
 		ok = false
@@ -375,11 +398,14 @@ func (r *run) checkHonest() {
 	r.checkAdopted(target)
 }
 
-// knowsAnotherGood reports whether there is a good revision to go back to from the target.
-func (r *run) knowsAnotherGood(target *appsv1.ControllerRevision) bool {
-	return slices.ContainsFunc(r.revisions(), func(other *appsv1.ControllerRevision) bool {
-		return proven(other) && other.Name != target.Name
-	})
+// lastGood returns the good revision to go back to from the target, nil if there is none.
+func (r *run) lastGood(target *appsv1.ControllerRevision) (last *appsv1.ControllerRevision) {
+	for _, other := range r.revisions() {
+		if proven(other) && other.Name != target.Name && (last == nil || other.Revision > last.Revision) {
+			last = other
+		}
+	}
+	return last
 }
 
 // rest checks that nothing is written in ten minutes, but for the counts of pods that come and go. A process that dies of that
