@@ -35,6 +35,10 @@ func (w *world) setNode(name string, ready corev1.ConditionStatus) {
 
 func (w *world) schedule() {
 	for _, pod := range w.pods() {
+		if w.tricks.place != nil {
+			w.place(pod)
+			continue
+		}
 		if pod.Spec.NodeName != "" || len(pod.Status.Conditions) > 0 || pod.DeletionTimestamp != nil {
 			continue
 		}
@@ -50,6 +54,27 @@ func (w *world) schedule() {
 	}
 }
 
+// place is the scheduler's part where there are tricks.
+func (w *world) place(pod *corev1.Pod) {
+	if pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil || hasEnded(pod) {
+		return
+	}
+	switch node, nowhere := w.tricks.place(pod); {
+	case node != "":
+		fake.Edit(w.World, pod.Name, func(p *corev1.Pod) { p.Spec.NodeName = node })
+		w.report(pod.Name, func(s *corev1.PodStatus) { w.condition(s, corev1.PodScheduled, true, "", "") })
+		w.in(100*time.Millisecond, func() {
+			if pod := w.pod(pod.Name); pod != nil {
+				w.tricks.live(pod)
+			}
+		})
+	case nowhere != "":
+		w.report(pod.Name, func(s *corev1.PodStatus) {
+			w.condition(s, corev1.PodScheduled, false, corev1.PodReasonUnschedulable, nowhere)
+		})
+	}
+}
+
 // bind gives a pod a node, one after the other.
 func (w *world) bind(name string) {
 	w.bound++
@@ -58,7 +83,11 @@ func (w *world) bind(name string) {
 
 // report changes a pod's status, if the pod is still there.
 func (w *world) report(name string, change func(*corev1.PodStatus)) {
-	if pod := w.pod(name); pod != nil && pod.DeletionTimestamp == nil {
+	pod := w.pod(name)
+	if pod == nil || pod.DeletionTimestamp != nil || hasEnded(pod) {
+		return
+	}
+	if _, silent := w.tricks.silent[pod.Spec.NodeName]; !silent {
 		fake.EditStatus(w.World, name, func(p *corev1.Pod) { change(&p.Status) })
 	}
 }

@@ -72,7 +72,8 @@ type run struct {
 	automatic   map[string]int // the attempts at each revision since it was last asked for that nobody asked for
 	adoption    *adoption      // the last one
 	corrections corrections
-	seen        seen // what a write is checked against
+	seen        seen   // what a write is checked against
+	waits       string // for what the release of causes.go waits
 }
 
 func (r *run) now() time.Time { return time.Now() }
@@ -324,6 +325,9 @@ func (r *run) settled() bool {
 // or anything like it where none is good that has kept its label: nobody looks for the others meanwhile.
 func (r *run) mayWait() string {
 	target, o := r.target(), outcomeOf(&r.guarded().Spec.Template)
+	if o.name == "case-waits" {
+		return r.waits
+	}
 	if target == nil || (!o.nowhere && !o.quota) {
 		return ""
 	}
