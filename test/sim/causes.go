@@ -32,6 +32,9 @@ type cause struct {
 	alone, wide bool
 	// brief says that it is excused for one deadline only, fading that it goes by itself after five minutes.
 	brief, fading bool
+	// needsGood says that without a good release before it something else would be right.
+	needsGood bool
+	guard     func(*v1alpha1.Guard)
 	// scales says that somebody else than the spec scales.
 	scales bool
 	// state changes the templates of the last good release and of this one.
@@ -73,6 +76,7 @@ type cast struct {
 	numbered map[string]int // the pods of the release
 	placed   int
 	replicas int32
+	first    bool // there is no release before this one
 }
 
 var allCauses = slices.Concat(failing, harmless, awaited)
@@ -124,6 +128,7 @@ func newCast(r *run, seed uint64) *cast {
 	if r.tricks.surge == 1 {
 		r.tricks.surge = 1 + random.Int32N(3)
 	}
+	c.first = random.IntN(4) == 0 && !slices.ContainsFunc(picked, func(one *cause) bool { return one.needsGood || one.scales })
 	return c
 }
 
@@ -142,11 +147,15 @@ func together(a, b *cause) bool {
 	}
 }
 
-func (c *cast) first() *causing { return c.causes[0] }
+// main is the cause whose answer is right.
+func (c *cast) main() *causing { return c.causes[0] }
+
+// judged reports whether there is a verdict on the release.
+func (c *cast) judged() bool { return c.target() != nil && verdict(c.target()) != "" }
 
 // play plays one release.
 func (c *cast) play() {
-	first := c.first()
+	first := c.main()
 	ends := "failed"
 	if first.harmless {
 		ends = "good"
@@ -160,35 +169,62 @@ func (c *cast) play() {
 		}
 	}
 	c.direct()
-	c.run.create(before)
-	c.act(spec("set the scene", func(s *v1alpha1.GuardedDeploymentSpec) {
-		s.Replicas, s.ProgressDeadlineSeconds = &c.replicas, new(int32(90))
-		if first.random.IntN(3) == 0 {
-			s.Guard.SoakSeconds = new(int32(20))
+	if c.first {
+		c.beginAll()
+		c.run.create(release)
+		c.act(c.scene())
+	} else {
+		c.run.create(before)
+		c.act(c.scene())
+		c.settle(bound)
+		c.lag = func() time.Duration { return time.Duration(c.run.random.IntN(400)) * time.Millisecond }
+		c.staleFor = 2 * time.Second
+		if slices.ContainsFunc(c.causes, func(at *causing) bool { return at.scales }) {
+			c.act(spec("unset replicas", func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas = nil }))
 		}
-	}))
-	c.settle(bound)
-	c.lag = func() time.Duration { return time.Duration(c.run.random.IntN(400)) * time.Millisecond }
-	c.staleFor = 2 * time.Second
-	if slices.ContainsFunc(c.causes, func(at *causing) bool { return at.scales }) {
-		c.act(spec("unset replicas", func(s *v1alpha1.GuardedDeploymentSpec) { s.Replicas = nil }))
+		c.wait(2*time.Second, nil)
+		c.beginAll()
+		c.act(spec("release", func(s *v1alpha1.GuardedDeploymentSpec) { s.Template = release }))
 	}
-	c.wait(2*time.Second, nil)
+	c.end()
+}
+
+func (c *cast) beginAll() {
 	for _, at := range c.causes {
-		c.tell("cause: %s (%d replicas, surge %d)", at.name, c.replicas, c.tricks.surge)
+		c.tell("cause: %s (%d replicas, surge %d, first: %t)", at.name, c.replicas, c.tricks.surge, c.first)
 		if at.begin != nil {
 			c.do(func() { at.begin(at) })
 		}
 	}
-	c.act(spec("release", func(s *v1alpha1.GuardedDeploymentSpec) { s.Template = release }))
-	c.end()
+}
+
+// scene sets the guard.
+func (c *cast) scene() action {
+	return spec("set the scene", func(s *v1alpha1.GuardedDeploymentSpec) {
+		random := c.main().random
+		s.Replicas, s.ProgressDeadlineSeconds = &c.replicas, new(int32(90))
+		if random.IntN(3) == 0 {
+			s.Guard.SoakSeconds = new(int32(20))
+		}
+		if random.IntN(3) == 0 {
+			s.Guard.MaxRestarts = new(int32(0))
+		}
+		for _, at := range c.causes {
+			if at.guard != nil {
+				at.guard(&s.Guard)
+			}
+		}
+	})
 }
 
 // end waits for what is right.
 func (c *cast) end() {
 	const long = 25 * time.Minute
-	first := c.first()
-	judged := func() bool { return c.target() != nil && verdict(c.target()) != "" && c.settled() }
+	first, back := c.main(), v1alpha1.ReasonRolledBack
+	judged := func() bool { return c.judged() && c.settled() }
+	if c.first {
+		back = v1alpha1.ReasonNoGoodRevision
+	}
 	switch {
 	case c.failed:
 	case first.harmless:
@@ -199,7 +235,7 @@ func (c *cast) end() {
 		c.endWait(judged)
 	case !c.wait(long, judged):
 		c.violated("K2: it is bad, and not judged after %s", long)
-	case c.reason() != v1alpha1.ReasonRolledBack:
+	case c.reason() != back:
 		c.violated("K2: it is bad, and ends as %s", c.reason())
 	default:
 		f := c.guarded().Status.Failure
@@ -207,14 +243,42 @@ func (c *cast) end() {
 		if f == nil || !slices.ContainsFunc(c.causes, right) {
 			c.violated("K3: it failed for another reason: %+v", f)
 		}
+		if c.wait(time.Duration(first.random.IntN(600))*time.Second, nil); first.random.IntN(2) == 0 {
+			c.tryAgain(judged)
+		}
 	}
-	c.wait(4*time.Minute, nil) // nothing happens any more
+	c.wait(8*time.Minute, nil) // nothing happens any more
 	c.settle(bound)
+}
+
+// tryAgain tries the release again when the cause has gone: what its first attempt has left behind does not count. One that had to
+// stay heals by itself.
+func (c *cast) tryAgain(judged func() bool) {
+	c.mended = true
+	c.leave()
+	c.wait(30*time.Second, nil)
+	c.act(retry("!"))
+	if c.wait(5*time.Second, nil); !c.wait(10*time.Minute, judged) || c.reason() != v1alpha1.ReasonRolledOut {
+		c.violated("K1: the cause has gone, it is tried again, and is %s: %+v", c.reason(), c.guarded().Status.Failure)
+	}
+}
+
+// leave lets the causes go.
+func (c *cast) leave() {
+	c.do(func() {
+		c.tell("the cause has gone")
+		for _, at := range c.causes {
+			at.gone = true
+		}
+		c.tricks.rewrite = nil
+		c.waits = ""
+		c.wakeAll()
+	})
 }
 
 // endWait waits until it is told that somebody is waited for, and then until the cause has gone.
 func (c *cast) endWait(judged func() bool) {
-	first := c.first()
+	first := c.main()
 	over := func() bool { return c.run.failed }
 	switch {
 	case first.brief:
@@ -234,14 +298,7 @@ func (c *cast) endWait(judged func() bool) {
 			c.violated("K4: it does not go on waiting, with %s, and says %s", first.waitsFor, c.reason())
 		}
 	}
-	c.do(func() {
-		c.tell("the cause has gone")
-		for _, at := range c.causes {
-			at.gone = true
-		}
-		c.waits = "" // nothing any more
-		c.wakeAll()
-	})
+	c.leave()
 	if !c.wait(25*time.Minute, judged) || c.reason() != v1alpha1.ReasonRolledOut {
 		c.violated("K1: the cause has gone, and it is %s", c.reason())
 	}

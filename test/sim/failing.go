@@ -26,14 +26,14 @@ func ends(name string, reasons []string, end func(c *causing, pod *corev1.Pod)) 
 
 // unplacedBy returns a cause for which the release's pods get no node.
 func unplacedBy(name, words string, state func(before, release *corev1.PodTemplateSpec)) cause {
-	return cause{name: name, fails: []string{v1alpha1.FailureDeadlineExceeded}, order: overdue, state: state, begin: func(c *causing) {
+	return cause{name: name, fails: []string{v1alpha1.FailureDeadlineExceeded}, order: overdue, needsGood: true, state: state, begin: func(c *causing) {
 		c.place = func(*corev1.Pod) (string, bool) { return words, false }
 	}}
 }
 
 // refusedWith returns a cause for which the API server does not let the release's pods be created.
 func refusedWith(name, reason, words string, state func(before, release *corev1.PodTemplateSpec)) cause {
-	return cause{name: name, fails: []string{reason}, order: stuckPods, alone: true, state: state, begin: func(c *causing) {
+	return cause{name: name, needsGood: state != nil, fails: []string{reason}, order: stuckPods, alone: true, state: state, begin: func(c *causing) {
 		c.admit = func(*corev1.Pod) string { return words }
 	}}
 }
@@ -152,7 +152,7 @@ var failing = []cause{
 		c.every(func() time.Duration { return 25 * time.Second }, func() bool {
 			up = !up
 			c.scaleTo(c.replicas + 2*int32(btoi(up)))
-			return verdict(c.target()) == ""
+			return !c.judged()
 		})
 	}},
 	{name: "pods are never ready, and there are more and more", fails: onlyDeadline, order: overdue, scales: true, begin: func(c *causing) {
@@ -161,11 +161,11 @@ var failing = []cause{
 		c.every(func() time.Duration { return c.seconds(30, 70) }, func() bool {
 			n++
 			c.scaleTo(n)
-			return n < 15 && verdict(c.target()) == ""
+			return n < 15 && !c.judged()
 		})
 	}},
 	{name: "a startup probe never succeeds", fails: onlyDeadline, order: overdue, state: slowProbe, begin: neverStarted(time.Hour)},
-	{name: "a readiness gate says no", fails: onlyDeadline, order: overdue, state: readinessGate, begin: func(c *causing) {
+	{name: "a readiness gate says no", fails: onlyDeadline, order: overdue, needsGood: true, state: readinessGate, begin: func(c *causing) {
 		c.live = func(pod *corev1.Pod) bool {
 			return c.hold(pod, c.gated(corev1.ConditionFalse))
 		}
@@ -181,10 +181,10 @@ func bursts(c *causing, last time.Duration) {
 		}
 		return c.seconds(15, 40)
 	}, func() bool {
-		if on = !on; verdict(c.target()) != "" {
+		if on = !on; c.judged() {
 			on = true
 		}
 		c.scaleTo(c.replicas * int32(btoi(on)))
-		return verdict(c.target()) == ""
+		return !c.judged()
 	})
 }

@@ -6,6 +6,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -133,7 +134,19 @@ var harmless = []cause{
 			return c.now().Sub(c.acted) < 3*time.Minute
 		})
 	}},
-	{name: "a quota that old pods take up until they have ended", harmless: true, alone: true, order: nothing, begin: func(c *causing) {
+	{name: "a pod that crashes, and is tolerated", harmless: true, order: nothing, alone: true, wide: true, guard: func(g *v1alpha1.Guard) {
+		g.ToleratedPods = new(intstr.FromString("20%"))
+	}, begin: func(c *causing) {
+		c.tolerated = 1
+		c.live = func(pod *corev1.Pod) bool {
+			if c.numbered[pod.Name] != 3 {
+				return false
+			}
+			c.crash(pod.Name, 0, 2*time.Second, 0, 1000)
+			return true
+		}
+	}},
+	{name: "a quota that old pods take up until they have ended", harmless: true, needsGood: true, alone: true, order: nothing, begin: func(c *causing) {
 		long := c.seconds(30, 200)
 		c.tricks.ending = func(*corev1.Pod) time.Duration { return long }
 		c.admit = func(*corev1.Pod) string {
@@ -143,13 +156,13 @@ var harmless = []cause{
 			return ""
 		}
 	}},
-	{name: "strategy Recreate, and old pods that take long to end", harmless: true, alone: true, order: nothing, begin: func(c *causing) {
+	{name: "strategy Recreate, and old pods that take long to end", harmless: true, needsGood: true, alone: true, order: nothing, begin: func(c *causing) {
 		long := c.seconds(60, 300)
 		c.tricks.ending = func(*corev1.Pod) time.Duration { return long }
 		c.putGuarded(func(g *v1alpha1.GuardedDeployment) { g.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType })
 	}},
 	{name: "a startup probe that takes longer than the deadline", harmless: true, order: nothing, alone: true, state: slowProbe, begin: neverStarted(4 * time.Minute)},
-	{name: "a database that comes late", harmless: true, order: nothing, alone: true, begin: func(c *causing) {
+	{name: "a database that comes late", harmless: true, guard: func(g *v1alpha1.Guard) { g.MaxRestarts = new(int32(3)) }, order: nothing, alone: true, begin: func(c *causing) {
 		c.live = func(pod *corev1.Pod) bool {
 			c.crash(pod.Name, 0, 2*time.Second, 0, 3)
 			return true

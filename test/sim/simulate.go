@@ -74,6 +74,8 @@ type run struct {
 	corrections corrections
 	seen        seen   // what a write is checked against
 	waits       string // for what the release of causes.go waits
+	mended      bool   // that release is good from now on
+	tolerated   int32  // how many of its pods may be missing
 }
 
 func (r *run) now() time.Time { return time.Now() }
@@ -230,7 +232,7 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	if write == "mark" && !r.mayFail(o) && verdict(revision) == "failed" {
 		r.violated("S7: %s is healthy, and marked failed: %s", image(template), revision.Annotations[v1alpha1.FailureAnnotation])
 	}
-	if write == "mark" && !o.healthy && !o.ill && verdict(revision) == "good" {
+	if write == "mark" && !o.healthy && !o.ill && !r.mended && verdict(revision) == "good" {
 		r.violated("S6: %s is bad, and marked good", image(template))
 	}
 	if write == "mark" && verdict(revision) == "good" && !r.wasComplete() {
@@ -263,16 +265,15 @@ func (r *run) complete() bool {
 	if r.deployment() == nil {
 		return false
 	}
-	var ready int32
+	var ready, old int32
 	for _, set := range r.sets() {
-		switch {
-		case equality.Semantic.DeepEqual(set.Spec.Template, r.deployment().Spec.Template):
+		if equality.Semantic.DeepEqual(set.Spec.Template, r.deployment().Spec.Template) {
 			ready = set.Status.AvailableReplicas
-		case set.Status.Replicas > 0 || *set.Spec.Replicas > 0:
-			return false
+		} else {
+			old += max(set.Status.Replicas, *set.Spec.Replicas)
 		}
 	}
-	return ready >= *r.deployment().Spec.Replicas
+	return old <= r.tolerated && ready >= *r.deployment().Spec.Replicas-r.tolerated
 }
 
 func (r *run) checkStatus(status *v1alpha1.GuardedDeploymentStatus) {
@@ -367,13 +368,13 @@ func (r *run) checkHonest() {
 	running := r.deployment().Annotations[v1alpha1.RevisionAnnotation]
 	runs := r.known(running)
 	o := outcomeOf(&r.guarded().Spec.Template)
-	bad, good := !o.healthy, o.healthy || o.ill
+	bad, good := !o.healthy, o.healthy || o.ill || r.mended
 	zero := *r.deployment().Spec.Replicas == 0
 	lost := runs == nil && r.wrong() == ""
 	ok := runs != nil && image(decode(runs)) == image(r.deployment().Spec.Template)
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut:
-		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment().Status.AvailableReplicas >= *r.deployment().Spec.Replicas
+		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment().Status.AvailableReplicas >= *r.deployment().Spec.Replicas-r.tolerated
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:

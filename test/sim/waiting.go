@@ -59,13 +59,13 @@ var awaited = []cause{
 		c.admit = func(*corev1.Pod) string { return overQuota }
 	}},
 	{name: "no room", waitsFor: v1alpha1.ReasonWaitingForRoom, order: excusable, begin: noRoom},
-	{name: "no room, for a pod that has a node to come", waitsFor: v1alpha1.ReasonWaitingForRoom, order: excusable, brief: true, alone: true, state: asksForMore, begin: func(c *causing) {
+	{name: "no room, for a pod that has a node to come", waitsFor: v1alpha1.ReasonWaitingForRoom, order: excusable, brief: true, alone: true, needsGood: true, state: asksForMore, begin: func(c *causing) {
 		c.place = func(pod *corev1.Pod) (string, bool) {
 			c.report(pod.Name, func(s *corev1.PodStatus) { s.NominatedNodeName = "node-3" })
 			return "0/5 nodes are available: 5 Insufficient cpu.", false
 		}
 	}},
-	{name: "no room, and a node is being made", waitsFor: v1alpha1.ReasonWaitingForRoom, order: excusable, brief: true, alone: true, state: asksForMore, begin: func(c *causing) {
+	{name: "no room, and a node is being made", waitsFor: v1alpha1.ReasonWaitingForRoom, order: excusable, brief: true, alone: true, needsGood: true, state: asksForMore, begin: func(c *causing) {
 		told := map[string]bool{}
 		c.place = func(pod *corev1.Pod) (string, bool) {
 			if !told[pod.Name] {
@@ -123,7 +123,7 @@ var awaited = []cause{
 			return true
 		}
 	}},
-	{name: "what both releases need is away", waitsFor: v1alpha1.ReasonWaitingForOldPods, order: excusable, brief: true, alone: true, begin: func(c *causing) {
+	{name: "what both releases need is away", waitsFor: v1alpha1.ReasonWaitingForOldPods, needsGood: true, order: excusable, brief: true, alone: true, begin: func(c *causing) {
 		c.in(c.seconds(0, 15), func() {
 			for _, pod := range c.pods() {
 				if !isNew(pod) {
