@@ -74,6 +74,9 @@ func (s sight) condition(reason, message string, at time.Time) sight {
 	return s
 }
 
+// ended says that nothing is refused any more.
+func (s sight) ended() sight { s.renewed = false; return s }
+
 // wanting changes what the Deployment asks for from here on.
 func (s sight) wanting(replicas int32) sight {
 	s.spec = func(spec *appsv1.DeploymentSpec) { spec.Replicas = &replicas }
@@ -140,7 +143,7 @@ func (w *watched) look(s sight) {
 
 // events are those about an object: what the sight has, and the refusals that a condition tells of, renewed each time.
 func (s sight) events(uid types.UID, w *watched) []*corev1.Event {
-	if words := refusalCondition(newLook(w.deployment, s.Evidence, w.limits)); words != "" && s.told[uid] == nil && s.renewed {
+	if words, _ := refusalCondition(newLook(w.deployment, s.Evidence, w.limits)); words != "" && s.told[uid] == nil && s.renewed {
 		return []*corev1.Event{{Reason: "FailedCreate", Message: words, LastTimestamp: metav1.NewTime(w.now)}}
 	}
 	return s.told[uid]
@@ -284,7 +287,9 @@ func TestJudge(t *testing.T) {
 		{"a refusal of long ago is none", nil, scenes(seeing(630, unlooked("a")).of(1).refusing("exceeded quota")), "Blocked scheduler"},
 		{"a ReplicaSet that is refused fails at the deadline (T5)", asksForMore, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon)), "Failed QuotaExceeded"},
 		{"one that was refused before the revision was recorded does not", nil,
-			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute))), "Blocked Deployment controller"},
+			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute)).ended()), "Blocked Deployment controller"},
+		{"one that is refused under the condition of the template before fails", nil,
+			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute))), "Failed QuotaExceeded"},
 		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
 		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Healthy"},
 		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("b")).old(1)), "Progressing"},
