@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,9 @@ var cases = []struct {
 		want: "Blocked node n1", says: "1 of 2 new pods are fine"},
 	{name: "B11 a node refuses every pod, and there is no other", set: asks(1), at: refusedByNode(),
 		want: "Failed PodsEnded", says: "The node had condition: [MemoryPressure]", by: 140},
+	{name: "B11 nodes that refuse each pod from the beginning", set: asks(1), at: func(second int) sight {
+		return seeing(3, numbered("refused", second/3, refusedAgain)...).of(1).wanting(1)
+	}, want: "Failed PodsEnded", says: "nodes refuse its pods", by: 140},
 	{name: "B12 pods that an autoscaler takes end badly", set: asks(5), at: func(second int) sight {
 		pods := []*corev1.Pod{ready("a")}
 		for _, name := range []string{"b", "c", "d", "e"} {
@@ -207,6 +211,8 @@ var cases = []struct {
 	{name: "D1 a Secret for a volume", set: asks(1), at: mounts(`MountVolume.SetUp failed for volume "s" : secret "nope" not found`),
 		want: "Failed ContainerConfig", says: `secret "nope" not found`, by: 140},
 	{name: "D1 a volume that is not attached is waited for", set: asks(1), at: mounts("AttachVolume.Attach failed: rpc error"), want: "Blocked pod a on node", says: "AttachVolume"},
+	{name: "D1 a claim for a volume", set: asks(1), at: always(changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`))),
+		want: "Failed ContainerConfig", says: `"nope" not found`, by: 140},
 	{name: "D2 a ServiceAccount", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`pods "web-1-" is forbidden: error looking up service account shop/nope: serviceaccount "nope" not found`)
 	}, want: "Failed PodsForbidden", says: "nope", by: 160},
@@ -453,6 +459,18 @@ func refusedByNode(others ...*corev1.Pod) func(int) sight {
 		last := pod(fmt.Sprint("refused", second), on("n1"))
 		last.Status = corev1.PodStatus{Phase: corev1.PodPending}
 		return seeing(3, append(pods, bornAt(second)(last))...)
+	}
+}
+
+// refusedAgain is a pod of those that a ReplicaSet makes one after the other, every 3 s, on four nodes in turn.
+func refusedAgain(name string) *corev1.Pod {
+	i, _ := strconv.Atoi(strings.TrimPrefix(name, "refused"))
+	return changed(pod(name, on(fmt.Sprint("n", i%4))), func(p *corev1.Pod) { bornAt(3 * i)(refusedByPressure(p)) })
+}
+
+func notScheduled(message string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		setCondition(p, corev1.PodScheduled, corev1.ConditionFalse, corev1.PodReasonUnschedulable, message)
 	}
 }
 

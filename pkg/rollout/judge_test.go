@@ -288,7 +288,7 @@ func TestJudge(t *testing.T) {
 		{"a ReplicaSet that is refused fails at the deadline (T5)", asksForMore, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon)), "Failed QuotaExceeded"},
 		{"one that was refused before the revision was recorded does not", nil,
 			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute)).ended()), "Blocked Deployment controller"},
-		{"one that is refused under the condition of the template before fails", nil,
+		{"one that is refused under the condition of the template before fails", asksForMore,
 			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute))), "Failed QuotaExceeded"},
 		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
 		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Healthy"},

@@ -32,12 +32,13 @@ type podRecord struct {
 	sandboxes  int32       // how many more than the first
 	containers []containerRecord
 
-	creating instant // since when it has had a node, and no container of it could start
-	mount    string  // why, in the kubelet's words, it has no volume that the template names: something is not there
-	trouble  string  // what, in the kubelet's words, keeps its volumes or its sandbox from being made
-	pulling  bool    // its image is being pulled, or waits for other pulls
-	makeRoom string  // who is making room for it, in their words
-	asked    instant // when its Events were last read
+	unclaimed instant // since when the scheduler says that a claim of it is not there
+	creating  instant // since when it has had a node, and no container of it could start
+	mount     string  // why, in the kubelet's words, it has no volume that the template names: something is not there
+	trouble   string  // what, in the kubelet's words, keeps its volumes or its sandbox from being made
+	pulling   bool    // its image is being pulled, or waits for other pulls
+	makeRoom  string  // who is making room for it, in their words
+	asked     instant // when its Events were last read
 }
 
 // containerRecord is what is remembered of a container.
@@ -142,6 +143,11 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 	}
 	broken = r.noteReady(pod, p.clock, known) || broken
 	r.noteSoak(l, pod, p.since(r.ready), broken)
+	if _, missing := claimMissing(conditionOf(pod, corev1.PodScheduled).Message); missing && pod.Spec.NodeName == "" {
+		r.unclaimed = firstOf(r.unclaimed, p.clock)
+	} else {
+		r.unclaimed = 0
+	}
 	if creating(pod) {
 		r.creating = firstOf(r.creating, p.clock)
 	} else {

@@ -68,7 +68,7 @@ func (p *Progress) troubles(l *look) []trouble {
 		record := p.pods[pod.UID]
 		switch {
 		case pod.Spec.NodeName == "":
-			all = append(all, unplaced(l, pod)...)
+			all = append(all, p.unplaced(l, pod, &record)...)
 		default:
 			all = append(all, p.placed(l, pod, &record)...)
 		}
@@ -128,7 +128,7 @@ func isInitializing(c *corev1.ContainerStatus) bool {
 }
 
 // unplaced returns the trouble of a pod that has no node, if it has one.
-func unplaced(l *look, pod *corev1.Pod) []trouble {
+func (p *Progress) unplaced(l *look, pod *corev1.Pod, record *podRecord) []trouble {
 	t := trouble{kind: kindDeadline, pod: pod, pods: 1}
 	scheduled := conditionOf(pod, corev1.PodScheduled)
 	t.words = scheduled.Message
@@ -140,6 +140,7 @@ func unplaced(l *look, pod *corev1.Pod) []trouble {
 		if _, missing := claimMissing(scheduled.Message); missing {
 			wait := t
 			wait.kind, wait.topic, t.topic = kindWait, topicClaim, topicClaim
+			wait.due = p.since(record.unclaimed) >= l.stuck
 			return []trouble{wait, t}
 		}
 	case l.unmadeClaim(pod) != "":
