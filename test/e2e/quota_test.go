@@ -86,6 +86,7 @@ func TestPodsForbidden_PodSecurityTightened(t *testing.T) {
 		n.label(enforce, restricted)
 		before := len(n.writes())
 		web.release(template(good, "2"))
+		web.await("has failed", func(g *v1alpha1.GuardedDeployment) bool { return g.Status.Failure != nil })
 		g := web.awaitReason(v1alpha1.ReasonRollbackFailed)
 		web.checkFailure(g, v1alpha1.FailurePodsForbidden)
 		if !strings.Contains(message(g), first+", which was good, does not come up: its pods cannot be created") {
