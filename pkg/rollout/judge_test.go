@@ -554,3 +554,18 @@ func TestJudge_ClockGoesBack(t *testing.T) {
 		t.Errorf("the release: %s", w.stands())
 	}
 }
+
+// While all containers of a pod are restarted, the kubelet leaves their resources out: that is no resize.
+func TestJudge_RestartsWithoutResources(t *testing.T) {
+	running := func(times int32) *corev1.Pod {
+		return pod("a", isReady, restarted(times), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Resources = &corev1.ResourceRequirements{} })
+	}
+	w := watching(1)
+	for restarts := int32(0); restarts < 4; restarts += 2 {
+		w.see(seeing(3, running(restarts)))
+		w.see(seeing(3, pod("a", restarted(restarts+1), waits("PodInitializing"))))
+	}
+	if w.see(seeing(3, pod("a", restarted(4), waits("PodInitializing")))); w.Failure.Reason != v1alpha1.FailureCrashLoop {
+		t.Errorf("after 4 restarts: %s, want a crash loop", w.stands())
+	}
+}

@@ -235,12 +235,15 @@ func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, res
 		fresh = 0
 	case r.pardon || rebooted(c):
 		fresh, r.pardon = restarts-1, false
-	case resized || (r.resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
+	case resized || (r.resources != nil && c.Resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
 		fresh = restarts - 1
 	}
 	r.counted += fresh
 	r.relapsed = fresh > 0 && r.ready
-	r.ready, r.restarts, r.resources = c.Ready, c.RestartCount, c.Resources
+	r.ready, r.restarts = c.Ready, c.RestartCount
+	if c.Resources != nil { // The kubelet leaves them out while it has no container.
+		r.resources = c.Resources
+	}
 	if w := c.State.Waiting; w != nil && tells(w.Message) {
 		r.words = w.Message
 	}
