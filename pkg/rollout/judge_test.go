@@ -569,3 +569,45 @@ func TestJudge_RestartsWithoutResources(t *testing.T) {
 		t.Errorf("after 4 restarts: %s, want a crash loop", w.stands())
 	}
 }
+
+// A pod that its kubelet evicts and that obeys and exits with 0 is Succeeded without a word. What tells is its Event, or the pod
+// itself later: its kubelet thinks better of it.
+func TestJudge_EvictedWithZero(t *testing.T) {
+	const words = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi."
+	succeeded := func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodSucceeded
+		p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{Reason: "Completed"}
+	}
+	evicted := func(p *corev1.Pod) {
+		p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", words
+	}
+	told := func(s sight, pods ...string) sight {
+		s.told = map[types.UID][]*corev1.Event{}
+		for _, pod := range pods {
+			s.told[types.UID("uid-of-"+pod)] = []*corev1.Event{{Reason: "Evicted", Message: words}, {Reason: "Killing"}}
+		}
+		return s
+	}
+	first, second := pod("a", succeeded), pod("b", succeeded)
+	for _, row := range []struct {
+		name       string
+		scenes     []sight
+		cause, pod string
+	}{
+		{"its Event tells", []sight{seeing(3, first), told(seeing(3, first, second), "a", "b")}, v1alpha1.CauseEvicted, "b"},
+		{"the Event of the last one is late", []sight{seeing(3, first), told(seeing(3, first, second), "a")}, v1alpha1.CauseEvicted, "a"},
+		{"the pod itself tells, later", []sight{seeing(3, first), seeing(3, pod("a", succeeded, evicted)), seeing(3, second)}, v1alpha1.CauseEvicted, "a"},
+		{"nothing tells", []sight{seeing(3, first), seeing(3, first, second)}, v1alpha1.CauseEndedByItself, "b"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := watching(1)
+			w.maxRestarts = 1
+			for _, scene := range row.scenes {
+				w.see(scene)
+			}
+			if w.Failure.Reason != v1alpha1.FailurePodsEnded || w.Failure.Cause != row.cause || w.Failure.Pod != row.pod {
+				t.Errorf("%s, %+v, want cause %s of pod %s", w.stands(), w.Failure, row.cause, row.pod)
+			}
+		})
+	}
+}

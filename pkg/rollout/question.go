@@ -80,9 +80,7 @@ func (p *Progress) learn(l *look) {
 		if uid == l.setUID() || uid == l.deployment.UID {
 			p.hearRefusals(l, events)
 		}
-		if p.last != nil && p.last.pod.UID == uid {
-			p.last = p.last.hear(events)
-		}
+		p.first, p.last = p.first.hear(uid, events), p.last.hear(uid, events)
 	}
 }
 
@@ -131,11 +129,14 @@ func (r *podRecord) hear(event *corev1.Event) {
 	}
 }
 
-// hear returns the end with the kubelet's word for it, where the pod itself has none: one that obeys SIGTERM and ends with 0 when
-// it is evicted shows nothing.
-func (e *podEnd) hear(events []*corev1.Event) *podEnd {
+// hear returns the end with the kubelet's word for it, where these are the Events of its pod, and the pod itself has none: one that
+// obeys SIGTERM and ends with 0 when it is evicted shows nothing.
+func (e *podEnd) hear(pod types.UID, events []*corev1.Event) *podEnd {
+	if e == nil || e.pod.UID != pod || e.cause != v1alpha1.CauseEndedByItself {
+		return e
+	}
 	for _, event := range events {
-		if event.Reason == "Evicted" && e.cause == v1alpha1.CauseEndedByItself {
+		if event.Reason == "Evicted" {
 			told := *e
 			told.cause, told.words = v1alpha1.CauseEvicted, "Evicted: "+event.Message
 			return &told
@@ -272,10 +273,23 @@ func (p *Progress) askForNodes(l *look, troubles []trouble) (q questions) {
 	return q
 }
 
-// askForEnd returns the pod whose Events to read before it is said why its like end, if it does not say so itself.
+// askForEnd returns the pods whose Events to read before it is said why its like end, if they do not say so themselves.
 func (p *Progress) askForEnd(l *look, t *trouble) (q questions) {
-	if _, read := l.evidence.Events[t.pod.UID]; !read && l.evidence.Unread == "" && t.topic == topicEnds && p.last.cause == v1alpha1.CauseEndedByItself {
-		q.events = []types.UID{t.pod.UID}
+	if l.evidence.Unread != "" || t.topic != topicEnds || p.tellingEnd().cause != v1alpha1.CauseEndedByItself {
+		return q
+	}
+	for _, e := range []*podEnd{p.last, p.first} {
+		if _, read := l.evidence.Events[e.pod.UID]; !read && !slices.Contains(q.events, e.pod.UID) {
+			q.events = append(q.events, e.pod.UID)
+		}
 	}
 	return q
+}
+
+// tellingEnd returns the last pod that ended by itself or, if only the first one says why, that.
+func (p *Progress) tellingEnd() *podEnd {
+	if p.last.cause == v1alpha1.CauseEndedByItself && p.first.cause == v1alpha1.CauseEvicted {
+		return p.first
+	}
+	return p.last
 }

@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 // manyRestarts is how many restarts of a pod that goes unready are kept in mind: the pod in its place begins at none.
@@ -57,7 +59,8 @@ type containerRecord struct {
 type endings struct {
 	known map[types.UID]bool // the pods that ended by themselves, or were evicted for what they took of their node
 	own   int                // how many of them did the former
-	last  *podEnd
+	// first and last are the first and the last of those. A kubelet is late with its Events: they may be there for the first alone.
+	first, last *podEnd
 	// pressed are the nodes from which pods were evicted for what they took, and lastPressed the last of these.
 	pressed     []string
 	pressedPods int
@@ -79,6 +82,14 @@ type endings struct {
 type podEnd struct {
 	pod *corev1.Pod
 	end
+}
+
+// again returns the end as the kubelet shows it now: it may say only later that it has evicted the pod.
+func (e *podEnd) again(now *podEnd) *podEnd {
+	if e != nil && e.pod.UID == now.pod.UID && now.cause == v1alpha1.CauseEvicted {
+		return now
+	}
+	return e
 }
 
 // remember brings the records up to date: first of the pods that are gone, then of those that are there.
@@ -129,7 +140,11 @@ func (p *Progress) noteEnd(pod *corev1.Pod, e end, counts bool) {
 			p.refused = withName(p.refused, pod.Spec.NodeName)
 		}
 	case endOwn, endPressure:
-		if p.known[pod.UID] || len(p.known) >= p.maxRecords() {
+		if p.known[pod.UID] {
+			p.first, p.last = p.first.again(gone), p.last.again(gone)
+			return
+		}
+		if len(p.known) >= p.maxRecords() {
 			return
 		}
 		p.known = with(p.known, pod.UID)
@@ -137,6 +152,9 @@ func (p *Progress) noteEnd(pod *corev1.Pod, e end, counts bool) {
 			p.own++
 			p.vacant++
 			p.last = gone
+			if p.first == nil {
+				p.first = gone
+			}
 			return
 		}
 		p.pressedPods++

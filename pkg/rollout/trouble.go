@@ -189,7 +189,8 @@ func (p *Progress) sandboxTrouble(l *look) []trouble {
 func (p *Progress) endTroubles(l *look) (all []trouble) {
 	most := int(l.maxRestarts) + int(l.wanted)/10
 	if p.own > 0 {
-		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: p.last.pod, pods: l.wanted, words: p.last.words, due: p.own > most})
+		told := p.tellingEnd()
+		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: told.pod, pods: l.wanted, words: told.words, due: p.own > most})
 	}
 	if p.pressedPods > 0 && len(p.pressed) > 1 && !l.oldPodsPressed() {
 		all = append(all, trouble{kind: kindEnds, topic: topicPressure, pod: p.lastPressed.pod, pods: l.wanted, words: p.lastPressed.words,
@@ -326,7 +327,7 @@ func (t *trouble) describe(l *look, p *Progress) *v1alpha1.Failure {
 		return &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseSandbox, Message: fmt.Sprintf(
 			"pods on more than one node get new sandboxes again and again, pod %s the last", t.pod.Name)}
 	case topicEnds:
-		return podsEnded(p.last, p.own)
+		return podsEnded(p.tellingEnd(), p.own)
 	case topicPressure:
 		f := podsEnded(p.lastPressed, p.own+p.pressedPods)
 		f.Cause = v1alpha1.CauseEatsNodes
@@ -377,14 +378,14 @@ func (t *trouble) describeWait() *v1alpha1.Failure {
 	return f
 }
 
-// podsEnded returns the failure of a release whose pods end by themselves, so many of them, this one the last.
-func podsEnded(last *podEnd, times int) *v1alpha1.Failure {
-	f := &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: last.cause, Container: last.container, ExitCode: last.exitCode}
-	if last.exitCode != nil && *last.exitCode != 0 && last.cause != v1alpha1.CauseEvicted {
+// podsEnded returns the failure of a release whose pods end by themselves, so many of them, this one for example.
+func podsEnded(e *podEnd, times int) *v1alpha1.Failure {
+	f := &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: e.cause, Container: e.container, ExitCode: e.exitCode}
+	if e.exitCode != nil && *e.exitCode != 0 && e.cause != v1alpha1.CauseEvicted {
 		f.Reason = v1alpha1.FailureCrashLoop
 	}
-	f.Message = fmt.Sprintf("%d of its pods ended by themselves, %s the last: %s", times, last.pod.Name,
-		cmp.Or(last.words, "nothing is known of why"))
+	f.Message = fmt.Sprintf("%d of its pods ended by themselves, %s for example: %s", times, e.pod.Name,
+		cmp.Or(e.words, "nothing is known of why"))
 	return f
 }
 
