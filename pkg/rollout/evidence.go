@@ -208,8 +208,15 @@ func podsRefused(message string) *v1alpha1.Failure {
 	return &v1alpha1.Failure{Reason: reason, Cause: cause, Message: "its pods cannot be created: " + message}
 }
 
-// crashLoop returns the failure of a release of which a container restarted too often, with how it ended last.
-func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
+// crashLoop returns the failure of a release of which a container restarted too often, with how it ended last, or what the kubelet
+// said of its postStart hook, if that failed. How the container ended was the kubelet's doing then.
+func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus, hook string) *v1alpha1.Failure {
+	if hook != "" {
+		f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "the postStart hook of container %s of pod %s fails, after %d restarts: %s",
+			c.Name, pod.Name, c.RestartCount, hook)
+		f.Cause = v1alpha1.CausePostStartHook
+		return f
+	}
 	f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
 		c.Name, pod.Name, ending(c), c.RestartCount, lastWords(c))
 	f.ExitCode, f.Cause = exitCode(c), crashCause(pod, c)
@@ -222,8 +229,6 @@ func crashCause(pod *corev1.Pod, c *corev1.ContainerStatus) string {
 	switch {
 	case cannotStart(c):
 		return v1alpha1.CauseCannotStart
-	case postStartFailed(c):
-		return v1alpha1.CausePostStartHook
 	case restartsWholePod(&pod.Spec, c.Name):
 		return v1alpha1.CauseRestartsWholePod
 	case end == nil:

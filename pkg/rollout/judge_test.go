@@ -611,3 +611,19 @@ func TestJudge_EvictedWithZero(t *testing.T) {
 		})
 	}
 }
+
+// What the kubelet says of a postStart hook that fails is gone when the container waits for its next start.
+func TestJudge_PostStartHookFails(t *testing.T) {
+	const words = `Exec lifecycle hook ([/warm]) for Container "web" failed - error: command '/warm' exited with 7`
+	fails := pod("a", restarted(1), waits("PostStartHookError"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Waiting.Message = words })
+	for _, last := range []*corev1.Pod{pod("a", restarted(4), waits("CrashLoopBackOff"), exited(0, "")), changed(pod("a"), restarted(4), exited(0, ""))} {
+		w := watching(1)
+		w.see(seeing(3, fails))
+		w.see(seeing(3, last))
+		want := v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CausePostStartHook, Pod: "a", Node: "node", Container: "web",
+			Message: "the postStart hook of container web of pod a fails, after 4 restarts: " + words}
+		if diff := cmp.Diff(want, w.Failure); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -53,6 +54,7 @@ type containerRecord struct {
 	resources *corev1.ResourceRequirements
 	stuck     instant // since when it waits for its image or its configuration
 	words     string  // the last words of the kubelet that say why
+	hook      string  // its last words about a postStart hook that failed: nothing tells of it afterwards
 }
 
 // endings is what is remembered of pods that are gone.
@@ -264,6 +266,12 @@ func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, res
 	}
 	if w := c.State.Waiting; w != nil && tells(w.Message) {
 		r.words = w.Message
+	}
+	switch {
+	case c.Ready:
+		r.hook = ""
+	case postStartFailed(c):
+		r.hook = cmp.Or(c.State.Waiting.Message, "it says nothing")
 	}
 	return fresh
 }

@@ -90,7 +90,7 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 		memory := record.container(c.Name)
 		switch _, stuck := stuckReason(c); {
 		case memory.counted+p.lost > l.maxRestarts && (memory.relapsed || (!c.Ready && memory.counted > 0)):
-			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, due: true})
+			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, words: memory.hook, due: true})
 		case stuck:
 			about := topicConfig
 			if reason, _ := stuckReason(c); reason == v1alpha1.FailureImagePull {
@@ -322,7 +322,7 @@ func (t *trouble) describe(l *look, p *Progress) *v1alpha1.Failure {
 	}
 	switch t.topic {
 	case topicCrash:
-		return crashLoop(t.pod, t.container)
+		return crashLoop(t.pod, t.container, t.words)
 	case topicSandbox:
 		return &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseSandbox, Message: fmt.Sprintf(
 			"pods on more than one node get new sandboxes again and again, pod %s the last", t.pod.Name)}
