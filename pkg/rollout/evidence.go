@@ -217,20 +217,37 @@ func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus, hook string) *v1alpha
 		f.Cause = v1alpha1.CausePostStartHook
 		return f
 	}
+	if rule := wholePodRule(&pod.Spec, c.Name); rule != nil && !cannotStart(c) {
+		return wholePodLoop(pod, c, rule)
+	}
 	f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
 		c.Name, pod.Name, ending(c), c.RestartCount, lastWords(c))
-	f.ExitCode, f.Cause = exitCode(c), crashCause(pod, c)
+	f.ExitCode, f.Cause = exitCode(c), crashCause(c)
+	return f
+}
+
+// wholePodLoop returns the failure of a release of which a container has its whole pod restarted, again and again. The kubelet tells
+// its exit code for a moment only, and says 137 of every container afterwards.
+func wholePodLoop(pod *corev1.Pod, c *corev1.ContainerStatus, rule *corev1.ContainerRestartRule) *v1alpha1.Failure {
+	f := &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseRestartsWholePod, Pod: pod.Name, Container: c.Name}
+	how := "nothing is known of its exit code"
+	switch end, codes := c.State.Terminated, rule.ExitCodes; {
+	case end != nil && end.Reason != restartingAll:
+		how, f.ExitCode = "it "+ending(c), new(end.ExitCode)
+	case codes != nil:
+		how = fmt.Sprintf("its rule is for exit codes %s %v", codes.Operator, codes.Values)
+	}
+	f.Message = Clean(fmt.Sprintf("container %s restarts its whole pod %s, %d times without a back-off: %s",
+		c.Name, pod.Name, c.RestartCount, how), maxMessage)
 	return f
 }
 
 // crashCause returns why a container ends again and again, as far as its status tells.
-func crashCause(pod *corev1.Pod, c *corev1.ContainerStatus) string {
+func crashCause(c *corev1.ContainerStatus) string {
 	end := ended(c)
 	switch {
 	case cannotStart(c):
 		return v1alpha1.CauseCannotStart
-	case restartsWholePod(&pod.Spec, c.Name):
-		return v1alpha1.CauseRestartsWholePod
 	case end == nil:
 		return v1alpha1.CauseUnknown
 	case end.Reason == "OOMKilled":

@@ -627,3 +627,35 @@ func TestJudge_PostStartHookFails(t *testing.T) {
 		}
 	}
 }
+
+// The container that has its whole pod restarted is blamed, and not for the 137 that the kubelet says of all of them.
+func TestJudge_RestartsWholePod(t *testing.T) {
+	culprit := func(state *corev1.ContainerStateTerminated) *corev1.Pod {
+		p := pod("a", restarted(4))
+		p.Spec.Containers = []corev1.Container{{Name: "web", RestartPolicyRules: []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}},
+		}}}}
+		p.Status.ContainerStatuses[0].State.Terminated = state
+		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}
+		return p
+	}
+	const words = "container web restarts its whole pod a, 4 times without a back-off: "
+	for _, row := range []struct {
+		state *corev1.ContainerStateTerminated
+		code  *int32
+		words string
+	}{
+		{nil, nil, "its rule is for exit codes In [42]"},
+		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}, nil, "its rule is for exit codes In [42]"},
+		{&corev1.ContainerStateTerminated{ExitCode: 42, Reason: "Error"}, new(int32(42)), "it exited with code 42"},
+	} {
+		w := watching(1)
+		w.see(seeing(3, culprit(row.state)))
+		want := v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseRestartsWholePod, Pod: "a", Node: "node", Container: "web",
+			ExitCode: row.code, Message: words + row.words}
+		if diff := cmp.Diff(want, w.Failure); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	}
+}
