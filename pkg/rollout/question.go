@@ -82,9 +82,7 @@ func (p *Progress) learn(l *look) {
 		if uid == l.setUID() || uid == l.deployment.UID {
 			p.hearRefusals(l, events)
 		}
-		if p.last != nil && p.last.pod.UID == uid {
-			p.last = p.last.hear(events)
-		}
+		p.first, p.last = p.first.hear(uid, events), p.last.hear(uid, events)
 	}
 }
 
@@ -263,10 +261,15 @@ func askForNodes(l *look, kind kind, troubles []trouble) (q questions) {
 	return q
 }
 
-// askForEnd returns the pod whose Events to read before it is said why its like end, if it does not say so itself.
+// askForEnd returns the pods whose Events to read before it is said why its like end, if they do not say so themselves.
 func (p *Progress) askForEnd(l *look, t *trouble) (q questions) {
-	if _, read := l.evidence.Events[t.pod.UID]; !read && l.evidence.Unread == "" && t.topic == topicEnds && p.last.cause == v1alpha1.CauseEndedByItself {
-		q.events = []types.UID{t.pod.UID}
+	if l.evidence.Unread != "" || t.topic != topicEnds || p.tellingEnd().cause != v1alpha1.CauseEndedByItself {
+		return q
+	}
+	for _, e := range []*podEnd{p.last, p.first} {
+		if _, read := l.evidence.Events[e.pod.UID]; !read && !slices.Contains(q.events, e.pod.UID) {
+			q.events = append(q.events, e.pod.UID)
+		}
 	}
 	return q
 }

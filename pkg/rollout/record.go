@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -52,6 +53,7 @@ type containerRecord struct {
 	resources *corev1.ResourceRequirements
 	stuck     instant // since when it waits for its image or its configuration
 	words     string  // the last words of the kubelet that say why
+	hook      string  // its last words about a postStart hook that failed: nothing tells of it afterwards
 }
 
 // remember brings the records up to date: first of the pods that are gone, then of those that are there.
@@ -166,14 +168,23 @@ func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, res
 		fresh = 0
 	case r.pardon || rebooted(c):
 		fresh, r.pardon = restarts-1, false
-	case resized || (r.resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
+	case resized || (r.resources != nil && c.Resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
 		fresh = restarts - 1
 	}
 	r.counted += fresh
 	r.relapsed = fresh > 0 && r.ready
-	r.ready, r.restarts, r.resources = c.Ready, c.RestartCount, c.Resources
+	r.ready, r.restarts = c.Ready, c.RestartCount
+	if c.Resources != nil { // The kubelet leaves them out while it has no container.
+		r.resources = c.Resources
+	}
 	if w := c.State.Waiting; w != nil && tells(w.Message) {
 		r.words = w.Message
+	}
+	switch {
+	case c.Ready:
+		r.hook = ""
+	case postStartFailed(c):
+		r.hook = cmp.Or(c.State.Waiting.Message, "it says nothing")
 	}
 	return fresh
 }

@@ -90,7 +90,7 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 		memory := record.container(c.Name)
 		switch _, stuck := stuckReason(c); {
 		case memory.counted+p.lost > l.maxRestarts && (memory.relapsed || (!c.Ready && memory.counted > 0)):
-			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, due: true})
+			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, words: memory.hook, due: true})
 		case stuck:
 			about := topicConfig
 			if reason, _ := stuckReason(c); reason == v1alpha1.FailureImagePull {
@@ -195,7 +195,8 @@ func (p *Progress) endTroubles(l *look) (all []trouble) {
 	most := int(l.maxRestarts) + int(l.wanted)/10
 	switch {
 	case p.own > most:
-		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: p.last.pod, pods: l.wanted, words: p.last.words, due: true})
+		told := p.tellingEnd()
+		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: told.pod, pods: l.wanted, words: told.words, due: true})
 	case p.own+p.pressedPods > most && len(p.pressed) > 1 && !l.oldPodsPressed():
 		all = append(all, trouble{kind: kindEnds, topic: topicPressure, pod: p.lastPressed.pod, pods: l.wanted, words: p.lastPressed.words, due: true})
 	}
