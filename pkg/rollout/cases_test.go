@@ -49,6 +49,9 @@ var cases = []struct {
 	}, want: "Blocked node node-c", says: "2 of 3"},
 	{name: "B2 a drain in the soak", set: asks(4), at: drained, want: "Healthy", by: 120},
 	{name: "B3 a quota that old pods free", set: both(asks(2), withDeadline(600)), at: quotaFreed, want: "Healthy", by: 1100},
+	{name: "B3 a quota that others fill", set: asks(1), at: func(int) sight {
+		return seeing(3).of(1).refusing(`(combined from similar events): Error creating: pods "a" is forbidden: exceeded quota: q, requested: pods=1`)
+	}, want: `Blocked quota: Error creating: pods "a" is forbidden: exceeded quota: q`},
 	{name: "B4 a webhook is down", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`Internal error occurred: failed calling webhook "sidecar.istio.io": connection refused`)
 	}, want: "Blocked API server", says: "sidecar.istio.io"},
