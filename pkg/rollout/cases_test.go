@@ -64,6 +64,9 @@ var cases = []struct {
 	{name: "B3 a quota that the last good one meets, too", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`pods "web-1-" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3`)
 	}, want: "Blocked quota", says: "exceeded quota: q"},
+	{name: "B3 a quota that others fill", set: asks(1), at: func(int) sight {
+		return seeing(3).of(1).refusing(`(combined from similar events): Error creating: pods "a" is forbidden: exceeded quota: q, requested: pods=1`)
+	}, want: `Blocked quota: Error creating: pods "a" is forbidden: exceeded quota: q`},
 	{name: "B4 a webhook is down", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`Internal error occurred: failed calling webhook "sidecar.istio.io": connection refused`)
 	}, want: "Blocked API server", says: "sidecar.istio.io"},

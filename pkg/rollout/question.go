@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -131,6 +132,9 @@ func (r *podRecord) hear(event *corev1.Event) {
 	}
 }
 
+// combined stands before the message of an Event for which there were too many like it (client-go/tools/record).
+const combined = "(combined from similar events): "
+
 // hearRefusals notes the last of the Events about pods or ReplicaSets that could not be created, and whether it is news. The
 // conditions about it are never renewed.
 func (p *Progress) hearRefusals(l *look, events []*corev1.Event) {
@@ -141,7 +145,7 @@ func (p *Progress) hearRefusals(l *look, events []*corev1.Event) {
 			continue
 		}
 		if mark := string(event.UID) + lastTime(event).String(); mark != p.refusal.mark {
-			p.refusal.mark, p.refusal.words, p.refusal.last = mark, event.Message, p.clock
+			p.refusal.mark, p.refusal.words, p.refusal.last = mark, strings.TrimPrefix(event.Message, combined), p.clock
 			if p.refusal.first == 0 || p.refusal.first < p.progressed {
 				p.refusal.first = p.clock
 			}

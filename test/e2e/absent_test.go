@@ -193,3 +193,25 @@ func TestSoak_ScaledUpMeanwhile(t *testing.T) {
 		time.Sleep(7 * time.Second)
 	}
 }
+
+// A release that runs in bursts alone, as an autoscaler for events has it, is judged by all of them together.
+func TestSoak_AddsUpOverBursts(t *testing.T) {
+	n := newNamespace(t)
+	web := n.createReady("web", template(good, "1"), ownReplicas)
+	web.update(soak(20), runs(template(good, "2")))
+	target := web.await("is asked for the release", func(g *v1alpha1.GuardedDeployment) bool {
+		return g.Status.ObservedGeneration == g.Generation && g.Status.TargetRevision != g.Status.GoodRevision
+	}).Status.TargetRevision
+	for burst := 0; web.get().Status.GoodRevision != target; burst++ {
+		if burst == 6 {
+			t.Fatalf("no verdict after %d bursts: %s", burst, message(web.get()))
+		}
+		web.scale(2)
+		web.awaitAvailable(2)
+		time.Sleep(9 * time.Second)
+		web.scale(0)
+		web.awaitAvailable(0)
+		time.Sleep(2 * time.Second)
+	}
+	web.awaitEvents(v1alpha1.ReasonRolledBack, 0)
+}

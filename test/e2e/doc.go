@@ -15,6 +15,7 @@
 //	cluster_test.go    the cluster and its clients
 //	process_test.go    the belay process
 //	behaviour_test.go  what makes a pod behave well or badly
+//	kubelet_test.go    nodes whose kubelet the test plays: what happens to pods beyond what a tag says
 //	namespace_test.go  the namespace of a test, and what is printed when it fails
 //	object_test.go     a GuardedDeployment in a test, and what belongs to it
 //	expect_test.go     what a test waits for

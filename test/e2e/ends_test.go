@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,26 @@ func TestEnds_OwnEnds(t *testing.T) {
 			web.checkMoves(first, g.Status.TargetRevision, first)
 		})
 	}
+}
+
+// What an earlier attempt has left behind is no evidence.
+func TestEnds_OfAnEarlierAttempt(t *testing.T) {
+	k := newKubelet(t, 1, map[string]script{"2": {lives: func(p *played) {
+		p.run()
+		p.pause(2 * time.Second)
+		p.finish(137, "Evicted", overLimit)
+	}}})
+	web := k.createReady("web", k.template("1"), soak(12))
+	first := web.get().Status.GoodRevision
+	web.release(k.template("2"))
+	second := web.awaitRolledBack(v1alpha1.FailurePodsEnded, first).Status.TargetRevision
+	if !slices.ContainsFunc(web.pods(), func(p corev1.Pod) bool { return p.Status.Reason == "Evicted" }) {
+		t.Fatal("nothing is left of the attempt")
+	}
+	k.play("2", script{})
+	web.update(retryToken("again"))
+	web.awaitReady()
+	web.checkMoves(first, second, first, second)
 }
 
 // Nothing of this is the doing of the pods: no restart is tolerated, and the release is good.
