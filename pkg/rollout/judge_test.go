@@ -659,3 +659,21 @@ func TestJudge_RestartsWholePod(t *testing.T) {
 		}
 	}
 }
+
+// A pod that is ready between two crashes is none of those that are fine.
+func TestJudge_CrashingPodIsNotFine(t *testing.T) {
+	for _, row := range []struct {
+		others []*corev1.Pod
+		want   string
+	}{
+		{nil, "container web of pod a exited with code 1, after 4 restarts: boom"},
+		{[]*corev1.Pod{up("b")}, "container web of pod a exited with code 1, after 4 restarts: boom; 1 of 2 new pods are fine"},
+	} {
+		w := watching(int32(len(row.others)) + 1)
+		w.see(seeing(3, append(row.others, up("a"))...))
+		w.see(seeing(3, append(row.others, changed(up("a"), restarted(4), exited(1, "boom")))...))
+		if w.Failure.Message != row.want {
+			t.Errorf("got  %q\nwant %q", w.Failure.Message, row.want)
+		}
+	}
+}

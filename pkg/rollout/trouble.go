@@ -299,7 +299,11 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
 	}
 	f.Message = Clean(f.Message, maxMessage)
-	if fine := p.fine(); fine > 0 {
+	fine := p.fine()
+	if t.pod != nil && p.pods[t.pod.UID].ready != 0 { // It is up for a moment, which is no word for it.
+		fine--
+	}
+	if fine > 0 {
 		f.Message = Clean(f.Message, maxMessage-40) + fmt.Sprintf("; %d of %d new pods are fine", fine, l.wanted)
 	}
 	return f
