@@ -677,3 +677,31 @@ func TestJudge_CrashingPodIsNotFine(t *testing.T) {
 		}
 	}
 }
+
+// A pod that its silent node kept from starting has its time again when the node is back, however short the silence was after the
+// deadline.
+func TestJudge_NodeComesBack(t *testing.T) {
+	silent := seeing(45, starting("a"))
+	silent.nodes = map[string]corev1.ConditionStatus{"node": corev1.ConditionUnknown}
+	for _, row := range []struct {
+		then []sight
+		want string
+	}{
+		{[]sight{seeing(300, starting("a")), seeing(33, up("a"))}, "Healthy"},
+		{[]sight{seeing(660, starting("a"))}, "Failed DeadlineExceeded"},
+	} {
+		w := watching(1)
+		w.see(seeing(570, starting("a")))
+		if w.see(silent); w.WaitingReason != v1alpha1.ReasonWaitingForNode {
+			t.Errorf("the node is silent: %s", w.stands())
+		}
+		for _, s := range row.then {
+			if w.see(s); w.Phase == PhaseFailed {
+				break
+			}
+		}
+		if got := w.stands(); got != row.want {
+			t.Errorf("the node is back, %s later: %s, want %s: %s", w.now.Sub(noon), got, row.want, w.Failure.Message)
+		}
+	}
+}
