@@ -705,3 +705,33 @@ func TestJudge_NodeComesBack(t *testing.T) {
 		}
 	}
 }
+
+// The containers of a pod whose sandbox dies go on, and are ready, until the kubelet ends them.
+func TestJudge_SandboxDiesUnderReadyPod(t *testing.T) {
+	sandbox := func(status corev1.ConditionStatus, at int) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: status,
+				LastTransitionTime: metav1.NewTime(noon.Add(time.Duration(at) * time.Second))})
+		}
+	}
+	migrated := func(times int32) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", Ready: true, RestartCount: times}}
+		}
+	}
+	w := watching(1)
+	w.maxRestarts = 0
+	w.see(seeing(6, pod("a", isReady, migrated(0), sandbox(corev1.ConditionTrue, 0))))
+	w.see(seeing(3, pod("a", isReady, migrated(0), sandbox(corev1.ConditionFalse, 8))))
+	w.see(seeing(33, pod("a", isReady, migrated(1), restarted(1), sandbox(corev1.ConditionTrue, 11))))
+	if w.Phase != PhaseHealthy {
+		t.Errorf("after one new sandbox: %s: %s", w.stands(), w.Failure.Message)
+	}
+	w = watching(1)
+	w.maxRestarts = 0
+	w.see(seeing(6, pod("a", isReady, migrated(0), sandbox(corev1.ConditionTrue, 0))))
+	w.see(seeing(3, pod("a", isReady, migrated(1), restarted(1), sandbox(corev1.ConditionTrue, 8))))
+	if w.see(seeing(3, pod("a", isReady, migrated(1), restarted(2), sandbox(corev1.ConditionTrue, 8)))); w.Failure.Reason != v1alpha1.FailureCrashLoop {
+		t.Errorf("after a restart in the new sandbox: %s", w.stands())
+	}
+}
