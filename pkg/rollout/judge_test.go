@@ -700,3 +700,79 @@ func TestJudge_RestartsWholePod(t *testing.T) {
 		}
 	}
 }
+
+// A pod that is ready between two crashes is none of those that are fine.
+func TestJudge_CrashingPodIsNotFine(t *testing.T) {
+	for _, row := range []struct {
+		others []*corev1.Pod
+		want   string
+	}{
+		{nil, "container web of pod a exited with code 1, after 4 restarts: boom"},
+		{[]*corev1.Pod{up("b")}, "container web of pod a exited with code 1, after 4 restarts: boom; 1 of 2 new pods are fine, and the others on node"},
+	} {
+		w := watching(int32(len(row.others)) + 1)
+		w.see(seeing(3, append(row.others, up("a"))...))
+		w.see(seeing(3, append(row.others, changed(up("a"), restarted(4), exited(1, "boom")))...))
+		if w.Failure.Message != row.want {
+			t.Errorf("got  %q\nwant %q", w.Failure.Message, row.want)
+		}
+	}
+}
+
+// A pod that its silent node kept from starting has its time again when the node is back, however short the silence was after the
+// deadline.
+func TestJudge_NodeComesBack(t *testing.T) {
+	silent := seeing(45, starting("a"))
+	silent.nodes = map[string]corev1.ConditionStatus{"node": corev1.ConditionUnknown}
+	for _, row := range []struct {
+		then []sight
+		want string
+	}{
+		{[]sight{seeing(300, starting("a")), seeing(33, up("a"))}, "Healthy"},
+		{[]sight{seeing(660, starting("a"))}, "Failed DeadlineExceeded"},
+	} {
+		w := watching(1)
+		w.see(seeing(570, starting("a")))
+		if w.see(silent); w.WaitingReason != v1alpha1.ReasonWaitingForNode {
+			t.Errorf("the node is silent: %s", w.stands())
+		}
+		for _, s := range row.then {
+			if w.see(s); w.Phase == PhaseFailed {
+				break
+			}
+		}
+		if got := w.stands(); got != row.want {
+			t.Errorf("the node is back, %s later: %s, want %s: %s", w.now.Sub(noon), got, row.want, w.Failure.Message)
+		}
+	}
+}
+
+// The containers of a pod whose sandbox dies go on, and are ready, until the kubelet ends them.
+func TestJudge_SandboxDiesUnderReadyPod(t *testing.T) {
+	sandbox := func(status corev1.ConditionStatus, at int) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: status,
+				LastTransitionTime: metav1.NewTime(noon.Add(time.Duration(at) * time.Second))})
+		}
+	}
+	migrated := func(times int32) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", Ready: true, RestartCount: times}}
+		}
+	}
+	w := watching(1)
+	w.maxRestarts = 0
+	w.see(seeing(6, pod("a", isReady, migrated(0), sandbox(corev1.ConditionTrue, 0))))
+	w.see(seeing(3, pod("a", isReady, migrated(0), sandbox(corev1.ConditionFalse, 8))))
+	w.see(seeing(33, pod("a", isReady, migrated(1), restarted(1), sandbox(corev1.ConditionTrue, 11))))
+	if w.Phase != PhaseHealthy {
+		t.Errorf("after one new sandbox: %s: %s", w.stands(), w.Failure.Message)
+	}
+	w = watching(1)
+	w.maxRestarts = 0
+	w.see(seeing(6, pod("a", isReady, migrated(0), sandbox(corev1.ConditionTrue, 0))))
+	w.see(seeing(3, pod("a", isReady, migrated(1), restarted(1), sandbox(corev1.ConditionTrue, 8))))
+	if w.see(seeing(3, pod("a", isReady, migrated(1), restarted(2), sandbox(corev1.ConditionTrue, 8)))); w.Failure.Reason != v1alpha1.FailureCrashLoop {
+		t.Errorf("after a restart in the new sandbox: %s", w.stands())
+	}
+}

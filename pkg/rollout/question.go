@@ -63,6 +63,9 @@ func (p *Progress) learn(l *look) {
 	for name, node := range l.evidence.Nodes {
 		p.deadNodes = maps.Clone(p.deadNodes)
 		if node != nil && nodeReady(node) {
+			if _, dead := p.deadNodes[name]; dead { // What it kept its pods from has its time from now on.
+				p.progressed = p.clock
+			}
 			delete(p.deadNodes, name)
 			continue
 		}

@@ -144,6 +144,11 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 		r.containers = append(r.containers, record)
 	}
 	broken = r.noteReady(pod, p.clock, known) || broken
+	if r.ready != 0 && !renewed && !r.sandbox.IsZero() { // Without its sandbox, it is ready until the kubelet ends its containers.
+		for i := range r.containers {
+			r.containers[i].pardon = false
+		}
+	}
 	r.noteSoak(l, pod, p.since(r.ready), broken)
 	if _, missing := claimMissing(conditionOf(pod, corev1.PodScheduled).Message); missing && pod.Spec.NodeName == "" {
 		r.unclaimed = firstOf(r.unclaimed, p.clock)
@@ -210,9 +215,6 @@ func (r *podRecord) noteReady(pod *corev1.Pod, now instant, known bool) (broken 
 		r.ready = now
 	}
 	r.stamp, r.served, r.unready = stamp, true, 0
-	for i := range r.containers {
-		r.containers[i].pardon = false
-	}
 	return broken
 }
 

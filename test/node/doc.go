@@ -11,6 +11,10 @@
 // what the cluster shows, and how often Belay moved the Deployment on the API server's audit log. What was measured is
 // printed at the end.
 //
+// After the story come trials (judge_test.go), a few at a time: each has an object of its own with a good release, and then one that
+// the judge has to tell apart by what a real kubelet writes: what its pods do, and what is done to them. A second kubelet, with a
+// containerd of its own, is there to be stopped.
+//
 // Nothing is left on the machine, however the run ends, because the node lives in namespaces of its own (processes,
 // network, mounts), and the kernel takes everything in them away when their first process ends. The test binary runs
 // three times:
@@ -26,5 +30,5 @@
 // No registry is asked for anything: the images are built on the spot, Belay's from the Dockerfile with the machine's own
 // Go toolchain.
 //
-// Read story_test.go first.
+// Read story_test.go first, then trial_test.go.
 package node

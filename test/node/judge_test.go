@@ -2,6 +2,8 @@ package node
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,20 +19,22 @@ import (
 
 // A kubelet is stopped under a pod that is ready and under one that is still starting, which carries no sign of it: only the Node
 // tells, after 20 s here.
-func TestNode_SilentUnderReadyAndStartingPods(t *testing.T) {
+func TestNode_Silent(t *testing.T) {
 	onSecond := func(spec *v1alpha1.GuardedDeploymentSpec) {
 		spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelHostname: secondWorker.name}
 		spec.Template.Spec.Tolerations = []corev1.Toleration{{Key: secondTaint, Operator: corev1.TolerationOpExists}}
 	}
-	ready := newTrial(t, onSecond)
-	starting := ready.beside("starting", onSecond)
-	ready.release(func(spec *v1alpha1.GuardedDeploymentSpec) { spec.Guard.SoakSeconds = new(int32(45)) })
-	ready.await(v1alpha1.ConditionReconciling, v1alpha1.ReasonSoaking)
+	t.Parallel()
+	ready, starting := beginTrial(t, "-ready", onSecond), beginTrial(t, "-starting", onSecond)
+	ready.expectGood()
+	starting.expectGood()
+	ready.release(func(spec *v1alpha1.GuardedDeploymentSpec) { spec.Guard.SoakSeconds = new(int32(60)) })
 	starting.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		spec.ProgressDeadlineSeconds = new(int32(40))
+		spec.ProgressDeadlineSeconds = new(int32(60))
 		c := &spec.Template.Spec.Containers[0]
-		c.Args = append(c.Args, "--warm=15s")
+		c.Args = append(c.Args, "--warm=60s")
 	})
+	ready.await(v1alpha1.ConditionReconciling, v1alpha1.ReasonSoaking)
 	starting.awaitPod("a started container", func(pod *corev1.Pod) bool {
 		return len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].State.Running != nil && !pod.Status.ContainerStatuses[0].Ready
 	})
@@ -62,31 +66,32 @@ func TestEviction_OfPodsThatExitWithZero(t *testing.T) { evict(t) }
 
 func TestEviction_OfPodsThatExitWithAnotherCode(t *testing.T) { evict(t, "--after=3") }
 
-// evict releases pods that fill their disk. One that exits with 0 when it is evicted mostly leaves no word of it but an Event.
+// evict releases pods that fill their disk. One that exits with 0 when it is evicted mostly leaves no word of it but an Event, and
+// a kubelet that is busy is late with those: until there is one, many ends are tolerated.
 func evict(t *testing.T, args ...string) {
+	const words = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi."
 	r := newTrial(t)
 	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		spec.Guard.SoakSeconds = new(int32(60))
+		spec.Guard.SoakSeconds, spec.Guard.MaxRestarts = new(int32(120)), new(int32(20))
 		c := &spec.Template.Spec.Containers[0]
 		c.Args = append(append(c.Args, "--fill=30"), args...)
 		c.SecurityContext = &corev1.SecurityContext{RunAsUser: new(int64(0))}
 		c.Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("10Mi")}
 	})
-	ends := map[string]bool{}
-	r.eventually("two ended pods", func() error {
-		for _, pod := range r.pods() {
-			if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
-				ends[pod.Name+" "+string(pod.Status.Phase)+" "+pod.Status.Reason] = true
-			}
+	r.eventually("the Event about the first pod's eviction", func() error {
+		pods := r.pods()
+		if len(pods) == 0 {
+			return errors.New("no pods")
 		}
-		guarded, err := r.get()
-		if err == nil && guarded.Status.Failure == nil {
-			err = errors.New("no verdict")
+		first := slices.MinFunc(pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+		events, err := r.kube.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=Evicted,involvedObject.name=" + first.Name})
+		if err == nil && len(events.Items) == 0 {
+			err = fmt.Errorf("none about pod %s, which is %s", first.Name, first.Status.Phase)
 		}
 		return err
 	})
-	say("ends: %v", ends)
-	r.expectRolledBack(v1alpha1.FailurePodsEnded, v1alpha1.CauseEvicted, "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi.")
+	r.edit(func(spec *v1alpha1.GuardedDeploymentSpec) { spec.Guard.MaxRestarts = new(int32(1)) })
+	r.expectRolledBack(v1alpha1.FailurePodsEnded, v1alpha1.CauseEvicted, words)
 }
 
 func TestRefusal_OfSysctl(t *testing.T) {

@@ -47,30 +47,28 @@ var trialsReady = sync.OnceValues(func() (second *daemon, err error) {
 // newTrial returns a trial whose first release is good. That is as the one that is tried, but for what the latter changes.
 func newTrial(t *testing.T, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *trial {
 	t.Parallel()
+	r := beginTrial(t, "", edits...)
+	r.expectGood()
+	return r
+}
+
+// beginTrial returns a trial whose first release is on its way. The suffix tells it from others of the same test.
+func beginTrial(t *testing.T, suffix string, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *trial {
+	t.Helper()
 	if _, err := trialsReady(); err != nil {
 		t.Fatal(err)
 	}
 	kube, belay := theNode.clients(t)
-	name := strings.ToLower(strings.NewReplacer("Test", "", "_", "-").Replace(t.Name()))
-	return (&trial{T: t, node: theNode, kube: kube, belay: belay, name: name}).start(edits...)
-}
-
-// beside returns another trial of the same test.
-func (r *trial) beside(suffix string, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *trial {
-	return (&trial{T: r.T, node: r.node, kube: r.kube, belay: r.belay, name: r.name + "-" + suffix}).start(edits...)
-}
-
-func (r *trial) start(edits ...func(*v1alpha1.GuardedDeploymentSpec)) *trial {
-	r.Cleanup(r.show)
+	name := strings.ToLower(strings.NewReplacer("Test", "", "_", "-").Replace(t.Name())) + suffix
+	r := &trial{T: t, node: theNode, kube: kube, belay: belay, name: name, version: "good"}
+	t.Cleanup(r.show)
 	guarded := r.first()
 	for _, edit := range edits {
 		edit(&guarded.Spec)
 	}
-	if _, err := r.belay.BelayV1alpha1().GuardedDeployments(namespace).Create(r.Context(), guarded, metav1.CreateOptions{}); err != nil {
-		r.Fatal(err)
+	if _, err := belay.BelayV1alpha1().GuardedDeployments(namespace).Create(t.Context(), guarded, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	r.version = "good"
-	r.expectGood()
 	return r
 }
 
@@ -99,12 +97,19 @@ func (r *trial) first() *v1alpha1.GuardedDeployment {
 func (r *trial) release(edit func(*v1alpha1.GuardedDeploymentSpec)) {
 	r.Helper()
 	r.version, r.began = "tried", time.Now()
+	r.edit(func(spec *v1alpha1.GuardedDeploymentSpec) {
+		spec.Template.Spec.Containers[0].Args[0] = "--version=tried"
+		edit(spec)
+	})
+}
+
+func (r *trial) edit(edit func(*v1alpha1.GuardedDeploymentSpec)) {
+	r.Helper()
 	if err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		guarded, err := r.get()
 		if err != nil {
 			return err
 		}
-		guarded.Spec.Template.Spec.Containers[0].Args[0] = "--version=tried"
 		edit(&guarded.Spec)
 		_, err = r.belay.BelayV1alpha1().GuardedDeployments(namespace).Update(r.Context(), guarded, metav1.UpdateOptions{})
 		return err
