@@ -58,6 +58,9 @@ func (s sight) going(wanted, pods int32) sight {
 	return s
 }
 
+// beside adds old pods.
+func (s sight) beside(pods ...*corev1.Pod) sight { s.OldPods = append(s.OldPods, pods...); return s }
+
 func (s sight) noSet() sight { s.Evidence = &Evidence{}; return s }
 
 // refusing adds the ReplicaSet controller's word that it cannot create pods.
@@ -206,6 +209,12 @@ var (
 		}
 	}
 	evicted = func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }
+	pressed = func(name, node string, at int) *corev1.Pod { // evicted for what it took of its node
+		return pod(name, evicted, killedByKubelet(memoryLow+webUses), func(p *corev1.Pod) {
+			p.Spec.NodeName, p.Spec.Containers = node, []corev1.Container{{Name: "web"}}
+			p.Status.Conditions[0].LastTransitionTime = metav1.NewTime(noon.Add(time.Duration(at) * time.Second))
+		})
+	}
 )
 
 func unschedulable(p *corev1.Pod) {
@@ -276,6 +285,11 @@ func TestJudge(t *testing.T) {
 		{"a registry's hiccup is no failure (F11)", nil, append(repeat(4, seeing(90, pulling("a")), seeing(3, starting("a"))), seeing(33, up("a"))), "Healthy"},
 		{"a configuration error fails in time", nil, scenes(seeing(123, pod("a", waits("CreateContainerConfigError")))), "Failed ContainerConfig"},
 		{"any other reason to wait is none", nil, scenes(seeing(540, pod("a", waits("ContainerCreating")))), "Progressing"},
+
+		{"a release that eats its nodes fails", maxRestarts(0), scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n2", 5))), "Failed PodsEnded"},
+		{"one whose old pods are evicted as well does not", maxRestarts(0), scenes(seeing(540, pressed("a", "n1", 5), pressed("b", "n2", 5), starting("c")).beside(pressed("d", "n1", 4))), "Progressing"},
+		{"but an old pod that was evicted before it began excuses nothing", maxRestarts(0),
+			scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n2", 5)).beside(pressed("d", "n1", -3600))), "Failed PodsEnded"},
 
 		// Failed, by deadline.
 		{"a pod that never gets ready fails at the deadline", nil, scenes(seeing(603, starting("a"))), "Failed DeadlineExceeded"},

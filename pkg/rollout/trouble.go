@@ -208,11 +208,14 @@ func (p *Progress) endTroubles(l *look) (all []trouble) {
 	return all
 }
 
-// oldPodsPressed reports whether old pods, too, were evicted for what they took: then it is hardly the release that does it.
+// oldPodsPressed reports whether old pods, too, were evicted for what they took since the attempt began: then it is hardly the
+// release that does it. Pods that have ended stay, perhaps for weeks.
 func (l *look) oldPodsPressed() bool {
+	since := l.since()
 	return slices.ContainsFunc(l.evidence.OldPods, func(pod *corev1.Pod) bool {
 		end, ended := endOf(pod)
-		return ended && end.kind == endPressure
+		at := conditionOf(pod, corev1.DisruptionTarget).LastTransitionTime
+		return ended && end.kind == endPressure && (at.IsZero() || !at.Before(&since))
 	})
 }
 

@@ -39,7 +39,7 @@ type cause struct {
 	scales bool
 	// state changes the templates of the last good release and of this one.
 	state func(before, release *corev1.PodTemplateSpec)
-	// begin is called just before the release is written.
+	// begin is called a little before the release is written.
 	begin func(*causing)
 }
 
@@ -102,8 +102,9 @@ func (s stage) causes(t *testing.T) {
 
 func newCast(r *run, seed uint64) *cast {
 	random := rand.New(rand.NewPCG(seed, 8))
-	c := &cast{run: r, numbered: map[string]int{}, replicas: 2 + random.Int32N(4)}
-	picked := []*cause{&allCauses[int(seed-1)%len(allCauses)]}
+	c := &cast{run: r, numbered: map[string]int{}, replicas: 1 + random.Int32N(5)}
+	turns := rand.New(rand.NewPCG(0, 8)).Perm(len(allCauses)) // a few seeds play some of each kind
+	picked := []*cause{&allCauses[turns[int(seed-1)%len(turns)]]}
 	if other := &allCauses[random.IntN(len(allCauses))]; random.IntN(2) == 0 && together(picked[0], other) {
 		picked = append(picked, other)
 	}
@@ -184,6 +185,7 @@ func (c *cast) play() {
 		}
 		c.wait(2*time.Second, nil)
 		c.beginAll()
+		c.wait(3*time.Second, nil)
 		c.act(spec("release", func(s *v1alpha1.GuardedDeploymentSpec) { s.Template = release }))
 	}
 	c.end()

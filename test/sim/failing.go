@@ -12,6 +12,7 @@ import (
 // ends returns a cause whose pods are ready for a few seconds, less than any soak, and end then, for ever.
 func ends(name string, reasons []string, end func(c *causing, pod *corev1.Pod)) cause {
 	return cause{name: name, fails: reasons, order: ownEnds, begin: func(c *causing) {
+		c.evictOld()
 		c.live = func(pod *corev1.Pod) bool {
 			c.healthy(pod.Name)
 			c.in(3*time.Second+c.seconds(0, 6), func() {
@@ -74,7 +75,7 @@ var failing = []cause{
 	ends("containers that are never restarted exit", endedReasons, func(c *causing, pod *corev1.Pod) {
 		c.finish(pod.Name, corev1.PodFailed, "", "", 1, "")
 	}),
-	ends("pods eat the memory of their nodes", []string{v1alpha1.FailurePodsEnded}, func(c *causing, pod *corev1.Pod) {
+	ends("pods eat the memory of their nodes, and an old pod was evicted before", []string{v1alpha1.FailurePodsEnded}, func(c *causing, pod *corev1.Pod) {
 		c.finish(pod.Name, corev1.PodFailed, "Evicted", overMemory, 137, corev1.PodReasonTerminationByKubelet)
 	}),
 	{name: "kubelets refuse a sysctl", fails: []string{v1alpha1.FailurePodsEnded}, order: ownEnds, begin: func(c *causing) {

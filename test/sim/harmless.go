@@ -36,6 +36,36 @@ func once(name string, do func(c *causing, pod *corev1.Pod)) cause {
 	}}
 }
 
+// lonely lets nothing else happen to pods that the cause makes ready again.
+func lonely(c cause) cause {
+	c.alone = true
+	return c
+}
+
+// oldPodsTakeQuota returns the cause that old pods take up the quota while they end, for so many seconds at most.
+func oldPodsTakeQuota(name string, state func(before, release *corev1.PodTemplateSpec), most int) cause {
+	return cause{name: name, harmless: true, needsGood: true, alone: true, order: nothing, state: state, begin: func(c *causing) {
+		long := c.seconds(30, most)
+		c.tricks.ending = func(*corev1.Pod) time.Duration { return long }
+		c.admit = func(*corev1.Pod) string {
+			if len(c.pods()) > int(c.replicas) {
+				return overQuota
+			}
+			return ""
+		}
+	}}
+}
+
+// evictOld evicts an old pod because its node is under pressure.
+func (c *cast) evictOld() {
+	for _, pod := range c.pods() {
+		if !isNew(pod) && isReady(pod) {
+			c.finish(pod.Name, corev1.PodFailed, "Evicted", overMemory, 137, corev1.PodReasonTerminationByKubelet)
+			return
+		}
+	}
+}
+
 func slowProbe(_, release *corev1.PodTemplateSpec) {
 	release.Spec.Containers[0].StartupProbe = &corev1.Probe{PeriodSeconds: 10, FailureThreshold: 30}
 }
@@ -86,6 +116,16 @@ var harmless = []cause{
 		}
 		c.finish(pod.Name, corev1.PodFailed, "Evicted", overMemory, 137, corev1.PodReasonTerminationByKubelet)
 	}),
+	{name: "nodes under pressure evict old pods and new ones", harmless: true, needsGood: true, alone: true, order: nothing, begin: func(c *causing) {
+		c.in(3500*time.Millisecond, c.evictOld)
+		until := c.now().Add(time.Minute)
+		c.every(func() time.Duration { return c.seconds(4, 8) }, func() bool {
+			if pods := c.fresh(); len(pods) > 0 {
+				c.finish(pods[0].Name, corev1.PodFailed, "Evicted", overMemory, 137, corev1.PodReasonTerminationByKubelet)
+			}
+			return c.now().Before(until)
+		})
+	}},
 	once("a node falls silent under pods that are ready", func(c *causing, pod *corev1.Pod) { c.silence(pod.Spec.NodeName) }),
 	again("resizes with a restart", 2, 9, func(c *causing, pod *corev1.Pod) {
 		c.report(pod.Name, func(s *corev1.PodStatus) {
@@ -93,7 +133,28 @@ var harmless = []cause{
 			status.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(int64(100+status.RestartCount), resource.BinarySI)}}
 		})
 	}),
-	once("a node reboots", func(c *causing, pod *corev1.Pod) {
+	lonely(again("pods are unready for a moment", 3, 9, func(c *causing, pod *corev1.Pod) {
+		show := func(ready bool) {
+			c.report(pod.Name, func(s *corev1.PodStatus) {
+				s.ContainerStatuses[0].Ready = ready
+				c.conditions(s, ready)
+			})
+		}
+		show(false)
+		c.in(c.seconds(1, 3), func() { show(true) })
+	})),
+	{name: "old pods are drained", harmless: true, order: nothing, needsGood: true, begin: func(c *causing) {
+		c.every(func() time.Duration { return c.seconds(5, 15) }, func() bool {
+			for _, pod := range c.pods() {
+				if !isNew(pod) && !c.judged() {
+					c.removePod(pod)
+					break
+				}
+			}
+			return !c.judged()
+		})
+	}},
+	lonely(once("a node reboots", func(c *causing, pod *corev1.Pod) {
 		c.report(pod.Name, func(s *corev1.PodStatus) {
 			c.conditions(s, false)
 			c.condition(s, corev1.PodReadyToStartContainers, false, "", "pod sandbox is not ready")
@@ -105,7 +166,7 @@ var harmless = []cause{
 				c.conditions(s, true)
 			})
 		})
-	}),
+	})),
 	{name: "an autoscaler takes pods away, which exit with an error", harmless: true, order: nothing, scales: true, begin: func(c *causing) {
 		c.tricks.ending = func(pod *corev1.Pod) time.Duration {
 			c.in(10*time.Millisecond, func() {
@@ -146,16 +207,8 @@ var harmless = []cause{
 			return true
 		}
 	}},
-	{name: "a quota that old pods take up until they have ended", harmless: true, needsGood: true, alone: true, order: nothing, begin: func(c *causing) {
-		long := c.seconds(30, 200)
-		c.tricks.ending = func(*corev1.Pod) time.Duration { return long }
-		c.admit = func(*corev1.Pod) string {
-			if len(c.pods()) > int(c.replicas) {
-				return overQuota
-			}
-			return ""
-		}
-	}},
+	oldPodsTakeQuota("a quota that old pods take up until they have ended", nil, 200),
+	oldPodsTakeQuota("a quota that old pods take up for less than the deadline, and of which the release asks for more", asksForMore, 75),
 	{name: "strategy Recreate, and old pods that take long to end", harmless: true, needsGood: true, alone: true, order: nothing, begin: func(c *causing) {
 		long := c.seconds(60, 300)
 		c.tricks.ending = func(*corev1.Pod) time.Duration { return long }
