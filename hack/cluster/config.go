@@ -27,8 +27,11 @@ func (c *cluster) writeConfig(p ports) (path string, err error) {
 		"enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
 	}
 	var disabled []string
+	monitor := object{}
 	if c.realNode != "" {
 		disabled = []string{"kwok-controller"}
+		// A kubelet can fall silent. kwok, which has thousands, would look after ten minutes, and wait for an hour.
+		monitor = object{"node-monitor-period": "2s", "node-monitor-grace-period": "20s"}
 		// Pods reach it through a Service, and that has no loopback addresses behind it.
 		apiServer["advertise-address"] = c.realNode
 		apiServer["bind-address"] = "0.0.0.0"
@@ -69,7 +72,7 @@ func (c *cluster) writeConfig(p ports) (path string, err error) {
 				"unsafe-no-fsync": "true",
 			})},
 			{"name": "kube-apiserver", "extraArgs": flags(apiServer)},
-			{"name": "kube-controller-manager", "extraArgs": flags(controller, object{
+			{"name": "kube-controller-manager", "extraArgs": flags(controller, monitor, object{
 				"use-service-account-credentials": "true", // each controller as itself, with its own rights, as kubeadm has it
 			})},
 			{"name": "kube-scheduler", "extraArgs": flags(controller)},

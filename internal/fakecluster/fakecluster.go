@@ -417,6 +417,8 @@ func statusOf(o Object) any {
 		return &o.Status
 	case *corev1.Pod:
 		return &o.Status
+	case *corev1.Node:
+		return &o.Status
 	}
 	return nil
 }

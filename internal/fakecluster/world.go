@@ -190,12 +190,20 @@ func editPart[T Object](w *World, name string, change func(T), status bool) T {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var kind T
-	live, err := w.get(ResourceOf(kind), Namespace, name)
+	live, err := w.get(ResourceOf(kind), namespaceOf(kind), name)
 	must(err)
 	change(live.(T))
 	updated, err := w.update(ResourceOf(kind), live, status)
 	must(err)
 	return updated.(T)
+}
+
+// namespaceOf returns where the objects of a type are: Nodes are in no namespace.
+func namespaceOf(o Object) string {
+	if _, node := o.(*corev1.Node); node {
+		return ""
+	}
+	return Namespace
 }
 
 // Release changes the image that a GuardedDeployment asks for.

@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -47,19 +48,31 @@ var cases = []struct {
 	{name: "B1 a node goes silent in the soak", set: asks(3), at: func(second int) sight {
 		return seeing(3, ready("a"), ready("b"), when(second > 9, silent)(ready("c"))).available(3 - count1(second > 9))
 	}, want: "Blocked node node-c", says: "2 of 3"},
-	{name: "B2 a drain in the soak", set: asks(4), at: drained, want: "Healthy", by: 120},
+	{name: "B2 a drain in the soak", set: asks(4), at: drained(8), want: "Healthy", by: 120},
+	{name: "B2 a drain that is faster than pods start", set: both(asks(4), withDeadline(60)), at: func(second int) sight {
+		if second < 900 {
+			return drained(12)(second)
+		}
+		return seeing(3, numbered("z", 4, ready)...)
+	}, want: "Healthy", by: 960},
+	{name: "B2 and hides no pod that hangs", set: both(asks(4), withDeadline(60)), at: func(second int) sight {
+		s := drained(8)(second)
+		s.Pods[3] = pod("x")
+		return s
+	}, want: "Failed", by: 200},
 	{name: "B3 a quota that old pods free", set: both(asks(2), withDeadline(600)), at: quotaFreed, want: "Healthy", by: 1100},
-	{name: "B3 a quota that others fill", set: asks(1), at: func(int) sight {
-		return seeing(3).of(1).refusing(`(combined from similar events): Error creating: pods "a" is forbidden: exceeded quota: q, requested: pods=1`)
-	}, want: `Blocked quota: Error creating: pods "a" is forbidden: exceeded quota: q`},
+	{name: "B3 a quota that the last good one meets, too", set: asks(1), at: func(int) sight {
+		return seeing(3).of(1).refusing(`(combined from similar events): Error creating: pods "web-1-" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3`)
+	}, want: "Blocked quota: Error creating: pods", says: "exceeded quota: q"},
 	{name: "B4 a webhook is down", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`Internal error occurred: failed calling webhook "sidecar.istio.io": connection refused`)
 	}, want: "Blocked API server", says: "sidecar.istio.io"},
 	{name: "B5 one of five nodes cannot pull", set: asks(10), at: oneBadNode, want: "Blocked node node-4", says: "8 of 10 new pods are fine"},
 	{name: "B5 and that is tolerated", set: both(asks(10), tolerates("20%")), at: oneBadNode, want: "Healthy", by: 60},
-	{name: "B5 two of five are the release's", set: asks(10), at: twoBadNodes, want: "Failed ImagePull", by: 130},
+	{name: "B5 two of five are the release's", set: asks(10), at: twoBadNodes, want: "Failed ImagePull", says: "6 of 10 new pods are fine, and the others on node-3, node-4", by: 130},
 	{name: "B6 no room, and none for the last good one either", set: asks(1), at: always(homeless("a")), want: "Blocked room for pod a: 0/3 nodes"},
 	{name: "B6 no room, because it asks for more", set: both(asks(1), asksForMore), at: always(homeless("a")), want: "Failed DeadlineExceeded", says: "fits on no node", by: 606},
+	{name: "B6 no room, and nothing to go back to", set: both(asks(1), func(w *watched) { w.good = nil }), at: always(homeless("a")), want: "Blocked room for pod a: 0/3 nodes"},
 	{name: "B7 a victim that makes room takes long", set: both(both(asks(1), asksForMore), withDeadline(60)), at: func(second int) sight {
 		return seeing(3, when(second <= 66, nominated)(homelessUntil(second, 66, "a")))
 	}, want: "Healthy", by: 110},
@@ -70,6 +83,9 @@ var cases = []struct {
 		return seeing(3, resized(min(second/9, 1))(ready("a")))
 	}, want: "Healthy", by: 33},
 	{name: "B9 the node reboots in the soak", set: both(asks(1), noRestarts), at: reboot, want: "Healthy", by: 90},
+	{name: "B9 new sandboxes again and again on two nodes", set: asks(2), at: func(second int) sight {
+		return seeing(3, inSandbox(second/6)(ready("a")), inSandbox(second/6)(ready("b")))
+	}, want: "Failed CrashLoop", says: "new sandboxes", by: 30},
 	{name: "B10 a node goes silent under a pod that starts", set: both(asks(1), withDeadline(60)), at: func(int) sight {
 		s := seeing(3, pod("a", on("n1")))
 		s.nodes = map[string]corev1.ConditionStatus{"n1": corev1.ConditionUnknown}
@@ -91,6 +107,9 @@ var cases = []struct {
 		want: "Blocked node n1", says: "1 of 2 new pods are fine"},
 	{name: "B11 a node refuses every pod, and there is no other", set: asks(1), at: refusedByNode(),
 		want: "Failed PodsEnded", says: "The node had condition: [MemoryPressure]", by: 140},
+	{name: "B11 nodes that refuse each pod from the beginning", set: asks(1), at: func(second int) sight {
+		return seeing(3, numbered("refused", second/3, refusedAgain)...).of(1).wanting(1)
+	}, want: "Failed PodsEnded", says: "nodes refuse its pods", by: 140},
 	{name: "B12 pods that an autoscaler takes end badly", set: asks(5), at: func(second int) sight {
 		pods := []*corev1.Pod{ready("a")}
 		for _, name := range []string{"b", "c", "d", "e"} {
@@ -170,6 +189,10 @@ var cases = []struct {
 	{name: "C2 a policy rewrites every ReplicaSet", set: asks(1), at: rewritten, want: "Failed DeadlineExceeded", says: "have another template: template.spec", by: 60},
 	{name: "C3 a resource claim that is never made", set: asks(1), at: always(pod("a", claims)), want: "Failed DeadlineExceeded", says: `resource claim "g"`, by: 630},
 	{name: "C4 an injected scheduling gate", set: asks(1), at: always(pod("a", heldByGate)), want: "Blocked scheduling gate example.com/quota"},
+	{name: "C4 a scheduling gate that the template alone names", set: both(asks(1), namesGates), at: always(pod("a", heldByGate)), want: "Failed DeadlineExceeded", says: "scheduling gate example.com/quota", by: 606},
+	{name: "C4 an injected readiness gate", set: asks(1), at: always(awaitsGate("a")), want: "Blocked readiness gate example.com/lb of pod a"},
+	{name: "C4 a readiness gate that the template alone names", set: both(asks(1), namesGates), at: always(awaitsGate("a")),
+		want: "Failed DeadlineExceeded", says: "readiness gate example.com/lb is not written", by: 606},
 	{name: "C5 old pods end slowly under Recreate", set: both(asks(2), recreates), at: func(int) sight {
 		return seeing(3).noSet().oldPods(changed(ready("o1"), onItsWay), changed(ready("o2"), onItsWay))
 	}, want: "Blocked 2 pods of the release before to end"},
@@ -188,10 +211,19 @@ var cases = []struct {
 	{name: "D1 a Secret for a volume", set: asks(1), at: mounts(`MountVolume.SetUp failed for volume "s" : secret "nope" not found`),
 		want: "Failed ContainerConfig", says: `secret "nope" not found`, by: 140},
 	{name: "D1 a volume that is not attached is waited for", set: asks(1), at: mounts("AttachVolume.Attach failed: rpc error"), want: "Blocked pod a on node", says: "AttachVolume"},
+	{name: "D1 a claim for a volume", set: asks(1), at: always(changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`))),
+		want: "Failed ContainerConfig", says: `"nope" not found`, by: 140},
 	{name: "D2 a ServiceAccount", set: asks(1), at: func(int) sight {
 		return seeing(3).of(1).refusing(`pods "web-1-" is forbidden: error looking up service account shop/nope: serviceaccount "nope" not found`)
 	}, want: "Failed PodsForbidden", says: "nope", by: 160},
 	{name: "D7 a command", set: asks(1), at: cannotRun, want: "Failed CrashLoop", says: "no such file", by: 60},
+	{name: "E3 hanging in bursts", set: both(asks(2), withDeadline(60)), at: bursts(14, 30, func(name string) *corev1.Pod { return pod(name) }), want: "Failed DeadlineExceeded", by: 300},
+	{name: "D8 an image behind other pulls of its node", set: asks(1), at: func(int) sight {
+		p := pod("a", waits("ContainerCreating"))
+		s := seeing(3, p)
+		s.told = map[types.UID][]*corev1.Event{p.UID: {{Reason: "Scheduled"}, {Reason: "Pulling"}}}
+		return s
+	}, want: "Blocked image of pod a"},
 	{name: "E3 healthy in bursts of an autoscaler", set: both(asks(2), func(w *watched) { w.limits.soak = 20 * time.Second }), at: bursts(14, 30, ready), want: "Healthy", by: 100},
 }
 
@@ -273,6 +305,11 @@ func sameSchedulers(name string) func(*watched) {
 }
 func startsSlowly(w *watched) {
 	w.template.Spec.Containers[0].StartupProbe = &corev1.Probe{PeriodSeconds: 10, FailureThreshold: 120}
+}
+
+func namesGates(w *watched) {
+	w.template.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/quota"}}
+	w.template.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/lb"}}
 }
 
 func count1(is bool) int32 {
@@ -425,6 +462,18 @@ func refusedByNode(others ...*corev1.Pod) func(int) sight {
 	}
 }
 
+// refusedAgain is a pod of those that a ReplicaSet makes one after the other, every 3 s, on four nodes in turn.
+func refusedAgain(name string) *corev1.Pod {
+	i, _ := strconv.Atoi(strings.TrimPrefix(name, "refused"))
+	return changed(pod(name, on(fmt.Sprint("n", i%4))), func(p *corev1.Pod) { bornAt(3 * i)(refusedByPressure(p)) })
+}
+
+func notScheduled(message string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		setCondition(p, corev1.PodScheduled, corev1.ConditionFalse, corev1.PodReasonUnschedulable, message)
+	}
+}
+
 func evictedForPressure(container string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		text := "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container " + container +
@@ -462,18 +511,22 @@ func bursts(on, every int, kind func(string) *corev1.Pod) func(int) sight {
 
 func crashesTwice(name string) *corev1.Pod { return crashed(name, 2) }
 
-// drained has four pods that are ready 8 s after their start. From the 13th second on one is deleted every 9 s.
-func drained(second int) sight {
+// drained has four pods that are ready so many seconds after their start. From the 13th second on one is deleted every 9 s.
+func drained(start int) func(int) sight {
+	return func(second int) sight { return drainedAt(start, second) }
+}
+
+func drainedAt(start, second int) sight {
 	var pods []*corev1.Pod
 	for place := range 4 {
 		born := 0
-		for turn := range 20 {
+		for turn := range 100 {
 			if at := 13 + 9*turn; turn%4 == place && at <= second {
 				born = at
 			}
 		}
 		p := ready(fmt.Sprintf("p%d-%d", place, born))
-		pods = append(pods, when(second-born < 8, notReadyNow)(p))
+		pods = append(pods, when(second-born < start && (born > 0 || second < 3), notReadyNow)(p))
 	}
 	return seeing(3, pods...)
 }
@@ -650,6 +703,25 @@ func heldByGate(p *corev1.Pod) {
 	p.Spec.NodeName = ""
 	p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/quota"}}
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated, Message: "Scheduling is blocked due to non-empty scheduling gates"}}
+}
+
+// awaitsGate is a pod whose containers are ready, and of whose readiness gate nobody has written the condition.
+func awaitsGate(name string) *corev1.Pod {
+	return changed(ready(name), gated("example.com/lb"), func(p *corev1.Pod) {
+		setCondition(p, corev1.PodReady, corev1.ConditionFalse, "ReadinessGatesNotReady", "")
+	})
+}
+
+// inSandbox has a pod in the sandbox of so many after the first.
+func inSandbox(renewed int) func(*corev1.Pod) *corev1.Pod {
+	return func(p *corev1.Pod) *corev1.Pod {
+		for i := range p.Status.Conditions {
+			if c := &p.Status.Conditions[i]; c.Type == corev1.PodReadyToStartContainers {
+				c.LastTransitionTime = metav1.NewTime(noon.Add(time.Duration(renewed) * 6 * time.Second))
+			}
+		}
+		return p
+	}
 }
 
 // mounts has a pod whose volumes cannot be mounted.

@@ -34,9 +34,30 @@
 //
 // A GuardedDeployment that is being deleted gets no decision: the garbage collector takes what it owns.
 //
-// The files, in the order to read them: observed.go (what comes in), decision.go (what goes out), decide.go (the table), steps.go
-// (how a revision is run and watched), judge.go with evidence.go (how a rollout stands), revision.go (what is recorded),
-// deployment.go (what the Deployment should say), status.go (what is reported), outcome.go (what follows from the API server's
-// answer), memory.go (what is remembered); then adopt.go, leave.go, retry.go and rival.go, which need not be known to understand
-// the rest.
+// The files, in the order to read them, and what each answers:
+//
+//	observed.go    what comes in?
+//	decision.go    what goes out?
+//	decide.go      which row of the table applies, and what is done then?
+//	steps.go       how is a revision run and watched?
+//	judge.go       how does a rollout stand, and what is the verdict?
+//	look.go        what is looked at, and what is it compared with?
+//	evidence.go    what was read, who is counted, and who is absent?
+//	pod.go         what does one pod show at one look?
+//	record.go      what is remembered of a pod that is there?
+//	ends.go        what is remembered of pods that are gone?
+//	trouble.go     what speaks against the release?
+//	excuse.go      what of that is not held against it, and for whom does it wait?
+//	needs.go       would the last good template meet the same?
+//	refusal.go     what do the words of the API server, the kubelet and the scheduler mean?
+//	question.go    what has to be read besides, and what did the answers say?
+//	words.go       what is said of a failure?
+//	revision.go    what is recorded?
+//	deployment.go  what should the Deployment say?
+//	status.go      what is reported?
+//	outcome.go     what follows from the API server's answer to a write?
+//	memory.go      what is remembered between two decisions?
+//
+// adopt.go, leave.go, retry.go and rival.go (how others' Deployments are taken over, and ours given up, what is tried again, and who
+// fights) need not be known to understand the rest. docs/judging.md has the rules by which a release is judged, each with its test.
 package rollout

@@ -15,7 +15,8 @@ import (
 type endings struct {
 	known map[types.UID]bool // the pods that ended by themselves, or were evicted for what they took of their node
 	own   int                // how many of them did the former
-	last  *podEnd
+	// first and last are the first and the last of those. A kubelet is late with its Events: they may be there for the first alone.
+	first, last *podEnd
 	// pressed are the nodes from which pods were evicted for what they took, and lastPressed the last of these.
 	pressed     []string
 	pressedPods int
@@ -55,7 +56,11 @@ func (p *Progress) noteEnd(pod *corev1.Pod, e end, counts bool) {
 			p.refused = withName(p.refused, pod.Spec.NodeName)
 		}
 	case endOwn, endPressure:
-		if p.known[pod.UID] || len(p.known) >= p.maxRecords() {
+		if p.known[pod.UID] {
+			p.first, p.last = p.first.again(gone), p.last.again(gone)
+			return
+		}
+		if len(p.known) >= p.maxRecords() {
 			return
 		}
 		p.known = with(p.known, pod.UID)
@@ -63,6 +68,9 @@ func (p *Progress) noteEnd(pod *corev1.Pod, e end, counts bool) {
 			p.own++
 			p.vacant++
 			p.last = gone
+			if p.first == nil {
+				p.first = gone
+			}
 			return
 		}
 		p.pressedPods++
@@ -80,7 +88,7 @@ func (p *Progress) part(gone podRecord) {
 	if gone.ready == 0 && restarts >= manyRestarts {
 		p.lost++
 	}
-	if restarts == 0 && !gone.isStuck() && len(p.handed) < p.maxRecords() {
+	if restarts == 0 && !gone.isStuck() && (gone.served || gone.spared) && len(p.handed) < p.maxRecords() {
 		p.handed = append(slices.Clone(p.handed), gone.soaked)
 		slices.Sort(p.handed)
 	}
@@ -104,15 +112,34 @@ func with(set map[types.UID]bool, uid types.UID) map[types.UID]bool {
 	return bigger
 }
 
-// hear returns the end with the kubelet's word for it, where the pod itself has none: one that obeys SIGTERM and ends with 0 when
-// it is evicted shows nothing.
-func (e *podEnd) hear(events []*corev1.Event) *podEnd {
+// hear returns the end with the kubelet's word for it, where these are the Events of its pod, and the pod itself has none: one that
+// obeys SIGTERM and ends with 0 when it is evicted shows nothing.
+func (e *podEnd) hear(pod types.UID, events []*corev1.Event) *podEnd {
+	if e == nil || e.pod.UID != pod || e.cause != v1alpha1.CauseEndedByItself {
+		return e
+	}
 	for _, event := range events {
-		if event.Reason == "Evicted" && e.cause == v1alpha1.CauseEndedByItself {
+		if event.Reason == "Evicted" {
 			told := *e
 			told.cause, told.words = v1alpha1.CauseEvicted, "Evicted: "+event.Message
 			return &told
 		}
 	}
 	return e
+}
+
+// again returns the end as the kubelet shows it now: it may say only later that it has evicted the pod.
+func (e *podEnd) again(now *podEnd) *podEnd {
+	if e != nil && e.pod.UID == now.pod.UID && now.cause == v1alpha1.CauseEvicted {
+		return now
+	}
+	return e
+}
+
+// tellingEnd returns the last pod that ended by itself or, if only the first one says why, that.
+func (p *Progress) tellingEnd() *podEnd {
+	if p.last.cause == v1alpha1.CauseEndedByItself && p.first.cause == v1alpha1.CauseEvicted {
+		return p.first
+	}
+	return p.last
 }

@@ -138,6 +138,9 @@ func (p *Progress) absent(l *look) waiting {
 	}
 	for _, pod := range l.active {
 		switch {
+		case pod.Spec.NodeName == "" && conditionOf(pod, corev1.PodScheduled).Message != "":
+			return waiting{v1alpha1.ReasonWaitingForScheduler, fmt.Sprintf("the scheduler%s, which says of pod %s: %s",
+				named(pod.Spec.SchedulerName), pod.Name, conditionOf(pod, corev1.PodScheduled).Message)}
 		case pod.Spec.NodeName == "":
 			return waiting{v1alpha1.ReasonWaitingForScheduler, fmt.Sprintf("the scheduler%s, which has not looked at pod %s", named(pod.Spec.SchedulerName), pod.Name)}
 		case nodeSilent(pod):

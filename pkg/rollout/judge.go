@@ -24,6 +24,9 @@ const maxBlind = time.Minute
 // over from one another in 15 to 20 s: that is no news.
 const blockedAfter = 30 * time.Second
 
+// sayAgain is the least time between two texts about the same wait: the words of others change with every pod that they try.
+const sayAgain = time.Minute
+
 // hintPause is the least time between a poll and the next one that a hint makes worth while.
 const hintPause = time.Second
 
@@ -47,7 +50,8 @@ type Progress struct {
 
 	Phase   Phase
 	Failure v1alpha1.Failure // in PhaseFailed
-	// WaitingReason is the condition's reason in PhaseBlocked, and WaitingFor says for whom or what.
+	// WaitingReason is the condition's reason in PhaseBlocked, and WaitingFor says for whom or what, in words that change at
+	// most once in sayAgain.
 	WaitingReason, WaitingFor string
 	// Overdue says that there has been no progress for the deadline: whoever waits for the rollout should stop.
 	Overdue bool
@@ -60,14 +64,20 @@ type Progress struct {
 	stopped        bool        // there are no replicas: the clock stands still
 	clock          instant
 	failedAt       instant       // in PhaseFailed: what the clock showed
+	said           instant       // in PhaseBlocked: when the words for it last changed
 	progressed     instant       // when something last got better
 	unhealthySince instant       // since when something speaks against the release; short breaks do not count
 	healthySince   instant       // since when, without a break, nothing does
 	complete       instant       // when it first was complete
 	inSoak         time.Duration // how long something has spoken against it since then
 	best           counts
-	set            types.UID // the ReplicaSet that the records are about
-	pods           map[types.UID]podRecord
+	*sightings     // nil before the first poll, and when nobody polls any more
+}
+
+// sightings is what was seen of single pods, and of what others say of them.
+type sightings struct {
+	set  types.UID // the ReplicaSet that the records are about
+	pods map[types.UID]podRecord
 	endings
 	answers
 	excused map[string]instant // since when an excuse that does not last for ever has been used
@@ -94,6 +104,11 @@ func (p Progress) UnderWay() bool {
 
 // poll returns the progress after new evidence was read, or what has to be read besides before anything can be said.
 func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now time.Time, every time.Duration) (Progress, questions) {
+	seen := sightings{}
+	if p.sightings != nil {
+		seen = *p.sightings
+	}
+	p.sightings = &seen
 	l := newLook(d, e, limits)
 	l.began, l.recorded = p.began, p.recorded
 	l.elapsed = p.advance(now)
@@ -142,7 +157,8 @@ func (p Progress) stop() Progress {
 
 // stand says how the rollout stands, which has not failed: waiting is what it waits for by an excuse.
 func (p *Progress) stand(l *look, waiting waiting) {
-	p.Phase, p.WaitingReason, p.WaitingFor = PhaseProgressing, "", ""
+	before := p.WaitingReason
+	p.Phase, p.WaitingReason = PhaseProgressing, ""
 	soaked, passed := p.soaked(l)
 	missing := l.wanted - p.availablePods()
 	switch {
@@ -151,10 +167,13 @@ func (p *Progress) stand(l *look, waiting waiting) {
 		p.Phase = PhaseSoaking
 		if l.knownGood || (soaked && l.wanted-passed <= l.tolerated) {
 			p.Phase = PhaseHealthy
-			p.pods, p.endings, p.answers, p.excused = nil, endings{}, answers{}, nil // Nobody polls any more.
+			p.sightings = nil
 		}
 	case waiting.reason != "" && p.since(p.progressed) >= blockedAfter:
-		p.Phase, p.WaitingReason, p.WaitingFor = PhaseBlocked, waiting.reason, waiting.words
+		p.Phase, p.WaitingReason = PhaseBlocked, waiting.reason
+		if waiting.reason != before || p.since(p.said) >= sayAgain {
+			p.WaitingFor, p.said = waiting.words, p.clock
+		}
 	}
 }
 
@@ -182,7 +201,7 @@ func (p *Progress) availablePods() (n int32) {
 // minReadySeconds and up to 30 s more in which nothing does: pods that are ready now and then do not end it, a wait for a
 // controller does.
 func (p *Progress) trackHealth(l *look, troubles []trouble) (against bool) {
-	if slices.ContainsFunc(troubles, func(t trouble) bool { return !t.excused }) {
+	if slices.ContainsFunc(troubles, func(t trouble) bool { return !t.excused && !t.alone }) {
 		p.unhealthySince, p.healthySince = firstOf(p.unhealthySince, p.clock), 0
 		if p.complete != 0 {
 			p.inSoak += l.elapsed

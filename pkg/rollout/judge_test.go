@@ -74,6 +74,9 @@ func (s sight) condition(reason, message string, at time.Time) sight {
 	return s
 }
 
+// ended says that nothing is refused any more.
+func (s sight) ended() sight { s.renewed = false; return s }
+
 // wanting changes what the Deployment asks for from here on.
 func (s sight) wanting(replicas int32) sight {
 	s.spec = func(spec *appsv1.DeploymentSpec) { spec.Replicas = &replicas }
@@ -140,7 +143,7 @@ func (w *watched) look(s sight) {
 
 // events are those about an object: what the sight has, and the refusals that a condition tells of, renewed each time.
 func (s sight) events(uid types.UID, w *watched) []*corev1.Event {
-	if words := refusalCondition(newLook(w.deployment, s.Evidence, w.limits)); words != "" && s.told[uid] == nil && s.renewed {
+	if words, _ := refusalCondition(newLook(w.deployment, s.Evidence, w.limits)); words != "" && s.told[uid] == nil && s.renewed {
 		return []*corev1.Event{{Reason: "FailedCreate", Message: words, LastTimestamp: metav1.NewTime(w.now)}}
 	}
 	return s.told[uid]
@@ -284,7 +287,9 @@ func TestJudge(t *testing.T) {
 		{"a refusal of long ago is none", nil, scenes(seeing(630, unlooked("a")).of(1).refusing("exceeded quota")), "Blocked scheduler"},
 		{"a ReplicaSet that is refused fails at the deadline (T5)", asksForMore, scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon)), "Failed QuotaExceeded"},
 		{"one that was refused before the revision was recorded does not", nil,
-			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute))), "Blocked Deployment controller"},
+			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute)).ended()), "Blocked Deployment controller"},
+		{"one that is refused under the condition of the template before fails", asksForMore,
+			scenes(seeing(606).noSet().condition("ReplicaSetCreateError", "replicasets.apps \"a\" is forbidden: exceeded quota: rs", noon.Add(-time.Minute))), "Failed QuotaExceeded"},
 		{"one that was refused although there is one does not", nil, scenes(seeing(30, up("a")).old(1).condition("ReplicaSetCreateError", "exceeded quota", noon)), "Progressing"},
 		{"progress sets the deadline back", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, up("a"), starting("b")).old(1), seeing(33, up("a"), up("b"))), "Healthy"},
 		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("b")).old(1)), "Progressing"},
@@ -552,12 +557,32 @@ func TestPoll_LeavesWhatItIsCalledOn(t *testing.T) {
 	w := watching(2)
 	sights := []sight{seeing(3, starting("a")), seeing(3, up("a"), crashed("b", 1)), seeing(3, up("a"), up("b")), seeing(3, up("a"), pulling("b"))}
 	for _, s := range sights {
-		before := fmt.Sprintf("%+v", w.Progress)
-		old := w.Progress
+		before, old := w.written(), *w
 		w.see(s)
-		if after := fmt.Sprintf("%+v", old); before != after {
+		if after := old.written(); before != after {
 			t.Errorf("before: %s\nafter:  %s", before, after)
 		}
+	}
+}
+
+// written returns all that is remembered as text.
+func (w *watched) written() string {
+	if w.sightings == nil {
+		return fmt.Sprintf("%+v", w.Progress)
+	}
+	return fmt.Sprintf("%+v %+v", w.Progress, *w.sightings)
+}
+
+// What others say of a wait changes with every pod that they try; the status does not.
+func TestJudge_SaysAWaitOnceAMinute(t *testing.T) {
+	w := watching(1)
+	said := map[string]bool{}
+	for i := range 100 {
+		w.see(seeing(3).of(1).refusing(fmt.Sprintf("Internal error occurred: failed calling webhook of pod web-%d", i)))
+		said[w.WaitingFor] = true
+	}
+	if w.Phase != PhaseBlocked || len(said) > 6 { // in five minutes, and nothing at first
+		t.Errorf("%s, with %d texts", w.stands(), len(said))
 	}
 }
 
@@ -568,5 +593,110 @@ func TestJudge_ClockGoesBack(t *testing.T) {
 	w.now = w.now.Add(-time.Hour)
 	if w.see(seeing(45, up("a"))); w.Phase != PhaseHealthy {
 		t.Errorf("the release: %s", w.stands())
+	}
+}
+
+// While all containers of a pod are restarted, the kubelet leaves their resources out: that is no resize.
+func TestJudge_RestartsWithoutResources(t *testing.T) {
+	running := func(times int32) *corev1.Pod {
+		return pod("a", isReady, restarted(times), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Resources = &corev1.ResourceRequirements{} })
+	}
+	w := watching(1)
+	for restarts := int32(0); restarts < 4; restarts += 2 {
+		w.see(seeing(3, running(restarts)))
+		w.see(seeing(3, pod("a", restarted(restarts+1), waits("PodInitializing"))))
+	}
+	if w.see(seeing(3, pod("a", restarted(4), waits("PodInitializing")))); w.Failure.Reason != v1alpha1.FailureCrashLoop {
+		t.Errorf("after 4 restarts: %s, want a crash loop", w.stands())
+	}
+}
+
+// A pod that its kubelet evicts and that obeys and exits with 0 is Succeeded without a word. What tells is its Event, or the pod
+// itself later: its kubelet thinks better of it.
+func TestJudge_EvictedWithZero(t *testing.T) {
+	const words = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi."
+	succeeded := func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodSucceeded
+		p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{Reason: "Completed"}
+	}
+	evicted := func(p *corev1.Pod) {
+		p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", words
+	}
+	told := func(s sight, pods ...string) sight {
+		s.told = map[types.UID][]*corev1.Event{}
+		for _, pod := range pods {
+			s.told[types.UID("uid-of-"+pod)] = []*corev1.Event{{Reason: "Evicted", Message: words}, {Reason: "Killing"}}
+		}
+		return s
+	}
+	first, second := pod("a", succeeded), pod("b", succeeded)
+	for _, row := range []struct {
+		name       string
+		scenes     []sight
+		cause, pod string
+	}{
+		{"its Event tells", []sight{seeing(3, first), told(seeing(3, first, second), "a", "b")}, v1alpha1.CauseEvicted, "b"},
+		{"the Event of the last one is late", []sight{seeing(3, first), told(seeing(3, first, second), "a")}, v1alpha1.CauseEvicted, "a"},
+		{"the pod itself tells, later", []sight{seeing(3, first), seeing(3, pod("a", succeeded, evicted)), seeing(3, second)}, v1alpha1.CauseEvicted, "a"},
+		{"nothing tells", []sight{seeing(3, first), seeing(3, first, second)}, v1alpha1.CauseEndedByItself, "b"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := watching(1)
+			w.maxRestarts = 1
+			for _, scene := range row.scenes {
+				w.see(scene)
+			}
+			if w.Failure.Reason != v1alpha1.FailurePodsEnded || w.Failure.Cause != row.cause || w.Failure.Pod != row.pod {
+				t.Errorf("%s, %+v, want cause %s of pod %s", w.stands(), w.Failure, row.cause, row.pod)
+			}
+		})
+	}
+}
+
+// What the kubelet says of a postStart hook that fails is gone when the container waits for its next start.
+func TestJudge_PostStartHookFails(t *testing.T) {
+	const words = `Exec lifecycle hook ([/warm]) for Container "web" failed - error: command '/warm' exited with 7`
+	fails := pod("a", restarted(1), waits("PostStartHookError"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Waiting.Message = words })
+	for _, last := range []*corev1.Pod{pod("a", restarted(4), waits("CrashLoopBackOff"), exited(0, "")), changed(pod("a"), restarted(4), exited(0, ""))} {
+		w := watching(1)
+		w.see(seeing(3, fails))
+		w.see(seeing(3, last))
+		want := v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CausePostStartHook, Pod: "a", Node: "node", Container: "web",
+			Message: "the postStart hook of container web of pod a fails, after 4 restarts: " + words}
+		if diff := cmp.Diff(want, w.Failure); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	}
+}
+
+// The container that has its whole pod restarted is blamed, and not for the 137 that the kubelet says of all of them.
+func TestJudge_RestartsWholePod(t *testing.T) {
+	culprit := func(state *corev1.ContainerStateTerminated) *corev1.Pod {
+		p := pod("a", restarted(4))
+		p.Spec.Containers = []corev1.Container{{Name: "web", RestartPolicyRules: []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}},
+		}}}}
+		p.Status.ContainerStatuses[0].State.Terminated = state
+		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}
+		return p
+	}
+	const words = "container web restarts its whole pod a, 4 times without a back-off: "
+	for _, row := range []struct {
+		state *corev1.ContainerStateTerminated
+		code  *int32
+		words string
+	}{
+		{nil, nil, "its rule is for exit codes In [42]"},
+		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}, nil, "its rule is for exit codes In [42]"},
+		{&corev1.ContainerStateTerminated{ExitCode: 42, Reason: "Error"}, new(int32(42)), "it exited with code 42"},
+	} {
+		w := watching(1)
+		w.see(seeing(3, culprit(row.state)))
+		want := v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseRestartsWholePod, Pod: "a", Node: "node", Container: "web",
+			ExitCode: row.code, Message: words + row.words}
+		if diff := cmp.Diff(want, w.Failure); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
 	}
 }

@@ -295,10 +295,12 @@ func rebooted(c *corev1.ContainerStatus) bool {
 	})
 }
 
+// restartingAll is the reason that the kubelet gives for the end of all containers of a pod that are restarted by a rule.
+const restartingAll = "RestartingAllContainers"
+
 // restartedByOthers reports whether the container was restarted with its whole pod, by the rule of one of its containers.
 func restartedByOthers(c *corev1.ContainerStatus) bool {
-	const reason = "RestartingAllContainers"
-	return hasEnded(c, func(t *corev1.ContainerStateTerminated) bool { return t.Reason == reason }) || waitsFor(c, reason)
+	return hasEnded(c, func(t *corev1.ContainerStateTerminated) bool { return t.Reason == restartingAll }) || waitsFor(c, restartingAll)
 }
 
 // hasEnded reports whether the container's present or last end is one of these.
@@ -317,10 +319,21 @@ func waitsFor(c *corev1.ContainerStatus, reason string) bool {
 
 // restartsWholePod reports whether a rule of this container restarts all containers of its pod.
 func restartsWholePod(spec *corev1.PodSpec, container string) bool {
+	return wholePodRule(spec, container) != nil
+}
+
+// wholePodRule returns the first rule of this container that restarts all containers of its pod, nil if it has none.
+func wholePodRule(spec *corev1.PodSpec, container string) *corev1.ContainerRestartRule {
 	c := containerOf(spec, container)
-	return c != nil && slices.ContainsFunc(c.RestartPolicyRules, func(rule corev1.ContainerRestartRule) bool {
-		return rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers
-	})
+	if c == nil {
+		return nil
+	}
+	for i, rule := range c.RestartPolicyRules {
+		if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+			return &c.RestartPolicyRules[i]
+		}
+	}
+	return nil
 }
 
 // sandboxSince returns since when the pod has its present sandbox, zero if it has none.

@@ -83,9 +83,7 @@ func (p *Progress) learn(l *look) {
 		if uid == l.setUID() || uid == l.deployment.UID {
 			p.hearRefusals(l, events)
 		}
-		if p.last != nil && p.last.pod.UID == uid {
-			p.last = p.last.hear(events)
-		}
+		p.first, p.last = p.first.hear(uid, events), p.last.hear(uid, events)
 	}
 }
 
@@ -170,14 +168,14 @@ func lastTime(event *corev1.Event) time.Time {
 
 // refusalTroubles are those of pods, or of a ReplicaSet, that cannot be created, while the refusals go on.
 func (p *Progress) refusalTroubles(l *look) []trouble {
-	condition := refusalCondition(l)
-	if condition == "" {
-		return nil
-	}
+	condition, fresh := refusalCondition(l)
 	words := p.refusal.words
-	if p.unread != "" {
+	switch {
+	case condition == "":
+		return nil
+	case p.unread != "" && fresh:
 		words = condition
-	} else if p.refusal.last == 0 || p.refusal.last < p.progressed {
+	case p.unread != "" || p.refusal.last == 0 || p.refusal.last < p.progressed:
 		return nil
 	}
 	t := trouble{kind: kindDeadline, topic: topicRefusal, pods: max(1, l.wanted-l.created), words: words}
@@ -190,23 +188,24 @@ func (p *Progress) refusalTroubles(l *look) []trouble {
 }
 
 // refusalCondition returns the controllers' word that pods or a ReplicaSet cannot be created, empty if they have none. It is a
-// reason to ask for Events, no more: it stays when the refusals end.
-func refusalCondition(l *look) string {
+// reason to ask for Events, no more: it stays when the refusals end, and one about a ReplicaSet stays as it is when the next
+// template's is refused as well. fresh says that it is about this template.
+func refusalCondition(l *look) (words string, fresh bool) {
 	switch {
 	case l.current == nil:
 		for _, c := range l.deployment.Status.Conditions {
-			if c.Type == appsv1.DeploymentProgressing && c.Reason == "ReplicaSetCreateError" && !c.LastUpdateTime.Before(&l.recorded) {
-				return c.Message
+			if c.Type == appsv1.DeploymentProgressing && c.Reason == "ReplicaSetCreateError" {
+				return c.Message, !c.LastUpdateTime.Before(&l.recorded)
 			}
 		}
 	case valueOr(l.current.Spec.Replicas, 0) > l.created:
 		for _, c := range l.current.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
-				return c.Message
+				return c.Message, true
 			}
 		}
 	}
-	return ""
+	return "", false
 }
 
 // ask returns what to read before this look can be judged: the Events of one object of which nothing can be said without, now and
@@ -228,7 +227,7 @@ func (p *Progress) ask(l *look) (q questions) {
 		asked instant
 	}
 	var subjects []subject
-	if refusalCondition(l) != "" {
+	if condition, _ := refusalCondition(l); condition != "" {
 		subjects = append(subjects, subject{cmp.Or(l.setUID(), l.deployment.UID), p.refusal.asked})
 	}
 	for _, pod := range l.active {
@@ -266,10 +265,15 @@ func askForNodes(l *look, kind kind, troubles []trouble) (q questions) {
 	return q
 }
 
-// askForEnd returns the pod whose Events to read before it is said why its like end, if it does not say so itself.
+// askForEnd returns the pods whose Events to read before it is said why its like end, if they do not say so themselves.
 func (p *Progress) askForEnd(l *look, t *trouble) (q questions) {
-	if _, read := l.evidence.Events[t.pod.UID]; !read && l.evidence.Unread == "" && t.topic == topicEnds && p.last.cause == v1alpha1.CauseEndedByItself {
-		q.events = []types.UID{t.pod.UID}
+	if l.evidence.Unread != "" || t.topic != topicEnds || p.tellingEnd().cause != v1alpha1.CauseEndedByItself {
+		return q
+	}
+	for _, e := range []*podEnd{p.last, p.first} {
+		if _, read := l.evidence.Events[e.pod.UID]; !read && !slices.Contains(q.events, e.pod.UID) {
+			q.events = append(q.events, e.pod.UID)
+		}
 	}
 	return q
 }

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -25,19 +26,20 @@ type podRecord struct {
 
 	available bool          // at the last poll
 	soaked    time.Duration // how long it has been available without a break or, from before one, with the soak passed
-	spared    bool          // it need only become available: it is in the place of a pod that others moved, or was added later
+	spared    bool          // it need only become available: it is in the place of one that served, or was added later
 
 	generation int64
 	sandbox    metav1.Time // since when it has had its sandbox; zero if it has none
 	sandboxes  int32       // how many more than the first
 	containers []containerRecord
 
-	creating instant // since when it has had a node, and no container of it could start
-	mount    string  // why, in the kubelet's words, it has no volume that the template names: something is not there
-	trouble  string  // what, in the kubelet's words, keeps its volumes or its sandbox from being made
-	pulling  bool    // its image is being pulled, or waits for other pulls
-	makeRoom string  // who is making room for it, in their words
-	asked    instant // when its Events were last read
+	unclaimed instant // since when the scheduler says that a claim of it is not there
+	creating  instant // since when it has had a node, and no container of it could start
+	mount     string  // why, in the kubelet's words, it has no volume that the template names: something is not there
+	trouble   string  // what, in the kubelet's words, keeps its volumes or its sandbox from being made
+	pulling   bool    // its image is being pulled, or waits for other pulls
+	makeRoom  string  // who is making room for it, in their words
+	asked     instant // when its Events were last read
 }
 
 // containerRecord is what is remembered of a container.
@@ -51,6 +53,7 @@ type containerRecord struct {
 	resources *corev1.ResourceRequirements
 	stuck     instant // since when it waits for its image or its configuration
 	words     string  // the last words of the kubelet that say why
+	hook      string  // its last words about a postStart hook that failed: nothing tells of it afterwards
 }
 
 // remember brings the records up to date: first of the pods that are gone, then of those that are there.
@@ -142,6 +145,11 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 	}
 	broken = r.noteReady(pod, p.clock, known) || broken
 	r.noteSoak(l, pod, p.since(r.ready), broken)
+	if _, missing := claimMissing(conditionOf(pod, corev1.PodScheduled).Message); missing && pod.Spec.NodeName == "" {
+		r.unclaimed = firstOf(r.unclaimed, p.clock)
+	} else {
+		r.unclaimed = 0
+	}
 	if creating(pod) {
 		r.creating = firstOf(r.creating, p.clock)
 	} else {
@@ -160,14 +168,23 @@ func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, res
 		fresh = 0
 	case r.pardon || rebooted(c):
 		fresh, r.pardon = restarts-1, false
-	case resized || (r.resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
+	case resized || (r.resources != nil && c.Resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
 		fresh = restarts - 1
 	}
 	r.counted += fresh
 	r.relapsed = fresh > 0 && r.ready
-	r.ready, r.restarts, r.resources = c.Ready, c.RestartCount, c.Resources
+	r.ready, r.restarts = c.Ready, c.RestartCount
+	if c.Resources != nil { // The kubelet leaves them out while it has no container.
+		r.resources = c.Resources
+	}
 	if w := c.State.Waiting; w != nil && tells(w.Message) {
 		r.words = w.Message
+	}
+	switch {
+	case c.Ready:
+		r.hook = ""
+	case postStartFailed(c):
+		r.hook = cmp.Or(c.State.Waiting.Message, "it says nothing")
 	}
 	return fresh
 }

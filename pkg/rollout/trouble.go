@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -55,6 +56,7 @@ type trouble struct {
 	pod       *corev1.Pod // nil if it is about no single one
 	container *corev1.ContainerStatus
 	words     string // others' about it
+	alone     bool   // only its own time counts: it is in the place of a pod that served and that others moved
 	due       bool   // it has lasted for as long as its kind takes
 	excused   bool   // it is not held against the release
 }
@@ -66,7 +68,7 @@ func (p *Progress) troubles(l *look) []trouble {
 		record := p.pods[pod.UID]
 		switch {
 		case pod.Spec.NodeName == "":
-			all = append(all, unplaced(l, pod)...)
+			all = append(all, p.unplaced(l, pod, &record)...)
 		default:
 			all = append(all, p.placed(l, pod, &record)...)
 		}
@@ -83,12 +85,12 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 		t.pod, t.pods = pod, 1
 		all = append(all, t)
 	}
-	unready := trouble{kind: kindDeadline, topic: topicUnready}
+	unready := trouble{kind: kindDeadline, topic: topicUnready, alone: record.spared && !record.served}
 	for c := range containers(pod) {
 		memory := record.container(c.Name)
 		switch _, stuck := stuckReason(c); {
 		case memory.counted+p.lost > l.maxRestarts && (memory.relapsed || (!c.Ready && memory.counted > 0)):
-			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, due: true})
+			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, words: memory.hook, due: true})
 		case stuck:
 			about := topicConfig
 			if reason, _ := stuckReason(c); reason == v1alpha1.FailureImagePull {
@@ -126,7 +128,7 @@ func isInitializing(c *corev1.ContainerStatus) bool {
 }
 
 // unplaced returns the trouble of a pod that has no node, if it has one.
-func unplaced(l *look, pod *corev1.Pod) []trouble {
+func (p *Progress) unplaced(l *look, pod *corev1.Pod, record *podRecord) []trouble {
 	t := trouble{kind: kindDeadline, pod: pod, pods: 1}
 	scheduled := conditionOf(pod, corev1.PodScheduled)
 	t.words = scheduled.Message
@@ -138,10 +140,11 @@ func unplaced(l *look, pod *corev1.Pod) []trouble {
 		if _, missing := claimMissing(scheduled.Message); missing {
 			wait := t
 			wait.kind, wait.topic, t.topic = kindWait, topicClaim, topicClaim
+			wait.due = p.since(record.unclaimed) >= l.stuck
 			return []trouble{wait, t}
 		}
-	case unmadeClaim(pod) != "":
-		t.topic, t.words = topicResourceClaim, unmadeClaim(pod)
+	case l.unmadeClaim(pod) != "":
+		t.topic, t.words = topicResourceClaim, l.unmadeClaim(pod)
 	case scheduled.Status == "" && l.ownScheduler(pod):
 		t.topic, t.words = topicScheduler, pod.Spec.SchedulerName
 	default:
@@ -157,11 +160,15 @@ func (l *look) ownScheduler(pod *corev1.Pod) bool {
 		l.template.Spec.SchedulerName == name
 }
 
-// unmadeClaim names a resource claim of the pod that is to be made from a template, and has not been.
-func unmadeClaim(pod *corev1.Pod) string {
+// unmadeClaim names a resource claim of the pod that is to be made from a template and has not been, and that the last good one
+// does without.
+func (l *look) unmadeClaim(pod *corev1.Pod) string {
 	for _, claim := range pod.Spec.ResourceClaims {
 		made := slices.ContainsFunc(pod.Status.ResourceClaimStatuses, func(s corev1.PodResourceClaimStatus) bool { return s.Name == claim.Name })
-		if claim.ResourceClaimTemplateName != nil && !made {
+		known := l.good != nil && slices.ContainsFunc(l.good.Spec.ResourceClaims, func(other corev1.PodResourceClaim) bool {
+			return equality.Semantic.DeepEqual(other, claim)
+		})
+		if claim.ResourceClaimTemplateName != nil && !made && !known {
 			return claim.Name
 		}
 	}
@@ -188,7 +195,8 @@ func (p *Progress) endTroubles(l *look) (all []trouble) {
 	most := int(l.maxRestarts) + int(l.wanted)/10
 	switch {
 	case p.own > most:
-		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: p.last.pod, pods: l.wanted, words: p.last.words, due: true})
+		told := p.tellingEnd()
+		all = append(all, trouble{kind: kindEnds, topic: topicEnds, pod: told.pod, pods: l.wanted, words: told.words, due: true})
 	case p.own+p.pressedPods > most && len(p.pressed) > 1 && !l.oldPodsPressed():
 		all = append(all, trouble{kind: kindEnds, topic: topicPressure, pod: p.lastPressed.pod, pods: l.wanted, words: p.lastPressed.words, due: true})
 	}
@@ -248,10 +256,6 @@ func (p *Progress) ripen(l *look, troubles []trouble) {
 		if t.kind != kindDeadline {
 			continue
 		}
-		if p.complete != 0 {
-			t.due = p.inSoak >= l.soak+l.deadline
-			continue
-		}
 		deadline, against := l.deadline, instant(0)
 		if t.pod != nil {
 			against = p.pods[t.pod.UID].against
@@ -259,7 +263,14 @@ func (p *Progress) ripen(l *look, troubles []trouble) {
 				deadline = max(deadline, allowance(&t.pod.Spec, l.deployment.Spec.MinReadySeconds))
 			}
 		}
-		t.due = p.since(max(p.progressed, p.unhealthySince)) >= deadline || (against != 0 && p.since(against) >= deadline)
+		switch {
+		case p.complete != 0 && !t.alone:
+			t.due = p.inSoak >= l.soak+l.deadline
+		case !t.alone && p.since(max(p.progressed, p.unhealthySince)) >= deadline:
+			t.due = true
+		default:
+			t.due = against != 0 && p.since(against) >= deadline
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,24 +20,51 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 	if t.pod != nil {
 		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
 	}
-	if t.kind == kindDeadline && p.unread != "" {
-		f.Message = Clean(f.Message, maxMessage/2) + "; " + p.unread
-	}
-	f.Message = Clean(f.Message, maxMessage)
+	var besides string
 	if fine := p.fine(l); fine > 0 && fine < l.wanted {
-		f.Message = Clean(f.Message, maxMessage-40) + fmt.Sprintf("; %d of %d new pods are fine", fine, l.wanted)
+		besides = fmt.Sprintf("; %d of %d new pods are fine%s", fine, l.wanted, p.whereOthersAre(l))
 	}
+	if t.kind == kindDeadline && p.unread != "" {
+		besides += "; " + p.unread
+	}
+	besides = Clean(besides, maxMessage/2)
+	f.Message = Clean(f.Message, maxMessage-len(besides)) + besides
 	return f
 }
 
-// fine counts the new pods that are ready, also by the word of the node controller, and have not restarted too often.
+// fine counts the new pods that are fine.
 func (p *Progress) fine(l *look) (n int32) {
 	for _, pod := range l.active {
-		if record := p.pods[pod.UID]; readyByOwnWord(pod) && !nodeSilent(pod) && record.counted() <= l.maxRestarts {
+		if p.isFine(l, pod) {
 			n++
 		}
 	}
 	return n
+}
+
+// isFine reports whether a pod is ready, also by the word of the node controller, and has not restarted too often.
+func (p *Progress) isFine(l *look, pod *corev1.Pod) bool {
+	record := p.pods[pod.UID]
+	return readyByOwnWord(pod) && !nodeSilent(pod) && record.counted() <= l.maxRestarts
+}
+
+// whereOthersAre names the nodes of the pods that are not fine, the first few of them.
+func (p *Progress) whereOthersAre(l *look) string {
+	var nodes []string
+	for _, pod := range l.active {
+		if !p.isFine(l, pod) {
+			nodes = withName(nodes, pod.Spec.NodeName)
+		}
+	}
+	slices.Sort(nodes)
+	switch few := 3; {
+	case len(nodes) == 0:
+		return ""
+	case len(nodes) > few:
+		return fmt.Sprintf(", and the others on %s and %d more nodes", strings.Join(nodes[:few], ", "), len(nodes)-few)
+	default:
+		return ", and the others on " + strings.Join(nodes, ", ")
+	}
 }
 
 // describe says what is wrong, and why it may be.
@@ -46,12 +74,12 @@ func (t *trouble) describe(l *look, p *Progress) *v1alpha1.Failure {
 	}
 	switch t.topic {
 	case topicCrash:
-		return crashLoop(t.pod, t.container)
+		return crashLoop(t.pod, t.container, t.words)
 	case topicSandbox:
 		return &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseSandbox, Message: fmt.Sprintf(
 			"pods on more than one node get new sandboxes again and again, pod %s the last", t.pod.Name)}
 	case topicEnds:
-		return podsEnded(p.last, p.own)
+		return podsEnded(p.tellingEnd(), p.own)
 	case topicPressure:
 		f := podsEnded(p.lastPressed, p.own+p.pressedPods)
 		f.Cause = v1alpha1.CauseEatsNodes
@@ -102,14 +130,14 @@ func (t *trouble) describeWait() *v1alpha1.Failure {
 	return f
 }
 
-// podsEnded returns the failure of a release whose pods end by themselves, so many of them, this one the last.
-func podsEnded(last *podEnd, times int) *v1alpha1.Failure {
-	f := &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: last.cause, Container: last.container, ExitCode: last.exitCode}
-	if last.exitCode != nil && *last.exitCode != 0 && last.cause != v1alpha1.CauseEvicted {
+// podsEnded returns the failure of a release whose pods end by themselves, so many of them, this one for example.
+func podsEnded(e *podEnd, times int) *v1alpha1.Failure {
+	f := &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: e.cause, Container: e.container, ExitCode: e.exitCode}
+	if e.exitCode != nil && *e.exitCode != 0 && e.cause != v1alpha1.CauseEvicted {
 		f.Reason = v1alpha1.FailureCrashLoop
 	}
-	f.Message = fmt.Sprintf("%d of its pods ended by themselves, %s the last: %s", times, last.pod.Name,
-		cmp.Or(last.words, "nothing is known of why"))
+	f.Message = fmt.Sprintf("%d of its pods ended by themselves, %s for example: %s", times, e.pod.Name,
+		cmp.Or(e.words, "nothing is known of why"))
 	return f
 }
 
@@ -126,24 +154,46 @@ func podsRefused(message string) *v1alpha1.Failure {
 	return &v1alpha1.Failure{Reason: reason, Cause: cause, Message: "its pods cannot be created: " + message}
 }
 
-// crashLoop returns the failure of a release of which a container restarted too often, with how it ended last.
-func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus) *v1alpha1.Failure {
+// crashLoop returns the failure of a release of which a container restarted too often, with how it ended last, or what the kubelet
+// said of its postStart hook, if that failed. How the container ended was the kubelet's doing then.
+func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus, hook string) *v1alpha1.Failure {
+	if hook != "" {
+		f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "the postStart hook of container %s of pod %s fails, after %d restarts: %s",
+			c.Name, pod.Name, c.RestartCount, hook)
+		f.Cause = v1alpha1.CausePostStartHook
+		return f
+	}
+	if rule := wholePodRule(&pod.Spec, c.Name); rule != nil && !cannotStart(c) {
+		return wholePodLoop(pod, c, rule)
+	}
 	f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
 		c.Name, pod.Name, ending(c), c.RestartCount, lastWords(c))
-	f.ExitCode, f.Cause = exitCode(c), crashCause(pod, c)
+	f.ExitCode, f.Cause = exitCode(c), crashCause(c)
+	return f
+}
+
+// wholePodLoop returns the failure of a release of which a container has its whole pod restarted, again and again. The kubelet tells
+// its exit code for a moment only, and says 137 of every container afterwards.
+func wholePodLoop(pod *corev1.Pod, c *corev1.ContainerStatus, rule *corev1.ContainerRestartRule) *v1alpha1.Failure {
+	f := &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseRestartsWholePod, Pod: pod.Name, Container: c.Name}
+	how := "nothing is known of its exit code"
+	switch end, codes := c.State.Terminated, rule.ExitCodes; {
+	case end != nil && end.Reason != restartingAll:
+		how, f.ExitCode = "it "+ending(c), new(end.ExitCode)
+	case codes != nil:
+		how = fmt.Sprintf("its rule is for exit codes %s %v", codes.Operator, codes.Values)
+	}
+	f.Message = Clean(fmt.Sprintf("container %s restarts its whole pod %s, %d times without a back-off: %s",
+		c.Name, pod.Name, c.RestartCount, how), maxMessage)
 	return f
 }
 
 // crashCause returns why a container ends again and again, as far as its status tells.
-func crashCause(pod *corev1.Pod, c *corev1.ContainerStatus) string {
+func crashCause(c *corev1.ContainerStatus) string {
 	end := ended(c)
 	switch {
 	case cannotStart(c):
 		return v1alpha1.CauseCannotStart
-	case postStartFailed(c):
-		return v1alpha1.CausePostStartHook
-	case restartsWholePod(&pod.Spec, c.Name):
-		return v1alpha1.CauseRestartsWholePod
 	case end == nil:
 		return v1alpha1.CauseUnknown
 	case end.Reason == "OOMKilled":

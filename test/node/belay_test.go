@@ -67,22 +67,11 @@ func (s *story) pid(pod corev1.Pod) int {
 	if len(pod.Status.ContainerStatuses) != 1 {
 		s.Fatalf("pod %s has %d containers", pod.Name, len(pod.Status.ContainerStatuses))
 	}
-	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
-	tasks, err := s.node.ctr(s.Context(), "tasks", "list")
+	pid, err := s.node.task(s.Context(), firstWorker, strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://"))
 	if err != nil {
 		s.Fatal(err)
 	}
-	for line := range strings.Lines(tasks) {
-		if field := strings.Fields(line); len(field) > 1 && field[0] == id {
-			pid, err := strconv.Atoi(field[1])
-			if err != nil {
-				s.Fatal(err)
-			}
-			return pid
-		}
-	}
-	s.Fatalf("no task %q in:\n%s", id, tasks)
-	return 0
+	return pid
 }
 
 // residentMiB is the memory of a process.

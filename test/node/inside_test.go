@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -19,6 +21,9 @@ func inside(ctx context.Context, m *testing.M) error {
 	n := &node{scratch: scratch}
 	starting, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
+	if err := startEmptyRegistry(); err != nil {
+		return err
+	}
 	if err := n.start(starting); err != nil {
 		n.printLogs()
 		return fmt.Errorf("start the node: %w", err)
@@ -30,6 +35,11 @@ func inside(ctx context.Context, m *testing.M) error {
 	figures.add("image", fmt.Sprintf("%.1f MB", float64(image.size)/1e6))
 	figures.add("node Ready after", time.Since(start).Round(100*time.Millisecond))
 	theNode = n
+	// Trials wait, most of the time, however few CPUs the machine has. With more of them at once a kubelet is so late with its
+	// Events that there are none yet when they are asked for.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		return err
+	}
 	if m.Run() != 0 {
 		n.printLogs()
 		return errors.New("the story went wrong")
@@ -45,12 +55,13 @@ var theNode *node
 type daemon struct {
 	name  string
 	log   string
+	pid   int
 	ended chan error
 }
 
 // startDaemon starts a program that is to run until the end.
 func startDaemon(logs, name, program string, args ...string) (*daemon, error) {
-	d := &daemon{name: name, log: filepath.Join(logs, name+".log"), ended: make(chan error, 1)}
+	d := &daemon{name: name, log: filepath.Join(logs, strings.ReplaceAll(name, " ", "-")+".log"), ended: make(chan error, 1)}
 	log, err := os.Create(d.log)
 	if err != nil {
 		return nil, err
@@ -61,6 +72,7 @@ func startDaemon(logs, name, program string, args ...string) (*daemon, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	d.pid = cmd.Process.Pid
 	go func() { d.ended <- fmt.Errorf("%s has ended: %v", name, cmd.Wait()) }()
 	return d, nil
 }

@@ -111,18 +111,20 @@ var buildahLeaves = map[string][]string{
 	"/var/lib/containers": {"cache/blob-info-cache-v1.boltdb", "cache/blob-info-cache-v1.sqlite", "cache"},
 }
 
-// containerCgroups are the cgroups that containerd makes for Kubernetes, the outer before the inner.
+// containerCgroups are the cgroups that the kubelets and containerd make for Kubernetes, the outer before the inner.
 func containerCgroups() (groups []string) {
 	for _, root := range cgroupRoots() {
-		outer := filepath.Join(root, "k8s.io")
-		inner, err := os.ReadDir(outer)
-		if err != nil {
-			continue // none was made
-		}
-		groups = append(groups, outer)
-		for _, e := range inner {
-			if e.IsDir() {
-				groups = append(groups, filepath.Join(outer, e.Name()))
+		for _, name := range []string{"k8s.io", firstWorker.cgroup(), secondWorker.cgroup()} {
+			outer := filepath.Join(root, name)
+			inner, err := os.ReadDir(outer)
+			if err != nil {
+				continue // none was made
+			}
+			groups = append(groups, outer)
+			for _, e := range inner {
+				if e.IsDir() {
+					groups = append(groups, filepath.Join(outer, e.Name()))
+				}
 			}
 		}
 	}

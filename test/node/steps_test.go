@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
@@ -52,16 +51,12 @@ type release struct {
 }
 
 func newStory(t *testing.T) *story {
-	config, err := clientcmd.BuildConfigFromFlags("", theNode.kubeconfig())
-	if err != nil {
-		t.Fatal(err)
-	}
+	kube, belay := theNode.clients(t)
 	manifest, err := template.ParseFiles("testdata/web.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &story{T: t, node: theNode, manifest: manifest,
-		kube: kubernetes.NewForConfigOrDie(config), belay: versioned.NewForConfigOrDie(config)}
+	return &story{T: t, node: theNode, kube: kube, belay: belay, manifest: manifest}
 }
 
 // part tells one part of the story. If it fails the story ends.
@@ -94,7 +89,7 @@ func (s *story) show() {
 		out, err := s.node.kubectl(context.Background(), "", args...)
 		s.Logf("kubectl %s (%v)\n%s", strings.Join(args, " "), err, out)
 	}
-	logs, err := filepath.Glob("/var/log/pods/" + belayNamespace + "_*/*/*.log")
+	logs, err := filepath.Glob(filepath.Join(podLogs(firstWorker), belayNamespace+"_*/*/*.log"))
 	for _, file := range logs {
 		s.Logf("%s (%v)\n%s", file, err, tail(file, 30))
 	}

@@ -35,7 +35,7 @@ func TestStory(t *testing.T) {
 		}
 	})
 	s.part("an image that does not exist is rolled back", func() {
-		s.release(release{Version: "missing", Image: "localhost/missing:1"})
+		s.release(release{Version: "missing", Image: emptyRegistry + "/missing:1"})
 		s.expectRolledBack(v1alpha1.FailureImagePull)
 	})
 	s.part("a ConfigMap that does not exist is rolled back", func() {
@@ -56,20 +56,9 @@ func TestStory(t *testing.T) {
 
 // install applies the manifests as a user would, with the image that was just built.
 func (s *story) install() {
-	overlay := filepath.Join(s.node.scratch, "overlay")
-	base, err := filepath.Rel(overlay, filepath.Join(repository(), "artifacts"))
-	if err != nil {
+	if err := s.node.installBelay(s.Context()); err != nil {
 		s.Fatal(err)
 	}
-	image := fmt.Sprintf(`[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": %q}]`, belayImage)
-	if err := writeJSON(filepath.Join(overlay, "kustomization.yaml"), object{
-		"resources": []string{base},
-		"patches":   []object{{"target": object{"kind": "Deployment", "name": belayName}, "patch": image}},
-	}); err != nil {
-		s.Fatal(err)
-	}
-	s.kubectl("apply", "-k", overlay)
-	s.kubectl("rollout", "status", "deployment/"+belayName, "-n", belayNamespace, "--timeout=60s")
 	pods := s.belayPods()
 	if len(pods) != 2 {
 		s.Fatalf("%d pods of Belay run, want 2", len(pods))

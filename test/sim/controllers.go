@@ -74,6 +74,7 @@ func (w *world) syncDeployment() {
 	}
 	var current *appsv1.ReplicaSet
 	var old []*appsv1.ReplicaSet
+	recreates := d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 	scaling := false
 	for _, set := range w.sets() {
 		if equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) {
@@ -89,13 +90,20 @@ func (w *world) syncDeployment() {
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
 		return
 	}
+	if recreates && w.endOld(current, old) {
+		w.counts(d, "")
+		return
+	}
 	if current == nil {
 		if w.outcomeNow(d.Spec.Template.Spec).noSet { // T5
 			w.setStatus(d, "ReplicaSetCreateError")
+			w.refuse(d, "ReplicaSetCreateError", `Failed to create new replica set "web-new": admission webhook "policy.example.com" denied the request: no`,
+				&w.deploymentController, w.syncDeployment)
 			return
 		}
+		delete(w.refused, d.UID)
 		w.createSet(d)
-		w.setStatus(d, "NewReplicaSetCreated")
+		w.setStatus(w.deployment(), "NewReplicaSetCreated")
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
 		return
 	}
@@ -131,7 +139,33 @@ func (w *world) createSet(d *appsv1.Deployment) {
 	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
 	set.Spec.Selector, set.Spec.Template, set.Spec.Replicas = d.Spec.Selector, *d.Spec.Template.DeepCopy(), new(int32)
 	set.Annotations = map[string]string{desired: fmt.Sprint(replicasOf(d))}
-	fake.Add(w.World, set)
+	if w.tricks.rewrite != nil {
+		w.tricks.rewrite(&set.Spec.Template)
+	}
+	if fake.Add(w.World, set); !equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) { // It does not know its own work.
+		fake.EditStatus(w.World, d.Name, func(live *appsv1.Deployment) {
+			live.Status.CollisionCount = new(1 + ptrOr(live.Status.CollisionCount))
+		})
+	}
+}
+
+func ptrOr(n *int32) int32 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// endOld scales the old ReplicaSets down, as strategy Recreate has it, and reports whether pods of theirs are left.
+func (w *world) endOld(current *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) (left bool) {
+	for _, set := range old {
+		if *set.Spec.Replicas > 0 {
+			w.scaleSet(set, 0)
+		}
+	}
+	return slices.ContainsFunc(w.pods(), func(pod *corev1.Pod) bool {
+		return !hasEnded(pod) && (current == nil || !metav1.IsControlledBy(pod, current))
+	})
 }
 
 // keepSilent leaves the condition as it is for a while, true or not.
@@ -151,17 +185,19 @@ func (w *world) roll(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*ap
 	}
 	available += current.Status.AvailableReplicas
 	wanted := replicasOf(d)
-	if n := min(wanted, wanted+1-oldPods); n > *current.Spec.Replicas || wanted < *current.Spec.Replicas {
+	if n := min(wanted, wanted+w.tricks.surge-oldPods); n > *current.Spec.Replicas || wanted < *current.Spec.Replicas {
 		w.scaleSet(current, min(n, wanted))
 	}
-	for _, set := range old { // maxUnavailable 0, maxSurge 1; what is not available goes first.
-		if n := *set.Spec.Replicas; n > 0 {
-			spare := n - set.Status.AvailableReplicas + max(0, available-wanted)
-			if spare > 0 {
-				gone := min(n, spare)
-				available -= min(gone, set.Status.AvailableReplicas)
-				w.scaleSet(set, n-gone)
-			}
+	// maxUnavailable 0: what is not available goes first, as long as there are enough besides.
+	dispensable := oldPods + current.Status.AvailableReplicas - wanted
+	for _, set := range old {
+		n := *set.Spec.Replicas
+		ill := min(max(0, n-set.Status.AvailableReplicas), max(0, dispensable))
+		spare := max(0, min(available-wanted, n-ill))
+		if ill+spare > 0 && n > 0 {
+			dispensable -= ill
+			available -= spare
+			w.scaleSet(set, n-ill-spare)
 		}
 	}
 }
@@ -200,8 +236,8 @@ func (w *world) judge(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*a
 
 func (w *world) counts(d *appsv1.Deployment, reason string) {
 	d = d.DeepCopy()
-	conditions := d.Status.Conditions
-	d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Conditions: conditions}
+	before := d.Status
+	d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Conditions: before.Conditions, CollisionCount: before.CollisionCount}
 	for _, set := range w.sets() {
 		d.Status.Replicas += set.Status.Replicas
 		d.Status.ReadyReplicas += set.Status.ReadyReplicas
@@ -226,22 +262,29 @@ func (w *world) prune(old []*appsv1.ReplicaSet) {
 
 func (w *world) podsOf(set *appsv1.ReplicaSet) (pods []*corev1.Pod) {
 	for _, pod := range w.pods() {
-		if metav1.IsControlledBy(pod, set) && pod.DeletionTimestamp == nil {
+		if metav1.IsControlledBy(pod, set) && pod.DeletionTimestamp == nil && !hasEnded(pod) {
 			pods = append(pods, pod)
 		}
 	}
 	return pods
 }
 
+// hasEnded reports whether a pod has ended: it stays there, and another one is created.
+func hasEnded(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+}
+
 func (w *world) syncSets() {
 	for _, set := range w.sets() {
 		pods := w.podsOf(set)
-		refused := false
+		refused := ""
 		for n := int32(len(pods)); n < *set.Spec.Replicas; n++ {
-			if refused = w.outcomeNow(set.Spec.Template.Spec).quota; refused {
+			pod := w.newPod(set)
+			if refused = w.admitPod(pod); refused != "" {
 				break
 			}
-			pods = append(pods, w.createPod(set))
+			delete(w.refused, set.UID)
+			pods = append(pods, fake.Add(w.World, pod))
 		}
 		slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return btoi(isReady(b)) - btoi(isReady(a)) })
 		for ; int32(len(pods)) > *set.Spec.Replicas; pods = pods[:len(pods)-1] {
@@ -252,13 +295,39 @@ func (w *world) syncSets() {
 			status.ReadyReplicas += int32(btoi(isReady(pod)))
 		}
 		status.AvailableReplicas = status.ReadyReplicas
-		if refused {
-			status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "pods is forbidden: exceeded quota: q"}}
+		if refused != "" {
+			w.refuse(set, "FailedCreate", "Error creating: "+refused, &w.setController, w.syncSets)
+			status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: refused}}
 		}
 		if !equality.Semantic.DeepEqual(status, set.Status) {
 			fake.EditStatus(w.World, set.Name, func(live *appsv1.ReplicaSet) { live.Status = status })
 		}
 	}
+}
+
+// overQuota is what the API server says when a quota does not allow a pod.
+const overQuota = `pods "web-new" is forbidden: exceeded quota: q, requested: requests.cpu=2, used: requests.cpu=3, limited: requests.cpu=4`
+
+// maxPause is the longest pause between two tries to create what is refused. The real one is 1000 s.
+const maxPause = 40 * time.Second
+
+// tries is when the next try to create something may come, and how long after the last one that is.
+type tries struct {
+	next  time.Time
+	pause time.Duration
+}
+
+// refuse records that a controller's try was refused, and lets it try again: each time after twice as long. What wakes the
+// controller in between changes nothing about that.
+func (w *world) refuse(about fake.Object, reason, message string, c *component, sync func()) {
+	last := w.refused[about.GetUID()]
+	if time.Now().Before(last.next) {
+		return
+	}
+	pause := min(maxPause, max(20*time.Millisecond, 2*last.pause))
+	w.refused[about.GetUID()] = tries{time.Now().Add(pause), pause}
+	w.event(about, corev1.EventTypeWarning, reason, message)
+	w.in(pause, func() { w.wake(c, 0, sync) })
 }
 
 func btoi(b bool) int {
@@ -271,11 +340,23 @@ func btoi(b bool) int {
 // dying is the finalizer of the pretend kubelet: a pod that is deleted is there for a second, on its way out.
 const dying = "sim/dying"
 
-func (w *world) createPod(set *appsv1.ReplicaSet) *corev1.Pod {
+func (w *world) newPod(set *appsv1.ReplicaSet) *corev1.Pod {
 	pod := &corev1.Pod{Spec: *set.Spec.Template.Spec.DeepCopy()}
 	pod.Name, pod.Namespace, pod.Labels, pod.Finalizers = w.newName(set.Name), set.Namespace, set.Spec.Template.Labels, []string{dying}
 	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
-	return fake.Add(w.World, pod)
+	return pod
+}
+
+// admitPod returns why the API server refuses a pod, empty if it does not. While a controller waits for its next try, nothing changes.
+func (w *world) admitPod(pod *corev1.Pod) (refused string) {
+	switch {
+	case w.outcomeNow(pod.Spec).quota:
+		return overQuota
+	case w.tricks.admit != nil:
+		return w.tricks.admit(pod)
+	default:
+		return ""
+	}
 }
 
 // removePod lets a pod end.
@@ -283,8 +364,12 @@ func (w *world) removePod(pod *corev1.Pod) {
 	if pod.DeletionTimestamp != nil {
 		return
 	}
+	takes := time.Second
+	if w.tricks.ending != nil {
+		takes = w.tricks.ending(pod)
+	}
 	fake.Remove[*corev1.Pod](w.World, pod.Name)
-	w.in(time.Second, func() {
+	w.in(takes, func() {
 		fake.Edit(w.World, pod.Name, func(p *corev1.Pod) { p.Finalizers = nil })
 	})
 }

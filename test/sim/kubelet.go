@@ -1,38 +1,114 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 )
 
 // The pretend scheduler and kubelet.
 
+// nodes is how many nodes there are at first. All are ready.
+const nodes = 5
+
+func (w *world) addNodes() {
+	for i := range nodes {
+		node := &corev1.Node{}
+		node.Name = fmt.Sprint("node-", i+1)
+		fake.Add(w.World, node)
+		w.setNode(node.Name, corev1.ConditionTrue)
+	}
+}
+
+// setNode sets the condition of a Node that says whether it is ready.
+func (w *world) setNode(name string, ready corev1.ConditionStatus) {
+	fake.EditStatus(w.World, name, func(n *corev1.Node) {
+		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}
+	})
+}
+
 func (w *world) schedule() {
 	for _, pod := range w.pods() {
+		if w.tricks.place != nil {
+			w.place(pod)
+			continue
+		}
 		if pod.Spec.NodeName != "" || len(pod.Status.Conditions) > 0 || pod.DeletionTimestamp != nil {
 			continue
 		}
 		o := w.outcomeNow(pod.Spec)
 		if o.nowhere {
 			w.report(pod.Name, func(s *corev1.PodStatus) {
-				s.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available"}}
+				w.condition(s, corev1.PodScheduled, false, corev1.PodReasonUnschedulable, "0/5 nodes are available: 5 node(s) didn't match Pod's node affinity/selector")
 			})
 			continue
 		}
-		fake.Edit(w.World, pod.Name, func(p *corev1.Pod) { p.Spec.NodeName = "node" })
+		w.bind(pod.Name)
 		w.in(100*time.Millisecond, func() { w.pull(pod.Name, o) })
 	}
 }
 
+// place is the scheduler's part where there are tricks.
+func (w *world) place(pod *corev1.Pod) {
+	if pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil || hasEnded(pod) {
+		return
+	}
+	switch node, nowhere := w.tricks.place(pod); {
+	case node != "":
+		fake.Edit(w.World, pod.Name, func(p *corev1.Pod) { p.Spec.NodeName = node })
+		w.report(pod.Name, func(s *corev1.PodStatus) { w.condition(s, corev1.PodScheduled, true, "", "") })
+		w.in(100*time.Millisecond, func() {
+			if pod := w.pod(pod.Name); pod != nil {
+				w.tricks.live(pod)
+			}
+		})
+	case nowhere != "":
+		w.report(pod.Name, func(s *corev1.PodStatus) {
+			w.condition(s, corev1.PodScheduled, false, corev1.PodReasonUnschedulable, nowhere)
+		})
+	}
+}
+
+// bind gives a pod a node, one after the other.
+func (w *world) bind(name string) {
+	w.bound++
+	fake.Edit(w.World, name, func(p *corev1.Pod) { p.Spec.NodeName = fmt.Sprint("node-", w.bound%nodes+1) })
+}
+
 // report changes a pod's status, if the pod is still there.
 func (w *world) report(name string, change func(*corev1.PodStatus)) {
-	if pod := w.pod(name); pod != nil && pod.DeletionTimestamp == nil {
+	pod := w.pod(name)
+	if pod == nil || pod.DeletionTimestamp != nil || hasEnded(pod) {
+		return
+	}
+	if _, silent := w.tricks.silent[pod.Spec.NodeName]; !silent {
 		fake.EditStatus(w.World, name, func(p *corev1.Pod) { change(&p.Status) })
 	}
+}
+
+// condition sets a condition of a pod. Times are full seconds, as they are stored.
+func (w *world) condition(s *corev1.PodStatus, kind corev1.PodConditionType, holds bool, reason, message string) {
+	c := corev1.PodCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(time.Now().Truncate(time.Second))}
+	if holds {
+		c.Status, c.Reason, c.Message = corev1.ConditionTrue, "", ""
+	}
+	for i, before := range s.Conditions {
+		if before.Type != kind {
+			continue
+		}
+		if before.Status == c.Status {
+			c.LastTransitionTime = before.LastTransitionTime
+		}
+		s.Conditions[i] = c
+		return
+	}
+	s.Conditions = append(s.Conditions, c)
 }
 
 func isReady(pod *corev1.Pod) bool {
@@ -44,22 +120,48 @@ func isReady(pod *corev1.Pod) bool {
 // says sets the state of a pod's container, its init container if init.
 func (w *world) says(name string, init, ready bool, waits string, restarts int32) {
 	w.report(name, func(s *corev1.PodStatus) {
-		status := corev1.ContainerStatus{Name: "web", Ready: ready, RestartCount: restarts}
+		status := corev1.ContainerStatus{Name: "web", Ready: ready, Started: new(waits == ""), RestartCount: restarts}
+		status.State.Running = &corev1.ContainerStateRunning{}
+		s.Phase = corev1.PodRunning
 		if waits != "" {
-			status.State.Waiting = &corev1.ContainerStateWaiting{Reason: waits, Message: "as the kubelet says"}
+			status.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: waits, Message: "as the kubelet says"}}
 		}
 		if restarts > 0 {
 			status.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "no database"}
+		} else if waits != "" {
+			s.Phase = corev1.PodPending
 		}
 		s.InitContainerStatuses, s.ContainerStatuses = nil, []corev1.ContainerStatus{status}
 		if init {
-			s.InitContainerStatuses = []corev1.ContainerStatus{status}
+			s.Phase, s.InitContainerStatuses = corev1.PodPending, []corev1.ContainerStatus{status}
 			s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}}
 		}
-		s.Phase, s.Conditions = corev1.PodRunning, []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
-		if ready {
-			s.Conditions[0].Status = corev1.ConditionTrue
-		}
+		w.conditions(s, ready)
+	})
+}
+
+// conditions sets those of a pod that has its sandbox.
+func (w *world) conditions(s *corev1.PodStatus, ready bool) {
+	w.condition(s, corev1.PodReadyToStartContainers, true, "", "")
+	w.condition(s, corev1.PodInitialized, len(s.InitContainerStatuses) == 0, "ContainersNotInitialized", "")
+	w.condition(s, corev1.ContainersReady, ready, "ContainersNotReady", "containers with unready status: [web]")
+	w.condition(s, corev1.PodReady, ready, "ContainersNotReady", "containers with unready status: [web]")
+	w.condition(s, corev1.PodScheduled, true, "", "")
+}
+
+// ---- Events
+
+// event records an Event about an object, or counts it once more.
+func (w *world) event(about fake.Object, kind, reason, message string) {
+	name := strings.ToLower(about.GetName() + "." + string(about.GetUID()) + "." + reason)
+	if _, again := fake.Read[*corev1.Event](w.World, name); !again {
+		e := &corev1.Event{Type: kind, Reason: reason, InvolvedObject: corev1.ObjectReference{Namespace: fake.Namespace, Name: about.GetName(), UID: about.GetUID()}}
+		e.Name, e.Namespace = name, fake.Namespace
+		fake.Add(w.World, e)
+	}
+	fake.Edit(w.World, name, func(e *corev1.Event) {
+		e.Message, e.LastTimestamp = message, metav1.NewTime(time.Now())
+		e.Count++
 	})
 }
 

@@ -33,6 +33,7 @@ func Run(t *testing.T, start Start) {
 		"Adoptions":         s.adoptions,
 		"Neighbours":        s.neighbours,
 		"Fights":            s.fights,
+		"Causes":            s.causes,
 	} {
 		t.Run(name, simulate)
 	}

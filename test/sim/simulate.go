@@ -12,7 +12,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +22,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -72,7 +72,10 @@ type run struct {
 	automatic   map[string]int // the attempts at each revision since it was last asked for that nobody asked for
 	adoption    *adoption      // the last one
 	corrections corrections
-	seen        seen // what a write is checked against
+	seen        seen   // what a write is checked against
+	waits       string // for what the release of causes.go waits
+	mended      bool   // that release is good from now on
+	tolerated   int32  // how many of its pods may be missing
 }
 
 func (r *run) now() time.Time { return time.Now() }
@@ -99,6 +102,11 @@ func templateOf(image string) (t corev1.PodTemplateSpec) {
 	t.Spec.Containers = []corev1.Container{{Name: "web", Image: image}}
 	t.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	t.Spec.TerminationGracePeriodSeconds = new(int64(5))
+	if o := outcomeOf(&t); o.nowhere {
+		t.Spec.NodeSelector = map[string]string{"disk": "none"}
+	} else if o.quota || o.name == "ill-quota" {
+		t.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}
+	}
 	return t
 }
 
@@ -224,7 +232,7 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	if write == "mark" && !r.mayFail(o) && verdict(revision) == "failed" {
 		r.violated("S7: %s is healthy, and marked failed: %s", image(template), revision.Annotations[v1alpha1.FailureAnnotation])
 	}
-	if write == "mark" && !o.healthy && !o.ill && verdict(revision) == "good" {
+	if write == "mark" && !o.healthy && !o.ill && !r.mended && verdict(revision) == "good" {
 		r.violated("S6: %s is bad, and marked good", image(template))
 	}
 	if write == "mark" && verdict(revision) == "good" && !r.wasComplete() {
@@ -257,16 +265,15 @@ func (r *run) complete() bool {
 	if r.deployment() == nil {
 		return false
 	}
-	var ready int32
+	var ready, old int32
 	for _, set := range r.sets() {
-		switch {
-		case equality.Semantic.DeepEqual(set.Spec.Template, r.deployment().Spec.Template):
+		if equality.Semantic.DeepEqual(set.Spec.Template, r.deployment().Spec.Template) {
 			ready = set.Status.AvailableReplicas
-		case set.Status.Replicas > 0 || *set.Spec.Replicas > 0:
-			return false
+		} else {
+			old += max(set.Status.Replicas, *set.Spec.Replicas)
 		}
 	}
-	return ready >= *r.deployment().Spec.Replicas
+	return old <= r.tolerated && ready >= *r.deployment().Spec.Replicas-r.tolerated
 }
 
 func (r *run) checkStatus(status *v1alpha1.GuardedDeploymentStatus) {
@@ -308,11 +315,30 @@ func (r *run) settled() bool {
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonPaused, v1alpha1.ReasonScaledToZero:
 	default:
-		return false
+		return strings.HasPrefix(r.reason(), "WaitingFor") && meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled) && r.mayWait() == r.reason()
 	}
 	target := r.target()
 	return r.guarded().Spec.Paused || (target != nil && status.TargetRevision == target.Name &&
 		(status.Failure == nil) == (verdict(target) != "failed") && !r.retryComes())
+}
+
+// mayWait returns for what the target may wait for ever, empty if it is to be judged: what the last good one would meet as well,
+// or anything like it where none is good that has kept its label: nobody looks for the others meanwhile.
+func (r *run) mayWait() string {
+	target, o := r.target(), outcomeOf(&r.guarded().Spec.Template)
+	if o.name == "case-waits" {
+		return r.waits
+	}
+	if target == nil || (!o.nowhere && !o.quota) {
+		return ""
+	}
+	if good := r.lastGood(target); good != nil && good.Labels[v1alpha1.GuardedLabel] != "" && !(o.quota && outcomeOf(new(decode(good))).name == "ill-quota") {
+		return ""
+	}
+	if o.nowhere {
+		return v1alpha1.ReasonWaitingForRoom
+	}
+	return v1alpha1.ReasonWaitingForQuota
 }
 
 // settle waits until everything has settled, at most so long.
@@ -342,21 +368,23 @@ func (r *run) checkHonest() {
 	running := r.deployment().Annotations[v1alpha1.RevisionAnnotation]
 	runs := r.known(running)
 	o := outcomeOf(&r.guarded().Spec.Template)
-	bad, good := !o.healthy, o.healthy || o.ill
+	bad, good := !o.healthy, o.healthy || o.ill || r.mended
 	zero := *r.deployment().Spec.Replicas == 0
 	lost := runs == nil && r.wrong() == ""
 	ok := runs != nil && image(decode(runs)) == image(r.deployment().Spec.Template)
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut:
-		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment().Status.AvailableReplicas >= *r.deployment().Spec.Replicas
+		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment().Status.AvailableReplicas >= *r.deployment().Spec.Replicas-r.tolerated
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:
-		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && !r.knowsAnotherGood(target)
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.lastGood(target) == nil
 	case v1alpha1.ReasonHeld:
 		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold
 	case v1alpha1.ReasonScaledToZero:
 		ok = ok && zero && running == target.Name
+	case r.mayWait():
+		ok = ok && running == target.Name && verdict(target) == ""
 	}
 	if n := r.guarded().Spec.Replicas; n != nil && *r.deployment().Spec.Replicas != *n {
 		ok = false
@@ -375,11 +403,14 @@ func (r *run) checkHonest() {
 	r.checkAdopted(target)
 }
 
-// knowsAnotherGood reports whether there is a good revision to go back to from the target.
-func (r *run) knowsAnotherGood(target *appsv1.ControllerRevision) bool {
-	return slices.ContainsFunc(r.revisions(), func(other *appsv1.ControllerRevision) bool {
-		return proven(other) && other.Name != target.Name
-	})
+// lastGood returns the good revision to go back to from the target, nil if there is none.
+func (r *run) lastGood(target *appsv1.ControllerRevision) (last *appsv1.ControllerRevision) {
+	for _, other := range r.revisions() {
+		if proven(other) && other.Name != target.Name && (last == nil || other.Revision > last.Revision) {
+			last = other
+		}
+	}
+	return last
 }
 
 // rest checks that nothing is written in ten minutes, but for the counts of pods that come and go. A process that dies of that

@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -20,12 +21,14 @@ import (
 // the same again, but for the order in which goroutines of Belay do what they do at the same time.
 type world struct {
 	*fake.World
-	mu     sync.Mutex // held whenever something happens, and during every request of Belay
-	events timeline
-	serial int
-	hurry  chan struct{} // something is going to happen before what was first
-	random *rand.Rand
-	named  int
+	mu      sync.Mutex // held whenever something happens, and during every request of Belay
+	events  timeline
+	serial  int
+	hurry   chan struct{} // something is going to happen before what was first
+	random  *rand.Rand
+	named   int
+	bound   int                 // how many pods were bound
+	refused map[types.UID]tries // by the object whose controller tries
 
 	deploymentController, setController, scheduler component
 	staleFor                                       time.Duration // how long, at most, T1 to T4 last
@@ -37,21 +40,41 @@ type world struct {
 	policy    func(*appsv1.Deployment)
 	policed   bool // there is one
 	meanwhile meanwhile
+	tricks    tricks
+}
+
+// tricks change what the pretend controllers do. What is nil does nothing.
+type tricks struct {
+	// admit changes a pod that is to be created, or returns why it is refused.
+	admit func(*corev1.Pod) (refused string)
+	// place returns the node of a pod, or why it fits on none. If both are empty, no scheduler looks at it.
+	place func(*corev1.Pod) (node, nowhere string)
+	// live is what the kubelet does with a pod that has a node.
+	live func(*corev1.Pod)
+	// ending is how long a pod takes to end, rewrite what a policy makes of the template of a ReplicaSet.
+	ending  func(*corev1.Pod) time.Duration
+	rewrite func(*corev1.PodTemplateSpec)
+	// silent are the nodes whose kubelets do not report, and since when.
+	silent map[string]time.Time
+	surge  int32 // how many pods more than wanted there may be
 }
 
 // component is a pretend controller.
 type component struct{ down, due bool }
 
 func newWorld(cluster *fake.World, seed uint64) *world {
-	w := &world{World: cluster, hurry: make(chan struct{}, 1), random: rand.New(rand.NewPCG(seed, 0)), changed: func(fake.Change) {}, policy: func(*appsv1.Deployment) {},
+	w := &world{World: cluster, tricks: tricks{silent: map[string]time.Time{}, surge: 1}, hurry: make(chan struct{}, 1), refused: map[types.UID]tries{}, random: rand.New(rand.NewPCG(seed, 0)), changed: func(fake.Change) {}, policy: func(*appsv1.Deployment) {},
 		meanwhile: meanwhile{random: rand.New(rand.NewPCG(seed, 7)), late: map[string]time.Time{}}}
 	cluster.Admit(func(o fake.Object) {
 		if d, ok := o.(*appsv1.Deployment); ok {
 			w.policy(d)
 		}
 	})
+	w.addNodes()
 	cluster.Hear(func(change fake.Change) {
-		w.wakeAll()
+		if change.Resource != "events" {
+			w.wakeAll()
+		}
 		w.changed(change)
 	})
 	return w

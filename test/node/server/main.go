@@ -20,6 +20,9 @@ func main() {
 	version := flag.String("version", "", "what it answers")
 	exit := flag.Int("exit", 0, "exit with this code at once, unless it is 0")
 	sicken := flag.String("sicken", "", "stop being ready when this file is there; of several servers only the one that removes it")
+	warm := flag.Duration("warm", 0, "how long it is not ready after its start")
+	fill := flag.Int("fill", 0, "how many MiB it writes into its file system")
+	after := flag.Int("after", 0, "exit with this code after SIGTERM")
 	drain := flag.Duration("drain", 5*time.Second, "how long it goes on answering after SIGTERM, not ready: the time that clients need to turn elsewhere")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -30,6 +33,12 @@ func main() {
 		os.Exit(*exit)
 	}
 
+	if err := os.WriteFile("/filled", make([]byte, *fill<<20), 0o644); *fill > 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+
+	start := time.Now()
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	var sick atomic.Bool
@@ -38,7 +47,7 @@ func main() {
 		if *sicken != "" && os.Remove(*sicken) == nil {
 			sick.Store(true)
 		}
-		if sick.Load() || stop.Err() != nil {
+		if sick.Load() || stop.Err() != nil || time.Since(start) < *warm {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 		}
 	})
@@ -46,6 +55,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	os.Exit(*after)
 }
 
 // command does one of the small things, and returns its exit code.
@@ -60,6 +70,10 @@ func command(args []string) int {
 		code, _ := strconv.Atoi(args[1])
 		fmt.Println("on standard output")
 		fmt.Fprintln(os.Stderr, "on standard error")
+		if len(args) > 2 {
+			delay, _ := time.ParseDuration(args[2])
+			time.Sleep(delay)
+		}
 		return code
 	case "wait":
 		fmt.Println("waiting")

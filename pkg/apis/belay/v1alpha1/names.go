@@ -111,10 +111,11 @@ const (
 	ReasonWaitingForRegistry = "WaitingForRegistry"
 	// ReasonWaitingForNode: a node does not report, refuses pods, or is the only one on which pods do not start.
 	ReasonWaitingForNode = "WaitingForNode"
-	// ReasonWaitingForVolume: a volume is not attached, or a pod's sandbox cannot be made.
+	// ReasonWaitingForVolume: a volume cannot be attached or mounted, or a pod's sandbox cannot be made, and the last good one has
+	// the same volumes.
 	ReasonWaitingForVolume = "WaitingForVolume"
-	// ReasonWaitingForInjection: a container crashes or waits that is not in the template, and those of the last good release
-	// are no better.
+	// ReasonWaitingForInjection: a container crashes, waits or is not ready that is not in the template, and no old pod was seen
+	// in which it was up with the same image.
 	ReasonWaitingForInjection = "WaitingForInjection"
 	// ReasonContested: somebody keeps changing what the spec says of the Deployment (Stalled); it is put back at a slow pace.
 	// The Normal Event of this reason tells of a single value put back.
@@ -126,8 +127,9 @@ const (
 
 // The reasons of a failure: Failure.Reason, and the Event about it. RolledBack, Held or NoGoodRevision comes next.
 const (
-	// FailureCrashLoop: a container of a new pod restarted more than spec.guard.maxRestarts times, or cannot be started. It
-	// rests on the pod's container statuses.
+	// FailureCrashLoop: a container of a new pod restarted more than spec.guard.maxRestarts times, also because it cannot be
+	// started; or as with PodsEnded, and the last one ended with a code other than 0; or pods on more than one node get new sandboxes
+	// again and again. It rests on the statuses of pods and containers.
 	FailureCrashLoop = "CrashLoop"
 	// FailurePodsEnded: more new pods than spec.guard.maxRestarts, and one more for every ten, ended by themselves: evicted for
 	// what they did, refused for what the template states, or done. It rests on the phase and the reason of ended pods.
@@ -139,8 +141,8 @@ const (
 	// on the kubelet's reason, CreateContainerConfigError for example, or on the pod's Events.
 	FailureContainerConfig = "ContainerConfig"
 	// FailureDeadlineExceeded: no progress for spec.progressDeadlineSeconds, while something spoke against the release: a new
-	// pod that has a node and is not ready, one that fits on no node, or pods that cannot be created. It rests on the conditions
-	// of pods and ReplicaSets.
+	// pod that has a node and is not ready, one that fits on no node, or pods that cannot be created; or a pod was in such trouble
+	// for as long; or, at once, somebody rewrites every ReplicaSet. It rests on pods and ReplicaSets.
 	FailureDeadlineExceeded = "DeadlineExceeded"
 	// FailureQuotaExceeded: the same, because a ResourceQuota keeps pods from being created that ask for more than those of the
 	// last good release. It rests on the words of the API server in the ReplicaSet's Events.

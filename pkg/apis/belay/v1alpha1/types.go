@@ -88,8 +88,10 @@ type Guard struct {
 	// +kubebuilder:default=Rollback
 	OnFailure OnFailure `json:"onFailure,omitempty"`
 
-	// How many restarts of one container (init containers too) of a new pod are tolerated in one release. One more, and
-	// the container not ready, and the release has failed. 0: the first restart fails. Default: 3.
+	// How many restarts of one container (init containers too) of a new pod are tolerated in one release, those that a resize,
+	// a reboot or a new sandbox makes not counted. One more, and the container not ready, or ready before it, and the release
+	// has failed. So it has when more of its pods than this, and one more for every ten wanted, end by themselves, evicted for
+	// what they did, for example. 0: the first one fails. Default: 3.
 	//
 	// +optional
 	// +kubebuilder:default=3
@@ -97,8 +99,8 @@ type Guard struct {
 	MaxRestarts *int32 `json:"maxRestarts,omitempty"`
 
 	// How long, in seconds, a new pod may sit in an image or configuration error (ErrImagePull, ImagePullBackOff,
-	// CreateContainerConfigError and their like) before the release has failed: a registry's hiccup is no failure. Also
-	// how long a pod that was ready may be unready in the soak. Default: 120.
+	// CreateContainerConfigError and their like), or the API server may refuse pods for what they state, before the release has
+	// failed: a registry's hiccup is no failure. Also how long a pod that was ready may be unready. Default: 120.
 	//
 	// +optional
 	// +kubebuilder:default=120
@@ -106,8 +108,9 @@ type Guard struct {
 	// +kubebuilder:validation:Maximum=86400
 	StuckSeconds *int32 `json:"stuckSeconds,omitempty"`
 
-	// How long, in seconds, a complete rollout must stay healthy before its revision counts as good, and can be gone
-	// back to. 0: as soon as it is complete. Default: 30.
+	// How long, in seconds, each new pod must stay available before the revision counts as good, and can be gone back to. Each
+	// passes its soak once; a restart of its own or an unready moment before that begins it again, for this pod alone. One in the
+	// place of a pod that others moved goes on with its time. 0: as soon as the rollout is complete. Default: 30.
 	//
 	// +optional
 	// +kubebuilder:default=30
