@@ -245,7 +245,12 @@ func (c *cast) end() {
 		if f == nil || !slices.ContainsFunc(c.causes, right) {
 			c.violated("K3: it failed for another reason: %+v", f)
 		}
-		if c.wait(time.Duration(first.random.IntN(600))*time.Second, nil); first.random.IntN(2) == 0 {
+		longest := 600
+		if c.first { // It stays as it is: pods that end are replaced, some of them at once.
+			longest = 60
+		}
+		c.wait(time.Duration(first.random.IntN(longest))*time.Second, nil)
+		if c.first || first.random.IntN(2) == 0 {
 			c.tryAgain(judged)
 		}
 	}
@@ -260,7 +265,7 @@ func (c *cast) tryAgain(judged func() bool) {
 	c.leave()
 	c.wait(30*time.Second, nil)
 	c.act(retry("!"))
-	if c.wait(5*time.Second, nil); !c.wait(10*time.Minute, judged) || c.reason() != v1alpha1.ReasonRolledOut {
+	if c.wait(5*time.Second, nil); (!judged() && !c.wait(10*time.Minute, judged)) || c.reason() != v1alpha1.ReasonRolledOut {
 		c.violated("K1: the cause has gone, it is tried again, and is %s: %+v", c.reason(), c.guarded().Status.Failure)
 	}
 }
