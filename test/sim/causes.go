@@ -467,6 +467,7 @@ func (c *cast) finish(name string, phase corev1.PodPhase, reason, message string
 			c.condition(s, corev1.DisruptionTarget, true, "", "")
 			target := &s.Conditions[len(s.Conditions)-1]
 			target.Reason, target.Message = disruption, message
+			target.LastTransitionTime = metav1.NewTime(c.now()) // exact, as the creation of the revision is here
 			s.Reason, s.Message = "", ""
 		}
 		c.condition(s, corev1.ContainersReady, false, "PodFailed", "")

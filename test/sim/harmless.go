@@ -117,7 +117,7 @@ var harmless = []cause{
 		c.finish(pod.Name, corev1.PodFailed, "Evicted", overMemory, 137, corev1.PodReasonTerminationByKubelet)
 	}),
 	{name: "nodes under pressure evict old pods and new ones", harmless: true, needsGood: true, alone: true, order: nothing, begin: func(c *causing) {
-		c.in(5*time.Second, c.evictOld) // times are full seconds: one that is surely after the release
+		c.in(3500*time.Millisecond, c.evictOld)
 		until := c.now().Add(time.Minute)
 		c.every(func() time.Duration { return c.seconds(4, 8) }, func() bool {
 			if pods := c.fresh(); len(pods) > 0 {
