@@ -263,6 +263,13 @@ func (c *cast) end() {
 func (c *cast) tryAgain(judged func() bool) {
 	c.mended = true
 	c.leave()
+	if c.first { // Not all that these pods do ends with the cause.
+		c.do(func() {
+			for _, pod := range c.pods() {
+				c.removePod(pod)
+			}
+		})
+	}
 	c.wait(30*time.Second, nil)
 	c.act(retry("!"))
 	if c.wait(5*time.Second, nil); (!judged() && !c.wait(10*time.Minute, judged)) || c.reason() != v1alpha1.ReasonRolledOut {
