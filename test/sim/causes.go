@@ -245,7 +245,12 @@ func (c *cast) end() {
 		if f == nil || !slices.ContainsFunc(c.causes, right) {
 			c.violated("K3: it failed for another reason: %+v", f)
 		}
-		if c.wait(time.Duration(first.random.IntN(600))*time.Second, nil); first.random.IntN(2) == 0 {
+		longest := 600
+		if c.first { // It stays as it is: pods that end are replaced, some of them at once.
+			longest = 60
+		}
+		c.wait(time.Duration(first.random.IntN(longest))*time.Second, nil)
+		if c.first || first.random.IntN(2) == 0 {
 			c.tryAgain(judged)
 		}
 	}
@@ -258,9 +263,16 @@ func (c *cast) end() {
 func (c *cast) tryAgain(judged func() bool) {
 	c.mended = true
 	c.leave()
+	if c.first { // Not all that these pods do ends with the cause.
+		c.do(func() {
+			for _, pod := range c.pods() {
+				c.removePod(pod)
+			}
+		})
+	}
 	c.wait(30*time.Second, nil)
 	c.act(retry("!"))
-	if c.wait(5*time.Second, nil); !c.wait(10*time.Minute, judged) || c.reason() != v1alpha1.ReasonRolledOut {
+	if c.wait(5*time.Second, nil); (!judged() && !c.wait(10*time.Minute, judged)) || c.reason() != v1alpha1.ReasonRolledOut {
 		c.violated("K1: the cause has gone, it is tried again, and is %s: %+v", c.reason(), c.guarded().Status.Failure)
 	}
 }
@@ -462,6 +474,7 @@ func (c *cast) finish(name string, phase corev1.PodPhase, reason, message string
 			c.condition(s, corev1.DisruptionTarget, true, "", "")
 			target := &s.Conditions[len(s.Conditions)-1]
 			target.Reason, target.Message = disruption, message
+			target.LastTransitionTime = metav1.NewTime(c.now()) // exact, as the creation of the revision is here
 			s.Reason, s.Message = "", ""
 		}
 		c.condition(s, corev1.ContainersReady, false, "PodFailed", "")

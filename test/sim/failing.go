@@ -80,7 +80,9 @@ var failing = []cause{
 	}),
 	{name: "kubelets refuse a sysctl", fails: []string{v1alpha1.FailurePodsEnded}, order: ownEnds, begin: func(c *causing) {
 		c.live = func(pod *corev1.Pod) bool {
-			c.refusedByKubelet(pod.Name, "SysctlForbidden", `forbidden sysctl: "net.core.somaxconn" not allowlisted`)
+			c.in(time.Second, func() {
+				c.refusedByKubelet(pod.Name, "SysctlForbidden", `forbidden sysctl: "net.core.somaxconn" not allowlisted`)
+			})
 			return true
 		}
 	}},
