@@ -99,6 +99,20 @@ var cases = []struct {
 		s.nodes = map[string]corev1.ConditionStatus{"n1": ""}
 		return s
 	}, want: "Blocked node n1", says: "does not report"},
+	{name: "B10 a pod from a silent node is moved in the soak", set: both(asks(1), withDeadline(60)), at: func(second int) sight {
+		switch {
+		case second < 12:
+			return seeing(3, ready("a"))
+		case second < 300:
+			s := seeing(3, pod("b", on("n1")))
+			s.nodes = map[string]corev1.ConditionStatus{"n1": corev1.ConditionUnknown}
+			return s
+		case second < 320:
+			return seeing(3, pod("c", on("n2")))
+		default:
+			return seeing(3, ready("c"))
+		}
+	}, want: "Healthy", by: 400},
 	{name: "B11 a node under pressure refuses pods for a moment", set: asks(1), at: func(second int) sight {
 		pods := []*corev1.Pod{ready("z")}
 		for i := range 60 * count1(second > 9) {
@@ -110,6 +124,13 @@ var cases = []struct {
 		want: "Blocked node n1", says: "1 of 2 new pods are fine"},
 	{name: "B11 a node refuses every pod, and there is no other", set: asks(1), at: refusedByNode(),
 		want: "Failed PodsEnded", says: "The node had condition: [MemoryPressure]", by: 140},
+	{name: "B11 for a moment, and little patience", set: both(asks(1), func(w *watched) { w.limits.stuck = 12 * time.Second }), at: func(second int) sight {
+		pods := []*corev1.Pod{ready("z")}
+		if second > 9 {
+			pods = append(pods, changed(pod("refused", on("n1")), func(p *corev1.Pod) { bornAt(9)(refusedByPressure(p)) }))
+		}
+		return seeing(3, pods...)
+	}, want: "Healthy", by: 60},
 	{name: "B11 nodes that refuse each pod from the beginning", set: asks(1), at: func(second int) sight {
 		return seeing(3, numbered("refused", second/3, refusedAgain)...).of(1).wanting(1)
 	}, want: "Failed PodsEnded", says: "nodes refuse its pods", by: 140},

@@ -309,6 +309,8 @@ func TestJudge(t *testing.T) {
 		{"fewer old pods are progress", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(540, starting("b")).old(1)), "Progressing"},
 		{"but not for a pod that is unready for the whole deadline", replicas(2), scenes(seeing(540, starting("a")).old(2), seeing(63, starting("a")).old(1)), "Failed DeadlineExceeded"},
 		{"old pods that come and go are no progress", nil, repeat(110, seeing(3, starting("a")).old(2), seeing(3, starting("a")).old(1)), "Failed DeadlineExceeded"},
+		{"a pod that is ready in between has its time again", replicas(2), scenes(seeing(60, starting("a")).old(2), seeing(1200, up("a")).old(1), seeing(30, starting("a")).old(1),
+			seeing(3, up("a")).old(1), seeing(33, up("a"), up("b"))), "Healthy"},
 		{"a pod created again is no progress", nil, append(repeat(66, seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c"))), seeing(9, starting("d"))), "Failed DeadlineExceeded"},
 		{"a pod ready again is no progress", replicas(2), append(repeat(100, seeing(3, up("a"), starting("b")), seeing(3, starting("a"), starting("b"))), seeing(9, starting("a"), starting("b"))), "Failed DeadlineExceeded"},
 		{"readiness that comes and goes is not waited for until it stays (F10)", minReady(30), repeat(120, seeing(6, starting("a")), seeing(6, up("a")).available(0)), "Failed DeadlineExceeded"},

@@ -72,7 +72,7 @@ func (p *Progress) learn(l *look) {
 		if p.deadNodes == nil {
 			p.deadNodes = map[string]instant{}
 		}
-		p.deadNodes[name] = p.clock
+		p.deadNodes[name], p.inSoak = p.clock, 0 // What it keeps its pods from is held against nobody.
 	}
 	for uid, events := range l.evidence.Events {
 		p.askedAt = p.clock

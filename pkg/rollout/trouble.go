@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -202,7 +203,7 @@ func (p *Progress) endTroubles(l *look) (all []trouble) {
 	}
 	if p.refusedSince != 0 && p.since(p.refusedSeen) <= blockedAfter {
 		t := trouble{kind: kindWait, topic: topicRefusedByNode, pod: p.lastRefused.pod, pods: max(1, l.wanted-l.ready), words: p.lastRefused.words,
-			due: p.since(p.refusedSince) >= l.stuck}
+			due: time.Duration(p.refusedSeen-p.refusedSince) >= l.stuck}
 		all = append(all, t)
 	}
 	return all
@@ -277,25 +278,19 @@ func (p *Progress) ripen(l *look, troubles []trouble) {
 	}
 }
 
-// noteAgainst notes since when each pod has spoken against the release without an excuse.
+// noteAgainst notes since when, without a break, each pod has spoken against the release without an excuse.
 func (p *Progress) noteAgainst(troubles []trouble) {
-	against := map[*corev1.Pod]bool{}
+	against := map[types.UID]bool{}
 	for _, t := range troubles {
 		if t.pod != nil && t.kind == kindDeadline && !t.excused {
-			against[t.pod] = true
-			record := p.pods[t.pod.UID]
-			record.against = firstOf(record.against, p.clock)
-			p.pods[t.pod.UID] = record
+			against[t.pod.UID] = true
 		}
 	}
-	for _, t := range troubles {
-		if t.pod == nil || against[t.pod] {
-			continue
-		}
-		if record, there := p.pods[t.pod.UID]; there {
+	for uid, record := range p.pods {
+		if record.against = firstOf(record.against, p.clock); !against[uid] {
 			record.against = 0
-			p.pods[t.pod.UID] = record
 		}
+		p.pods[uid] = record
 	}
 }
 

@@ -455,7 +455,7 @@ func (c *causing) release(name string) {
 func (c *causing) stuckIn(reason, message string) func(*corev1.PodStatus) {
 	return func(s *corev1.PodStatus) {
 		s.Phase = corev1.PodPending
-		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Started: new(false),
+		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Started: new(false), Resources: given(0),
 			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}
 		c.conditions(s, false)
 	}

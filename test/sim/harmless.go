@@ -5,7 +5,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -76,7 +75,7 @@ func neverStarted(after time.Duration) func(*causing) {
 		c.live = func(pod *corev1.Pod) bool {
 			c.report(pod.Name, func(s *corev1.PodStatus) {
 				s.Phase = corev1.PodRunning
-				s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Started: new(false), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+				s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Started: new(false), Resources: given(0), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 				c.conditions(s, false)
 			})
 			c.in(after, func() { c.says(pod.Name, false, true, "", 0) })
@@ -130,7 +129,7 @@ var harmless = []cause{
 	again("resizes with a restart", 2, 9, func(c *causing, pod *corev1.Pod) {
 		c.report(pod.Name, func(s *corev1.PodStatus) {
 			status := c.restarted(s, 137, "Error")
-			status.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(int64(100+status.RestartCount), resource.BinarySI)}}
+			status.Resources = given(int64(status.RestartCount))
 		})
 	}),
 	lonely(again("pods are unready for a moment", 3, 9, func(c *causing, pod *corev1.Pod) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -117,10 +118,15 @@ func isReady(pod *corev1.Pod) bool {
 	})
 }
 
+// given is what a container has been given, after so many resizes.
+func given(resizes int64) *corev1.ResourceRequirements {
+	return &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(100+resizes, resource.BinarySI)}}
+}
+
 // says sets the state of a pod's container, its init container if init.
 func (w *world) says(name string, init, ready bool, waits string, restarts int32) {
 	w.report(name, func(s *corev1.PodStatus) {
-		status := corev1.ContainerStatus{Name: "web", Ready: ready, Started: new(waits == ""), RestartCount: restarts}
+		status := corev1.ContainerStatus{Name: "web", Ready: ready, Started: new(waits == ""), RestartCount: restarts, Resources: given(0)}
 		status.State.Running = &corev1.ContainerStateRunning{}
 		s.Phase = corev1.PodRunning
 		if waits != "" {

@@ -34,7 +34,7 @@ func readinessGate(_, release *corev1.PodTemplateSpec) {
 func (c *cast) gated(status corev1.ConditionStatus) func(*corev1.PodStatus) {
 	return func(s *corev1.PodStatus) {
 		s.Phase = corev1.PodRunning
-		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Ready: true, Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Ready: true, Started: new(true), Resources: given(0), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 		c.conditions(s, true)
 		if status != "" {
 			c.condition(s, gate, status == corev1.ConditionTrue, "", "")
@@ -183,7 +183,7 @@ func (c *causing) crashBeside(name string, restarts int32) {
 		if !c.gone {
 			mesh.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}}
 		}
-		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Ready: true, Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}, mesh}
+		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Ready: true, Started: new(true), Resources: given(0), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}, mesh}
 		c.conditions(s, c.gone)
 	})
 	if !c.gone {
