@@ -155,6 +155,9 @@ var cases = []struct {
 	{name: "B14 and does not come back", set: asks(2), at: func(second int) sight {
 		return seeing(3, crashingWhile(true, "a", second), crashingWhile(true, "b", second)).oldPods(changed(ready("o1"), notReadyNow), ready("o2")).old(2)
 	}, want: "Failed CrashLoop", by: 700},
+	{name: "B14 nor does one that starts in its place", set: asks(2), at: func(second int) sight {
+		return seeing(3, crashingWhile(true, "a", second), ready("b")).oldPods(bornAt(1)(changed(ready("o1"), notReadyNow)), ready("o2")).old(2)
+	}, want: "Failed CrashLoop", by: 60},
 	{name: "B14 one old pod in a drain excuses nothing", set: asks(2), at: func(second int) sight {
 		return seeing(3, crashingWhile(true, "a", second), ready("b")).oldPods(changed(ready("o1"), notReadyNow, onItsWay), ready("o2")).old(2)
 	}, want: "Failed CrashLoop", by: 60},

@@ -103,9 +103,13 @@ func findCommonCause(l *look) string {
 		goods[set.UID] = set != l.current && difference("", asked, toUnstructured(&set.Spec.Template)) == ""
 	}
 	var running, unready int
+	since := l.since()
 	for _, pod := range l.evidence.OldPods {
 		owner := metav1.GetControllerOfNoCopy(pod)
 		_, ended := endOf(pod)
+		if !pod.CreationTimestamp.Before(&since) {
+			continue // It is in the place of another one, and starts.
+		}
 		if owner == nil || !goods[owner.UID] || ended || pod.DeletionTimestamp != nil || pod.Spec.NodeName == "" {
 			continue
 		}

@@ -300,7 +300,7 @@ func (c *cast) endWait(judged func() bool) {
 			c.violated("K4: it should wait for a while, with %s, and says %s", first.waitsFor, c.reason())
 		}
 		c.wait(time.Duration(first.random.IntN(80))*time.Second, over)
-	case !c.wait(5*time.Minute, c.settled):
+	case !c.wait(10*time.Minute, c.settled): // A slow release goes on for a while beside it.
 		c.violated("K4: it should wait, with %s, and says %s", first.waitsFor, c.reason())
 	default:
 		longest := 600
