@@ -244,6 +244,15 @@ var cases = []struct {
 		return seeing(3).of(1).refusing(`pods "web-1-" is forbidden: error looking up service account shop/nope: serviceaccount "nope" not found`)
 	}, want: "Failed PodsForbidden", says: "nope", by: 160},
 	{name: "D7 a command", set: asks(1), at: cannotRun, want: "Failed CrashLoop", says: "no such file", by: 60},
+	{name: "D8 many pods behind other pulls", set: both(asks(7), withDeadline(60)), at: func(int) sight {
+		pods := numbered("p", 7, func(name string) *corev1.Pod { return pod(name, on("node-"+name), waits("ContainerCreating")) })
+		s := seeing(3, pods...)
+		s.told = map[types.UID][]*corev1.Event{}
+		for _, p := range pods {
+			s.told[p.UID] = []*corev1.Event{{Reason: "Pulling"}}
+		}
+		return s
+	}, want: "Blocked image of pod"},
 	{name: "E3 hanging in bursts", set: both(asks(2), withDeadline(60)), at: bursts(14, 30, func(name string) *corev1.Pod { return pod(name) }), want: "Failed DeadlineExceeded", by: 300},
 	{name: "D8 an image behind other pulls of its node", set: asks(1), at: func(int) sight {
 		p := pod("a", waits("ContainerCreating"))

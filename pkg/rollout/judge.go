@@ -224,6 +224,8 @@ func (p *Progress) verdict(l *look, troubles []trouble) (*v1alpha1.Failure, ques
 		switch {
 		case first == nil || pods <= l.tolerated || (l.knownGood && kind != kindDeadline):
 			continue
+		case kind == kindDeadline && p.isUnasked(first):
+			return nil, questions{events: []types.UID{first.pod.UID}}
 		case kind == kindDeadline || kind == kindWait:
 			if q := askForNodes(l, kind, troubles); q.any() {
 				return nil, q

@@ -275,7 +275,14 @@ func (p *Progress) ripen(l *look, troubles []trouble) {
 		default:
 			t.due = against != 0 && p.since(against) >= deadline
 		}
+		// One pod is asked about at a poll: the others have until the next ones.
+		t.due = t.due && !(p.isUnasked(t) && len(l.evidence.Events) > 0)
 	}
+}
+
+// isUnasked reports whether a pod is being set up of which no Events were ever read: they may say that others keep it.
+func (p *Progress) isUnasked(t *trouble) bool {
+	return t.topic == topicCreating && p.pods[t.pod.UID].asked == 0 && p.unread == ""
 }
 
 // noteAgainst notes since when, without a break, each pod has spoken against the release without an excuse.
