@@ -303,7 +303,7 @@ func needed() []string {
 	return slices.DeleteFunc(slices.Clone(account.granted), func(right string) bool { return slices.Contains(optional, right) })
 }
 
-// addStrays creates two Deployments that belay tells of with the same Event.
+// addStrays creates two Deployments, one after the other, that belay tells of with the same Event.
 func (l *limited) addStrays(web *object) {
 	l.Helper()
 	for _, name := range []string{"stray-1", "stray-2"} {
@@ -312,6 +312,9 @@ func (l *limited) addStrays(web *object) {
 		d.OwnerReferences = web.claimed(web.uid)
 		if _, err := cluster.kube.AppsV1().Deployments(l.name).Create(l.Context(), d, metav1.CreateOptions{}); err != nil {
 			l.Fatal(err)
+		}
+		if name == "stray-1" {
+			web.awaitEvents(v1alpha1.ReasonInvalid, 1) // Both at once would be one Event.
 		}
 	}
 }
