@@ -25,7 +25,7 @@ const maxBlind = time.Minute
 const blockedAfter = 30 * time.Second
 
 // sayAgain is the least time between two texts about the same wait: the words of others change with every pod that they try.
-const sayAgain = time.Minute
+const sayAgain = 15 * time.Second
 
 // hintPause is the least time between a poll and the next one that a hint makes worth while.
 const hintPause = time.Second

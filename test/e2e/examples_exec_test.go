@@ -127,7 +127,7 @@ func (n *namespace) execNode() string {
 	port := int32(kubelet.Listener.Addr().(*net.TCPAddr).Port)
 	nodes := cluster.kube.CoreV1().Nodes()
 	node, err := nodes.Create(n.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-exec-"},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-exec-", Annotations: map[string]string{"kwok.x-k8s.io/node": "fake"}},
 		Spec:       corev1.NodeSpec{Unschedulable: true},
 		Status: corev1.NodeStatus{
 			Conditions:      []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}, // Else kwok sets all of it.

@@ -97,6 +97,9 @@ func TestPreview_WhatApplyLeftBehind(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
+	if out, err := n.typed("kubectl rollout status deployment/web", ""); err != nil { // It writes the status until then.
+		t.Fatalf("%v\n%s", err, out)
+	}
 	out, _ := n.typed(documented(t, "kubectl replace --dry-run=server"), second) // 1: they differ
 	for _, change := range []string{
 		"<         imagePullPolicy: Always", ">         imagePullPolicy: IfNotPresent", "<       serviceAccountName: runner", ">           name: tcp",
