@@ -121,7 +121,7 @@ var cases = []struct {
 		return seeing(3, pods...)
 	}, want: "Healthy", by: 60},
 	{name: "B11 a node refuses every pod, and the others start theirs", set: asks(2), at: refusedByNode(ready("z")),
-		want: "Blocked node n1", says: "1 of 2 new pods are fine"},
+		want: "Blocked node n1", says: "MemoryPressure].; 1 of 2 new pods are fine"},
 	{name: "B11 a node refuses every pod, and there is no other", set: asks(1), at: refusedByNode(),
 		want: "Failed PodsEnded", says: "The node had condition: [MemoryPressure]", by: 140},
 	{name: "B11 for a moment, and little patience", set: both(asks(1), func(w *watched) { w.limits.stuck = 12 * time.Second }), at: func(second int) sight {

@@ -241,8 +241,12 @@ func lonelyNode(p *Progress, l *look, t *trouble) string {
 	if len(l.lonely) == 0 || !t.isNodes() || t.pod == nil || !slices.Contains(l.lonely, t.pod.Spec.NodeName) {
 		return ""
 	}
+	words := t.words
+	if p.lastRefused != nil && slices.Contains(p.refused, t.pod.Spec.NodeName) {
+		words = cmp.Or(words, p.lastRefused.words)
+	}
 	return fmt.Sprintf("node %s, on which alone pods do not start: %s; %d of %d new pods are fine",
-		strings.Join(l.lonely, ", "), cmp.Or(t.words, "nothing is known of why"), p.fine(l), l.wanted)
+		strings.Join(l.lonely, ", "), cmp.Or(words, "nothing is known of why"), p.fine(l), l.wanted)
 }
 
 // lonelyNodes returns the nodes on which alone pods do not get as far as starting.
