@@ -82,6 +82,9 @@ var cases = []struct {
 	{name: "B8 resized in place, with restarts", set: asks(1), at: func(second int) sight {
 		return seeing(3, resized(second/6)(ready("a")))
 	}, want: "Healthy", by: 33},
+	{name: "B8 resized twice between two polls, and no restart is tolerated", set: both(asks(1), noRestarts), at: func(second int) sight {
+		return seeing(3, resized(min(second/9, 1)*2)(ready("a")))
+	}, want: "Healthy", by: 33},
 	{name: "B8 resized once, and no restart is tolerated", set: both(asks(1), noRestarts), at: func(second int) sight {
 		return seeing(3, resized(min(second/9, 1))(ready("a")))
 	}, want: "Healthy", by: 33},

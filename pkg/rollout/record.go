@@ -121,7 +121,7 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 	if renewed {
 		r.sandboxes++
 	}
-	resized := r.generation != pod.Generation
+	resizes := pod.Generation - r.generation
 	r.sandbox, r.generation = sandbox, pod.Generation
 
 	broken := false
@@ -133,7 +133,7 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 			record = past[i]
 		}
 		record.pardon = record.pardon || renewed
-		fresh := record.follow(pod, c, resized)
+		fresh := record.follow(pod, c, int32(min(resizes, 1000)))
 		broken = broken || fresh > 0
 		switch _, stuck := stuckReason(c); {
 		case !stuck:
@@ -164,7 +164,7 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 }
 
 // follow notes the state of a container, and returns how many restarts of its own it has had since the poll before.
-func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, resized bool) int32 {
+func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, resizes int32) int32 {
 	restarts := max(0, c.RestartCount-r.restarts)
 	fresh := restarts
 	switch {
@@ -173,8 +173,8 @@ func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, res
 		fresh = 0
 	case r.pardon || rebooted(c):
 		fresh, r.pardon = restarts-1, false
-	case resized || (r.resources != nil && c.Resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
-		fresh = restarts - 1
+	case resizes > 0 || (r.resources != nil && c.Resources != nil && !equality.Semantic.DeepEqual(r.resources, c.Resources)):
+		fresh = max(0, restarts-max(1, resizes)) // Each resize is a generation of its own.
 	}
 	r.counted += fresh
 	r.relapsed = fresh > 0 && r.ready
