@@ -61,7 +61,7 @@ type Guard struct {
 
 	mu       sync.Mutex
 	memories map[cache.ObjectName]memory
-	underWay load // of those of them that have a rollout under way
+	underWay load // of those that have a rollout under way
 }
 
 // memory is what is known of one object.

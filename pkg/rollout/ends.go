@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -63,7 +64,7 @@ func (p *Progress) noteEnd(pod *corev1.Pod, e end, counts bool) {
 		if len(p.known) >= p.maxRecords() {
 			return
 		}
-		p.known = with(p.known, pod.UID)
+		p.known = with(p.known, pod.UID, true)
 		if e.kind == endOwn {
 			p.own++
 			p.vacant++
@@ -102,13 +103,11 @@ func withName(names []string, name string) []string {
 	return append(slices.Clip(names), name)
 }
 
-// with returns a copy of the set with another uid.
-func with(set map[types.UID]bool, uid types.UID) map[types.UID]bool {
-	bigger := make(map[types.UID]bool, len(set)+1)
-	for other := range set {
-		bigger[other] = true
-	}
-	bigger[uid] = true
+// with returns a copy of the map with another entry.
+func with[K comparable, V any](entries map[K]V, key K, value V) map[K]V {
+	bigger := make(map[K]V, len(entries)+1)
+	maps.Copy(bigger, entries)
+	bigger[key] = value
 	return bigger
 }
 

@@ -50,11 +50,7 @@ func CurrentReplicaSet(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) *appsv1.
 
 // sameTemplate compares a ReplicaSet's template with a Deployment's, but for the label that tells ReplicaSets apart.
 func sameTemplate(set, template *corev1.PodTemplateSpec) bool {
-	set = set.DeepCopy()
-	delete(set.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	template = template.DeepCopy()
-	delete(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	return equality.Semantic.DeepEqual(set, template)
+	return equality.Semantic.DeepEqual(withoutHash(set), withoutHash(template))
 }
 
 // count counts the pods of the Deployment. The ReplicaSets' statuses are the ReplicaSet controller's word, which may be old: what

@@ -134,10 +134,7 @@ func injected(p *Progress, l *look, t *trouble) string {
 		if c.Ready || isInitializing(c) || containerOf(&l.template.Spec, c.Name) != nil || p.borne[c.Name+" "+imageOf(&t.pod.Spec, c.Name)] {
 			continue
 		}
-		if ended(c) != nil || (t.kind == kindDeadline && c.State.Running != nil) {
-			return fmt.Sprintf("container %s, which the template does not have: %s", c.Name, crashWords(c))
-		}
-		if _, stuck := stuckReason(c); stuck {
+		if _, stuck := stuckReason(c); stuck || ended(c) != nil || (t.kind == kindDeadline && c.State.Running != nil) {
 			return fmt.Sprintf("container %s, which the template does not have: %s", c.Name, crashWords(c))
 		}
 	}
@@ -190,9 +187,18 @@ func (l *look) goodNamesClaim(t *trouble) bool {
 	})
 }
 
+// isRefusal reports whether the trouble is a refusal of this kind.
+func (t *trouble) isRefusal(kind refusalKind) bool {
+	if t.topic != topicRefusal {
+		return false
+	}
+	is, _ := refusalOf(t.words)
+	return is == kind
+}
+
 // sameQuotaAsGood excuses pods over a quota if the last good one's take as much of it.
 func sameQuotaAsGood(_ *Progress, l *look, t *trouble) string {
-	if kind, _ := refusalOf(t.words); t.topic != topicRefusal || kind != refusedByQuota {
+	if !t.isRefusal(refusedByQuota) {
 		return ""
 	}
 	if l.good != nil {
@@ -205,7 +211,7 @@ func sameQuotaAsGood(_ *Progress, l *look, t *trouble) string {
 
 // clusterRefuses excuses pods that the API server could not create for a reason of its own.
 func clusterRefuses(_ *Progress, _ *look, t *trouble) string {
-	if kind, _ := refusalOf(t.words); t.topic != topicRefusal || kind != refusedByCluster {
+	if !t.isRefusal(refusedByCluster) {
 		return ""
 	}
 	return "the API server, which cannot create pods: " + t.words
@@ -289,17 +295,10 @@ func volumeOrSandbox(p *Progress, l *look, t *trouble) string {
 	if t.topic != topicCreating || p.pods[t.pod.UID].trouble == "" {
 		return ""
 	}
-	if l.good != nil && !(sameVolumes(l.template, l.good) && valueOfPointer(l.template.Spec.RuntimeClassName) == valueOfPointer(l.good.Spec.RuntimeClassName)) {
+	if l.good != nil && !(sameVolumes(l.template, l.good) && valueOr(l.template.Spec.RuntimeClassName, "") == valueOr(l.good.Spec.RuntimeClassName, "")) {
 		return ""
 	}
 	return fmt.Sprintf("pod %s on node %s, which cannot be set up: %s", t.pod.Name, t.pod.Spec.NodeName, p.pods[t.pod.UID].trouble)
-}
-
-func valueOfPointer(value *string) string {
-	if value == nil {
-		return ""
-	}
-	return *value
 }
 
 // othersReadinessGate excuses a pod whose containers are ready, and of whose readiness gates one has no condition: one that others

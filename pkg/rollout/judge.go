@@ -290,6 +290,14 @@ func (p *Progress) nextPoll(hint bool) time.Time {
 	return p.pollAfter
 }
 
+// lasting returns since when something holds that held since the given time, or did not if that is zero; zero if it does not hold.
+func (p *Progress) lasting(since instant, holds bool) instant {
+	if !holds {
+		return 0
+	}
+	return firstOf(since, p.clock)
+}
+
 func firstOf(earlier, now instant) instant {
 	if earlier != 0 {
 		return earlier

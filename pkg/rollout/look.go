@@ -33,7 +33,6 @@ func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
 		soak:        seconds(guard.SoakSeconds, 30),
 		deadline:    seconds(guarded.Spec.ProgressDeadlineSeconds, 600),
 		knownGood:   knownGood,
-		template:    &guarded.Spec.Template,
 	}
 	if guard.ToleratedPods != nil {
 		l.tolerated = *guard.ToleratedPods
@@ -41,7 +40,7 @@ func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
 	return l
 }
 
-func valueOr(value *int32, otherwise int32) int32 {
+func valueOr[T any](value *T, otherwise T) T {
 	if value == nil {
 		return otherwise
 	}

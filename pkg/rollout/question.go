@@ -61,18 +61,15 @@ func (p *Progress) learn(l *look) {
 		p.unread = l.evidence.Unread
 	}
 	for name, node := range l.evidence.Nodes {
-		p.deadNodes = maps.Clone(p.deadNodes)
 		if node != nil && nodeReady(node) {
 			if _, dead := p.deadNodes[name]; dead { // What it kept its pods from has its time from now on.
 				p.progressed = p.clock
 			}
+			p.deadNodes = maps.Clone(p.deadNodes)
 			delete(p.deadNodes, name)
 			continue
 		}
-		if p.deadNodes == nil {
-			p.deadNodes = map[string]instant{}
-		}
-		p.deadNodes[name], p.inSoak = p.clock, 0 // What it keeps its pods from is held against nobody.
+		p.deadNodes, p.inSoak = with(p.deadNodes, name, p.clock), 0 // What it keeps its pods from is held against nobody.
 	}
 	for uid, events := range l.evidence.Events {
 		p.askedAt = p.clock
@@ -96,11 +93,7 @@ func (p *Progress) noteBorne(l *look) {
 		for c := range containers(pod) {
 			key := c.Name + " " + imageOf(&pod.Spec, c.Name)
 			if c.Ready && containerOf(&l.template.Spec, c.Name) == nil && !p.borne[key] {
-				p.borne = maps.Clone(p.borne)
-				if p.borne == nil {
-					p.borne = map[string]bool{}
-				}
-				p.borne[key] = true
+				p.borne = with(p.borne, key, true)
 			}
 		}
 	}

@@ -16,8 +16,6 @@ const manyRestarts = 2
 
 // podRecord is what is remembered of one pod of the attempt. It is a value: remember makes a new one at each poll.
 type podRecord struct {
-	node string
-
 	ready   instant     // since when, without a break, it is ready by its own word; 0 if it is not
 	stamp   metav1.Time // since when by the kubelet's clock: another time is a break that no poll met
 	served  bool        // it has been ready
@@ -91,7 +89,7 @@ func (p *Progress) remember(l *look) {
 // meet begins the record of a pod that is seen for the first time. The restarts that it comes with count if it is not ready
 // after them, and nothing says that they were others' doing.
 func (p *Progress) meet(l *look, pod *corev1.Pod) podRecord {
-	r := podRecord{node: pod.Spec.NodeName, generation: pod.Generation, sandbox: sandboxSince(pod)}
+	r := podRecord{generation: pod.Generation, sandbox: sandboxSince(pod)}
 	before := l.fromBefore(pod)
 	for c := range containers(pod) {
 		record := containerRecord{name: c.Name, restarts: c.RestartCount, resources: c.Resources}
@@ -115,7 +113,6 @@ func (p *Progress) meet(l *look, pod *corev1.Pod) podRecord {
 
 // follow goes on with the record of a pod.
 func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) podRecord {
-	r.node = pod.Spec.NodeName
 	sandbox := sandboxSince(pod)
 	renewed := !r.sandbox.IsZero() && !sandbox.Equal(&r.sandbox)
 	if renewed {
@@ -135,12 +132,8 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 		record.pardon = record.pardon || renewed
 		fresh := record.follow(pod, c, int32(min(resizes, 1000)))
 		broken = broken || fresh > 0
-		switch _, stuck := stuckReason(c); {
-		case !stuck:
-			record.stuck = 0
-		case record.stuck == 0:
-			record.stuck = p.clock
-		}
+		_, stuck := stuckReason(c)
+		record.stuck = p.lasting(record.stuck, stuck)
 		r.containers = append(r.containers, record)
 	}
 	broken = r.noteReady(pod, p.clock, known) || broken
@@ -150,15 +143,10 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 		}
 	}
 	r.noteSoak(l, pod, p.since(r.ready), broken)
-	if _, missing := claimMissing(conditionOf(pod, corev1.PodScheduled).Message); missing && pod.Spec.NodeName == "" {
-		r.unclaimed = firstOf(r.unclaimed, p.clock)
-	} else {
-		r.unclaimed = 0
-	}
-	if creating(pod) {
-		r.creating = firstOf(r.creating, p.clock)
-	} else {
-		r.creating, r.mount, r.trouble, r.pulling = 0, "", "", false
+	_, missing := claimMissing(conditionOf(pod, corev1.PodScheduled).Message)
+	r.unclaimed = p.lasting(r.unclaimed, missing && pod.Spec.NodeName == "")
+	if r.creating = p.lasting(r.creating, creating(pod)); r.creating == 0 {
+		r.mount, r.trouble, r.pulling = "", "", false
 	}
 	return r
 }

@@ -89,12 +89,12 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 	unready := trouble{kind: kindDeadline, topic: topicUnready, alone: record.spared && !record.served}
 	for c := range containers(pod) {
 		memory := record.container(c.Name)
-		switch _, stuck := stuckReason(c); {
+		switch reason, stuck := stuckReason(c); {
 		case memory.counted+p.lost > l.maxRestarts && (memory.relapsed || (!c.Ready && memory.counted > 0)):
 			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, words: memory.hook, due: true})
 		case stuck:
 			about := topicConfig
-			if reason, _ := stuckReason(c); reason == v1alpha1.FailureImagePull {
+			if reason == v1alpha1.FailureImagePull {
 				about = topicImage
 			}
 			tell(trouble{kind: kindWait, topic: about, container: c, words: memory.words, due: p.since(memory.stuck) >= l.stuck})
@@ -244,7 +244,7 @@ func (p *Progress) rewriteTrouble(l *look) []trouble {
 	return []trouble{{kind: kindRewrite, topic: topicRewrite, pods: l.wanted, words: path, due: true}}
 }
 
-// withoutHash returns a copy of a ReplicaSet's template without the label that tells ReplicaSets apart.
+// withoutHash returns a copy of a template without the label that tells ReplicaSets apart.
 func withoutHash(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	template = template.DeepCopy()
 	delete(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
@@ -294,9 +294,7 @@ func (p *Progress) noteAgainst(troubles []trouble) {
 		}
 	}
 	for uid, record := range p.pods {
-		if record.against = firstOf(record.against, p.clock); !against[uid] {
-			record.against = 0
-		}
+		record.against = p.lasting(record.against, against[uid])
 		p.pods[uid] = record
 	}
 }
