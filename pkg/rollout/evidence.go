@@ -119,7 +119,7 @@ func stuckReason(c *corev1.ContainerStatus) (string, bool) {
 }
 
 // absent says who has to act before anything can be said about the release, nobody if nobody has to.
-func (p *Progress) absent(l *look) waiting {
+func absent(l *look) waiting {
 	controller := func(words string) waiting {
 		return waiting{v1alpha1.ReasonWaitingForDeploymentController, words}
 	}
@@ -141,7 +141,7 @@ func (p *Progress) absent(l *look) waiting {
 			return waiting{v1alpha1.ReasonWaitingForScheduler, fmt.Sprintf("the scheduler%s, which has not looked at pod %s", named(pod.Spec.SchedulerName), pod.Name)}
 		case nodeSilent(pod):
 			return waiting{v1alpha1.ReasonWaitingForNode, fmt.Sprintf("node %s, which does not report: pod %s is ready by its own word; %d of %d new pods are fine",
-				pod.Spec.NodeName, pod.Name, p.fine(l), l.wanted)}
+				pod.Spec.NodeName, pod.Name, l.fine, l.wanted)}
 		}
 	}
 	if l.available >= l.created || (l.ready > l.available && l.deployment.Spec.MinReadySeconds == 0) {

@@ -94,8 +94,8 @@ func commonCause(_ *Progress, l *look, _ *trouble) string { return l.common }
 
 // findCommonCause says what both releases need, empty if the old pods that should still run are fine, or there are none.
 func findCommonCause(l *look) string {
-	if l.good == nil || l.knownGood {
-		return ""
+	if l.good == nil || l.knownGood || !slices.ContainsFunc(l.evidence.OldPods, isUnreadyOld) {
+		return "" // as at nearly every look: the templates need not be compared
 	}
 	goods := map[types.UID]bool{}
 	asked := toUnstructured(l.good)
@@ -106,11 +106,10 @@ func findCommonCause(l *look) string {
 	since := l.since()
 	for _, pod := range l.evidence.OldPods {
 		owner := metav1.GetControllerOfNoCopy(pod)
-		_, ended := endOf(pod)
 		if !pod.CreationTimestamp.Before(&since) {
 			continue // It is in the place of another one, and starts.
 		}
-		if owner == nil || !goods[owner.UID] || ended || pod.DeletionTimestamp != nil || pod.Spec.NodeName == "" {
+		if owner == nil || !goods[owner.UID] || !shouldRun(pod) {
 			continue
 		}
 		running++
@@ -122,6 +121,15 @@ func findCommonCause(l *look) string {
 		return ""
 	}
 	return fmt.Sprintf("what both releases need: %d of %d pods of the release before are not ready either", unready, running)
+}
+
+// isUnreadyOld reports whether an old pod that should still run is not ready by its own word.
+func isUnreadyOld(pod *corev1.Pod) bool { return shouldRun(pod) && !readyByOwnWord(pod) }
+
+// shouldRun reports whether a pod has a node, and neither has ended nor is being deleted.
+func shouldRun(pod *corev1.Pod) bool {
+	_, ended := endOf(pod)
+	return !ended && pod.DeletionTimestamp == nil && pod.Spec.NodeName != ""
 }
 
 // injected excuses the troubles of a pod in which a container is not up that the template does not name, unless old pods had it with
@@ -238,7 +246,7 @@ func deadNode(p *Progress, l *look, t *trouble) string {
 	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; !dead {
 		return ""
 	}
-	return fmt.Sprintf("node %s, which does not report; %d of %d new pods are fine", t.pod.Spec.NodeName, p.fine(l), l.wanted)
+	return fmt.Sprintf("node %s, which does not report; %d of %d new pods are fine", t.pod.Spec.NodeName, l.fine, l.wanted)
 }
 
 // lonelyNode excuses pods that do not get as far as starting on at most a tenth of the nodes (one at least), while on all others,
@@ -252,7 +260,7 @@ func lonelyNode(p *Progress, l *look, t *trouble) string {
 		words = cmp.Or(words, p.lastRefused.words)
 	}
 	return fmt.Sprintf("node %s, on which alone pods do not start: %s; %d of %d new pods are fine",
-		strings.Join(l.lonely, ", "), cmp.Or(words, "nothing is known of why"), p.fine(l), l.wanted)
+		strings.Join(l.lonely, ", "), cmp.Or(words, "nothing is known of why"), l.fine, l.wanted)
 }
 
 // lonelyNodes returns the nodes on which alone pods do not get as far as starting.

@@ -114,6 +114,7 @@ func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now tim
 	l.elapsed = p.advance(now)
 	p.noteBest(l)
 	p.remember(l)
+	l.fine = p.countFine(l)
 	p.learn(l)
 	if q := p.ask(l); q.any() {
 		return p, q
@@ -132,7 +133,7 @@ func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now tim
 		return p.failed(failure), q
 	}
 	if waiting.reason == "" && !against {
-		waiting = p.absent(l)
+		waiting = absent(l)
 	}
 	p.stand(l, waiting)
 	return p, q

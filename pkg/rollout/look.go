@@ -56,6 +56,7 @@ type look struct {
 	active     []*corev1.Pod      // its pods that are there to stay
 	counts
 	tolerated int32         // how many pods may be missing
+	fine      int32         // how many new pods are fine
 	elapsed   time.Duration // what the clock has gone on since the last poll
 	began     metav1.Time   // when the attempt did, zero if nothing tells
 	recorded  metav1.Time

@@ -21,8 +21,8 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
 	}
 	var besides string
-	if fine := p.fine(l); fine > 0 && fine < l.wanted {
-		besides = fmt.Sprintf("; %d of %d new pods are fine%s", fine, l.wanted, p.whereOthersAre(l))
+	if l.fine > 0 && l.fine < l.wanted {
+		besides = fmt.Sprintf("; %d of %d new pods are fine%s", l.fine, l.wanted, p.whereOthersAre(l))
 	}
 	if t.kind == kindDeadline && p.unread != "" {
 		besides += "; " + p.unread
@@ -32,8 +32,8 @@ func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
 	return f
 }
 
-// fine counts the new pods that are fine.
-func (p *Progress) fine(l *look) (n int32) {
+// countFine counts the new pods that are fine.
+func (p *Progress) countFine(l *look) (n int32) {
 	for _, pod := range l.active {
 		if p.isFine(l, pod) {
 			n++
