@@ -177,21 +177,9 @@ func (g *Guard) readEvents(ctx context.Context, namespace string, evidence *roll
 		for i := range list.Items {
 			evidence.Events[uid] = append(evidence.Events[uid], &list.Items[i])
 		}
-		slices.SortStableFunc(evidence.Events[uid], func(a, b *corev1.Event) int { return lastSeen(a).Compare(lastSeen(b)) })
+		slices.SortStableFunc(evidence.Events[uid], func(a, b *corev1.Event) int { return rollout.LastSeen(a).Compare(rollout.LastSeen(b)) })
 	}
 	return err
-}
-
-// lastSeen returns when the Event was last seen. Which of its times are set depends on who recorded it.
-func lastSeen(e *corev1.Event) time.Time {
-	last := e.LastTimestamp.Time
-	if e.EventTime.After(last) {
-		last = e.EventTime.Time
-	}
-	if e.Series != nil && e.Series.LastObservedTime.After(last) {
-		last = e.Series.LastObservedTime.Time
-	}
-	return last
 }
 
 // readNodes adds the Nodes of these names, nil for one that does not exist. After an error there are no more entries.

@@ -137,10 +137,10 @@ func (p *Progress) hearRefusals(l *look, events []*corev1.Event) {
 	p.refusal.asked = p.clock
 	for _, event := range slices.Backward(events) {
 		since := l.since()
-		if (event.Reason != "FailedCreate" && event.Reason != "ReplicaSetCreateError") || lastTime(event).Before(since.Time) {
+		if (event.Reason != "FailedCreate" && event.Reason != "ReplicaSetCreateError") || LastSeen(event).Before(since.Time) {
 			continue
 		}
-		if mark := string(event.UID) + lastTime(event).String(); mark != p.refusal.mark {
+		if mark := string(event.UID) + LastSeen(event).String(); mark != p.refusal.mark {
 			p.refusal.mark, p.refusal.words, p.refusal.last = mark, strings.TrimPrefix(event.Message, combined), p.clock
 			if p.refusal.first == 0 || p.refusal.first < p.progressed {
 				p.refusal.first = p.clock
@@ -150,16 +150,16 @@ func (p *Progress) hearRefusals(l *look, events []*corev1.Event) {
 	}
 }
 
-// lastTime returns when an Event last happened.
-func lastTime(event *corev1.Event) time.Time {
-	switch {
-	case event.Series != nil:
-		return event.Series.LastObservedTime.Time
-	case !event.LastTimestamp.IsZero():
-		return event.LastTimestamp.Time
-	default:
-		return event.EventTime.Time
+// LastSeen returns when the Event was last seen. Which of its times are set depends on who recorded it.
+func LastSeen(e *corev1.Event) time.Time {
+	last := e.LastTimestamp.Time
+	if e.EventTime.After(last) {
+		last = e.EventTime.Time
 	}
+	if e.Series != nil && e.Series.LastObservedTime.After(last) {
+		last = e.Series.LastObservedTime.Time
+	}
+	return last
 }
 
 // refusalTroubles are those of pods, or of a ReplicaSet, that cannot be created, while the refusals go on.
