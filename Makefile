@@ -31,6 +31,7 @@ test: unit alerts e2e ## run every test that needs no root
 
 unit: ## run the tests that need no cluster
 	$(RACE) ./...
+	go test . -run TestSimulation -sim.seeds 200
 	go -C hack/cluster test ./...
 
 alerts: ## check the alerts, and that each fires when it should

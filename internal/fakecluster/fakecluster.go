@@ -381,6 +381,8 @@ func desired(o Object) any {
 		return []any{o.Spec, o.Annotations}
 	case *appsv1.ReplicaSet:
 		return o.Spec
+	case *corev1.Pod:
+		return o.Spec
 	}
 	return nil
 }

@@ -127,6 +127,11 @@ var harmless = []cause{
 	}},
 	once("a node falls silent under pods that are ready", func(c *causing, pod *corev1.Pod) { c.silence(pod.Spec.NodeName) }),
 	again("resizes with a restart", 2, 9, func(c *causing, pod *corev1.Pod) {
+		fake.Edit(c.World, pod.Name, func(p *corev1.Pod) {
+			for i := range p.Spec.Containers {
+				p.Spec.Containers[i].Resources = *given(p.Generation)
+			}
+		})
 		c.report(pod.Name, func(s *corev1.PodStatus) {
 			status := c.restarted(s, 137, "Error")
 			status.Resources = given(int64(status.RestartCount))
