@@ -260,7 +260,7 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	}
 }
 
-// complete reports whether all that runs is of the Deployment's template, and available.
+// complete reports whether all that runs is of the Deployment's template and available, by the scale that Belay can know of.
 func (r *run) complete() bool {
 	if r.deployment() == nil {
 		return false
@@ -273,7 +273,11 @@ func (r *run) complete() bool {
 			old += max(set.Status.Replicas, *set.Spec.Replicas)
 		}
 	}
-	return old <= r.tolerated && ready >= *r.deployment().Spec.Replicas-r.tolerated
+	wanted := *r.deployment().Spec.Replicas
+	if cached := r.cachedDeployment(); cached != nil {
+		wanted = min(wanted, *cached.Spec.Replicas)
+	}
+	return old <= r.tolerated && ready >= wanted-r.tolerated
 }
 
 func (r *run) checkStatus(status *v1alpha1.GuardedDeploymentStatus) {
