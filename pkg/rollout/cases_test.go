@@ -241,6 +241,15 @@ var cases = []struct {
 	{name: "D1 a Secret for a volume", set: asks(1), at: mounts(`MountVolume.SetUp failed for volume "s" : secret "nope" not found`),
 		want: "Failed ContainerConfig", says: `secret "nope" not found`, by: 140},
 	{name: "D1 a volume that is not attached is waited for", set: asks(1), at: mounts("AttachVolume.Attach failed: rpc error"), want: "Blocked pod a on node", says: "AttachVolume"},
+	{name: "D1 and nothing is known yet of a pod that takes its place", set: both(asks(1), withDeadline(60)), at: func(second int) sight {
+		p := pod(fmt.Sprint("a", second/41), waits("ContainerCreating"))
+		s := seeing(3, p)
+		s.told = map[types.UID][]*corev1.Event{p.UID: {{Reason: "Scheduled"}}}
+		if second%41 > 3 {
+			s.told[p.UID] = append(s.told[p.UID], &corev1.Event{Reason: "FailedAttachVolume", Message: "AttachVolume.Attach failed: rpc error"})
+		}
+		return s
+	}, want: "Blocked pod a", says: "AttachVolume"},
 	{name: "D1 a claim for a volume", set: asks(1), at: always(changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`))),
 		want: "Failed ContainerConfig", says: `"nope" not found`, by: 140},
 	{name: "D2 a ServiceAccount", set: asks(1), at: func(int) sight {

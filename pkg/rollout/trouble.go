@@ -275,9 +275,18 @@ func (p *Progress) ripen(l *look, troubles []trouble) {
 		default:
 			t.due = against != 0 && p.since(against) >= deadline
 		}
-		// One pod is asked about at a poll: the others have until the next ones.
-		t.due = t.due && !(p.isUnasked(t) && len(l.evidence.Events) > 0)
+		t.due = t.due && !p.isTooEarly(l, t)
 	}
+}
+
+// isTooEarly reports whether it cannot be known yet that nobody else keeps a pod from being set up: it is new, or it is not its turn:
+// one pod is asked about at a poll.
+func (p *Progress) isTooEarly(l *look, t *trouble) bool {
+	if t.topic != topicCreating {
+		return false
+	}
+	record := p.pods[t.pod.UID]
+	return p.creatingFor(&record) < min(creatingPatience, l.deadline/2) || (p.isUnasked(t) && len(l.evidence.Events) > 0)
 }
 
 // isUnasked reports whether a pod is being set up of which no Events were ever read: they may say that others keep it.
