@@ -228,7 +228,7 @@ func (p *Progress) ask(l *look) (q questions) {
 	}
 	for _, pod := range l.active {
 		record := p.pods[pod.UID]
-		creating := record.creating != 0 && p.since(record.creating) >= creatingPatience
+		creating := p.creatingFor(&record) >= creatingPatience
 		homeless := pod.Spec.NodeName == "" && conditionOf(pod, corev1.PodScheduled).Reason == corev1.PodReasonUnschedulable
 		if creating || homeless {
 			subjects = append(subjects, subject{pod.UID, record.asked})
