@@ -93,6 +93,26 @@ func TestCluster_Generation(t *testing.T) {
 	}
 }
 
+// A change of its spec moves a pod's generation. Its binding does not: the API server writes the node past the strategy that counts.
+func TestCluster_GenerationOfPods(t *testing.T) {
+	w := &World{Cluster: New(), T: t}
+	pod := &corev1.Pod{}
+	pod.Name, pod.Namespace = "web-1", Namespace
+	pod.Spec.Containers = []corev1.Container{{Name: "web"}}
+	Add(w, pod)
+	for _, step := range []struct {
+		change     func(*corev1.Pod)
+		generation int64
+	}{
+		{func(p *corev1.Pod) { p.Spec.NodeName = "node-1" }, 1},
+		{func(p *corev1.Pod) { p.Spec.Containers[0].Image = "localhost/web:2" }, 2},
+	} {
+		if got := Edit(w, "web-1", step.change).Generation; got != step.generation {
+			t.Errorf("generation %d, want %d", got, step.generation)
+		}
+	}
+}
+
 func TestCluster_StatusAndSpecApart(t *testing.T) {
 	c := newContract()
 	d := c.createDeployment(t, "web")

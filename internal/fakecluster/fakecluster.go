@@ -36,7 +36,7 @@ import (
 //
 //   - uid, creationTimestamp and one resourceVersion that every write of any object increases; a write that changes
 //     nothing leaves it
-//   - generation, which moves with the spec, and with the annotations of a Deployment
+//   - generation, which moves with the spec, but not when a pod is bound, and with the annotations of a Deployment
 //   - a conflict for a stale resourceVersion or another uid; a GuardedDeployment cannot be updated without one
 //   - /status changes the status and nothing else, every other update leaves it
 //   - AlreadyExists, NotFound, preconditions of deletions, finalizers, the immutable data of a ControllerRevision
@@ -382,7 +382,9 @@ func desired(o Object) any {
 	case *appsv1.ReplicaSet:
 		return o.Spec
 	case *corev1.Pod:
-		return o.Spec
+		spec := o.Spec
+		spec.NodeName = ""
+		return spec
 	}
 	return nil
 }
