@@ -87,8 +87,8 @@ func (r *run) seenComplete() bool {
 		return n > 0 && d.Status.ObservedGeneration >= d.Generation && d.Status.Replicas == n &&
 			d.Status.UpdatedReplicas == n && d.Status.AvailableReplicas == n
 	}
-	cached := r.cachedDeployment()
-	return r.complete() && says(r.deployment()) && (cached == nil || says(cached))
+	live, cached := r.deployment(), r.cachedDeployment()
+	return live != nil && r.complete(*live.Spec.Replicas) && says(live) && (cached == nil || says(cached))
 }
 
 // stored returns a template as the API server stores it.

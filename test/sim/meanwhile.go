@@ -119,7 +119,7 @@ func (r *run) see(request fake.Request) {
 	case request.Verb == "get" && request.Resource == "guardeddeployments":
 		r.seen.guarded, r.seen.guardedAt = r.guarded(), r.now()
 	case request.Verb == "list" && request.Resource == "pods":
-		r.seen.complete, r.seen.podsAt = r.complete(), r.now()
+		r.seen.complete, r.seen.podsAt = r.complete(r.knownScale()), r.now()
 	}
 }
 
@@ -141,7 +141,20 @@ func (r *run) asked() *v1alpha1.GuardedDeployment {
 
 // wasComplete reports whether the rollout is complete, as far as Belay can know.
 func (r *run) wasComplete() bool {
-	return r.complete() || r.seen.complete && r.seen.podsAt.Equal(r.now())
+	return r.complete(r.knownScale()) || r.seen.complete && r.seen.podsAt.Equal(r.now())
+}
+
+// knownScale returns how many pods there are to be, as far as Belay can know: a watch may not have told yet that there are to be more.
+func (r *run) knownScale() int32 {
+	live, cached := r.deployment(), r.cachedDeployment()
+	switch {
+	case live == nil:
+		return 0
+	case cached == nil:
+		return *live.Spec.Replicas
+	default:
+		return min(*live.Spec.Replicas, *cached.Spec.Replicas)
+	}
 }
 
 // ---- answers

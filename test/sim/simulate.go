@@ -260,8 +260,8 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	}
 }
 
-// complete reports whether all that runs is of the Deployment's template and available, by the scale that Belay can know of.
-func (r *run) complete() bool {
+// complete reports whether all that runs is of the Deployment's template, and so many of it are available.
+func (r *run) complete(wanted int32) bool {
 	if r.deployment() == nil {
 		return false
 	}
@@ -272,10 +272,6 @@ func (r *run) complete() bool {
 		} else {
 			old += max(set.Status.Replicas, *set.Spec.Replicas)
 		}
-	}
-	wanted := *r.deployment().Spec.Replicas
-	if cached := r.cachedDeployment(); cached != nil {
-		wanted = min(wanted, *cached.Spec.Replicas)
 	}
 	return old <= r.tolerated && ready >= wanted-r.tolerated
 }
