@@ -151,20 +151,22 @@ const registryAway = `failed to pull and unpack image "localhost/app:good": fail
 
 func TestWaits_RegistryAway(t *testing.T) {
 	t.Parallel()
-	back := newGate()
-	pull := script{lives: func(p *played) {
-		p.takeOn("ContainerCreating")
-		for range 3 {
-			p.stuck("ErrImagePull", registryAway)
-			p.pause(time.Second)
-			p.stuck("ImagePullBackOff", fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", p.pod.Spec.Containers[0].Image, registryAway))
-			p.pause(time.Second)
-		}
-		p.until(back.open)
-		p.start(true)
-	}}
+	pull := func(back *gate) script {
+		return script{lives: func(p *played) {
+			p.takeOn("ContainerCreating")
+			for range 3 {
+				p.stuck("ErrImagePull", registryAway)
+				p.pause(time.Second)
+				p.stuck("ImagePullBackOff", fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", p.pod.Spec.Containers[0].Image, registryAway))
+				p.pause(time.Second)
+			}
+			p.until(back.open)
+			p.start(true)
+		}}
+	}
 	t.Run("that of the last good image", func(t *testing.T) {
-		k := newKubelet(t, 2, map[string]script{"2": pull})
+		back := newGate()
+		k := newKubelet(t, 2, map[string]script{"2": pull(back)})
 		web := k.createReady("web", k.template("1"), deadline(15))
 		first := web.get().Status.GoodRevision
 		web.release(k.template("2"))
@@ -174,7 +176,7 @@ func TestWaits_RegistryAway(t *testing.T) {
 		web.checkNotJudged(first)
 	})
 	t.Run("another one", func(t *testing.T) {
-		k := newKubelet(t, 2, map[string]script{"2": pull})
+		k := newKubelet(t, 2, map[string]script{"2": pull(newGate())})
 		web := k.createReady("web", k.template("1"))
 		first := web.get().Status.GoodRevision
 		other := k.template("2")
