@@ -30,7 +30,7 @@ type cause struct {
 	order int
 	// alone says that it leaves nothing for another cause to do, wide that all new pods are to be created at once.
 	alone, wide bool
-	// brief says that it is excused for one deadline only, fading that it goes by itself after five minutes.
+	// brief says that it is excused for one deadline only, fading that it goes when the pods of a silent node are moved.
 	brief, fading bool
 	// needsGood says that without a good release before it something else would be right.
 	needsGood bool
@@ -277,6 +277,15 @@ func (c *cast) tryAgain(judged func() bool) {
 	}
 }
 
+// untilMoved returns how long it takes until the pods of the node that fell silent first are to go.
+func (c *cast) untilMoved() time.Duration {
+	left := movedAfter
+	for _, since := range c.tricks.silent {
+		left = min(left, movedAfter-time.Since(since))
+	}
+	return max(0, left)
+}
+
 // leave lets the causes go.
 func (c *cast) leave() {
 	c.do(func() {
@@ -303,11 +312,11 @@ func (c *cast) endWait(judged func() bool) {
 	case !c.wait(10*time.Minute, c.settled): // A slow release goes on for a while beside it.
 		c.violated("K4: it should wait, with %s, and says %s", first.waitsFor, c.reason())
 	default:
-		longest := 600
+		longest := 10 * time.Minute
 		if first.fading {
-			longest = 150
+			longest = c.untilMoved()
 		}
-		c.wait(time.Duration(first.random.IntN(longest))*time.Second, over)
+		c.wait(min(longest, time.Duration(first.random.IntN(600))*time.Second), over)
 		if !c.settled() {
 			c.violated("K4: it does not go on waiting, with %s, and says %s", first.waitsFor, c.reason())
 		}
