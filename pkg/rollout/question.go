@@ -27,9 +27,10 @@ const (
 type questions struct {
 	events []types.UID // the objects whose Events are asked for
 	nodes  []string
+	log    *LogRequest
 }
 
-func (q questions) any() bool { return len(q.events)+len(q.nodes) > 0 }
+func (q questions) any() bool { return q.log != nil || len(q.events)+len(q.nodes) > 0 }
 
 // answers is what the answers to questions said.
 type answers struct {
