@@ -241,8 +241,8 @@ func configCause(words, otherwise string) string {
 // The scheduler's words, from pkg/scheduler/framework of v1.37.2: types.go has the sentence, plugins the reasons. Before 1.34 a taint was
 // named.
 var (
-	noNode       = regexp.MustCompile(`^0/(\d+) nodes are available: `)
-	nodesFor     = regexp.MustCompile(`(\d+) node\(s\) (didn't match Pod's node affinity/selector|had untolerated taint)`)
+	noNode       = regexp.MustCompile(`^0/(\d+) nodes are available:`)
+	nodesFor     = regexp.MustCompile(`[:,] (\d+) node\(s\) (didn't match Pod's node affinity/selector|had untolerated taint)`)
 	preemptWords = " preemption: "
 )
 

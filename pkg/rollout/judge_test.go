@@ -122,7 +122,9 @@ func (w *watched) look(s sight) {
 	for range 9 {
 		next, q := w.poll(w.deployment, &e, w.limits, w.now, pollInterval)
 		if !q.any() {
-			w.Progress = next
+			if w.Progress = next; next.Phase == PhaseFailed {
+				noteReached(next.Failure)
+			}
 			return
 		}
 		w.asked += len(q.events) + len(q.nodes)
