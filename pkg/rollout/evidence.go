@@ -151,8 +151,8 @@ func absent(l *look) waiting {
 		case pod.Spec.NodeName == "":
 			return waiting{v1alpha1.ReasonWaitingForScheduler, fmt.Sprintf("the scheduler%s, which has not looked at pod %s", named(pod.Spec.SchedulerName), pod.Name)}
 		case nodeSilent(pod):
-			return waiting{v1alpha1.ReasonWaitingForNode, fmt.Sprintf("node %s, which does not report: pod %s is ready by its own word; %d of %d new pods are fine",
-				pod.Spec.NodeName, pod.Name, l.fine, l.wanted)}
+			return waiting{v1alpha1.ReasonWaitingForNode, fmt.Sprintf("node %s, which does not report: pod %s is ready by its own word; %s",
+				pod.Spec.NodeName, pod.Name, l.howManyAreFine())}
 		}
 	}
 	if l.available >= l.created || (l.ready > l.available && l.deployment.Spec.MinReadySeconds == 0) {

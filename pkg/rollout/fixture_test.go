@@ -215,8 +215,9 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 		s.Evidence = s.cluster(s.Deployment)
 		d = Decide(s.Observed)
 	}
-	for len(d.NeedEvents)+len(d.NeedNodes) > 0 {
+	for d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
 		s.Evidence.answer(d.NeedEvents, d.NeedNodes)
+		s.Evidence.Log = &Log{}
 		d = Decide(s.Observed)
 	}
 	told := s.tell(d)

@@ -44,10 +44,11 @@ type podRecord struct {
 type containerRecord struct {
 	name      string
 	ready     bool
-	restarts  int32 // that the kubelet counts
-	counted   int32 // those of them that are its own
-	pardon    bool  // the next restart is the new sandbox's
-	relapsed  bool  // it was ready, and has restarted since the poll before
+	restarts  int32   // that the kubelet counts
+	counted   int32   // those of them that are its own
+	pardon    bool    // the next restart is the new sandbox's
+	since     instant // since when it has had so many
+	relapsed  bool    // it was ready, and has restarted since the poll before
 	resources *corev1.ResourceRequirements
 	stuck     instant // since when it waits for its image or its configuration
 	words     string  // the last words of the kubelet that say why
@@ -130,6 +131,9 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 			record = past[i]
 		}
 		record.pardon = record.pardon || renewed
+		if record.since == 0 || c.RestartCount != record.restarts {
+			record.since = p.clock
+		}
 		fresh := record.follow(pod, c, int32(min(resizes, 1000)))
 		broken = broken || fresh > 0
 		_, stuck := stuckReason(c)

@@ -86,7 +86,7 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 		t.pod, t.pods = pod, 1
 		all = append(all, t)
 	}
-	unready := trouble{kind: kindDeadline, topic: topicUnready, alone: record.spared && !record.served}
+	unready, crashed := trouble{kind: kindDeadline, topic: topicUnready, alone: record.spared && !record.served}, false
 	for c := range containers(pod) {
 		memory := record.container(c.Name)
 		switch reason, stuck := stuckReason(c); {
@@ -100,8 +100,9 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 			tell(trouble{kind: kindWait, topic: about, container: c, words: memory.words, due: p.since(memory.stuck) >= l.stuck})
 			unready.topic, unready.container, unready.words = about, c, memory.words
 		}
-		if unready.container == nil && !c.Ready && !isInitializing(c) {
-			unready.container = c
+		if crashes := p.isCrashing(memory, c); !c.Ready && !isInitializing(c) && unready.topic == topicUnready &&
+			(unready.container == nil || (crashes && !crashed)) { // One that crashes may be what the others wait for.
+			unready.container, crashed = c, crashes
 		}
 	}
 	if readyByOwnWord(pod) {
