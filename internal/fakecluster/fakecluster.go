@@ -56,6 +56,7 @@ type Cluster struct {
 	watches []*clusterWatch
 	held    map[string]int64 // the resources of which watches see nothing newer than a version
 	heard   func(Change)
+	logs    map[logOf]Log
 	admit   func(Object)
 }
 
@@ -90,7 +91,7 @@ func init() {
 }
 
 func New() *Cluster {
-	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]int64{}}
+	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]int64{}, logs: map[logOf]Log{}}
 }
 
 // Serve makes the fake client talk to the cluster. intercept, which stands between the two, decides whether a request

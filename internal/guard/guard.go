@@ -61,7 +61,8 @@ type Guard struct {
 
 	mu       sync.Mutex
 	memories map[cache.ObjectName]memory
-	underWay load // of those that have a rollout under way
+	underWay load      // of those that have a rollout under way
+	noLogAt  time.Time // when a log last did not come in time, zero for never
 }
 
 // memory is what is known of one object.
