@@ -360,3 +360,107 @@ func TestRoomCause(t *testing.T) {
 		}
 	}
 }
+
+// The log is read at the verdict, of a pod whose node may answer, and what became of that is told.
+func TestJudge_ReadsTheLog(t *testing.T) {
+	const crash = "container web exited with code 1 after 4 restarts in pod a on node node"
+	silent := func(p *corev1.Pod) {
+		p.Status.ContainerStatuses[0].LastTerminationState.Terminated.Message = ""
+	}
+	for _, row := range []struct {
+		name  string
+		set   func(*watched)
+		log   *Log
+		asked bool
+		says  string
+		keeps string
+	}{
+		{"its last line is why", nil, &Log{Lines: "connecting to db:5432\nno route to host\n"}, true, crash + ": no route to host", "connecting to db:5432\nno route to host"},
+		{"it wrote nothing", nil, &Log{}, true, crash, ""},
+		{"it could not be read", nil, &Log{Unread: "no right to read it"}, true, crash + "; its log could not be read: no right to read it", ""},
+		{"it is not wanted", func(w *watched) { w.log = false }, nil, false, crash + "; log: off by spec.guard.log", ""},
+		{"the node may be down", func(w *watched) { w.sightings = &sightings{answers: answers{deadNodes: map[string]instant{"node": 1}}} }, nil, false,
+			crash + "; its log was not read: the node is suspected", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := watching(1)
+			if row.set != nil {
+				row.set(w)
+			}
+			s := seeing(3, changed(crashed("a", 4), silent))
+			s.log = row.log
+			if w.see(s); w.Failure.Message != row.says || w.Failure.Log != row.keeps || (w.logAsked != nil) != row.asked {
+				t.Errorf("asked %+v: %q, log %q", w.logAsked, w.Failure.Message, w.Failure.Log)
+			}
+		})
+	}
+}
+
+// A container that left a message, a rollback, which has no place for a log, and a good release ask for none.
+func TestJudge_ReadsNoLog(t *testing.T) {
+	for name, story := range map[string]func(*watched){
+		"message": func(w *watched) { w.see(seeing(3, crashed("a", 4))) },
+		"rollback": func(w *watched) {
+			w.knownGood = true
+			w.see(seeing(606, pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{} })))
+		},
+		"good":           func(w *watched) { w.see(seeing(60, up("a"))) },
+		"evicted":        func(w *watched) { w.maxRestarts = 0; w.see(seeing(3, pod("a", evictedForStorage))) },
+		"never started":  func(w *watched) { w.see(seeing(123, pulling("a"))) },
+		"nothing to run": func(w *watched) { w.see(cannotRun(27)) },
+	} {
+		w := watching(1)
+		story(w)
+		if w.UnderWay() || w.logAsked != nil || w.Failure.Log != "" {
+			t.Errorf("%s: %s, log asked for: %+v", name, w.stands(), w.logAsked)
+		}
+	}
+}
+
+// The log of a pod that has ended is that of its container.
+func TestJudge_ReadsTheLogOfEndedPods(t *testing.T) {
+	for _, end := range []func(*corev1.Pod){succeededWithEvent, func(p *corev1.Pod) { exitedForGood(p); terminated(p, 1, "") }} {
+		w := watching(1)
+		w.maxRestarts = 0
+		s := seeing(3, pod("a", end))
+		s.log = &Log{Lines: "bye"}
+		w.see(s)
+		if diff := cmp.Diff(&LogRequest{Pod: "a", Container: "web"}, w.logAsked); diff != "" || w.Failure.Log != "bye" || !strings.HasSuffix(w.Failure.Message, ": bye") {
+			t.Errorf("%s: %+v\n%s", w.stands(), w.Failure, diff)
+		}
+	}
+}
+
+// Of a long message the last lines are told, and the first characters of any say what failed.
+func TestGist(t *testing.T) {
+	long := strings.Repeat("x", 200)
+	for said, want := range map[string]string{
+		"":                            "",
+		" a\n\nb \n":                  "a\n\nb",
+		long + "\n" + long + "\nlast": long + "\nlast",
+		long + long:                   long + long,
+		long + "\n" + long + "\n" + long + "\n" + long: long,
+	} {
+		if got := gist(said); got != want {
+			t.Errorf("%q: %q", said, got)
+		}
+	}
+}
+
+// A rollback's pods are not called new: nobody takes them for those of the release that failed.
+func TestMessage_TellsReleasesApart(t *testing.T) {
+	w := watching(2)
+	w.knownGood = true
+	w.see(seeing(606, ready("a"), starting("b")))
+	if want := "; 1 of 2 of its pods are fine, and the others on node"; w.Phase != PhaseFailed || !strings.HasSuffix(w.Failure.Message, want) {
+		t.Errorf("%s: %q", w.stands(), w.Failure.Message)
+	}
+	s := asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v1").down().remembers("v1", PhaseFailed)
+	d, _ := s.step()
+	v1, v2 := s.revision("v1").Name, s.revision("v2").Name
+	want := v2 + " failed: it exited; " + v1 + ", which was good, does not come up: it is not ready; the Deployment stays on it, " +
+		"until the template changes or belay.dev/retry asks for another attempt"
+	if got := d.Status.Conditions[0].Message; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
