@@ -21,6 +21,9 @@ const (
 	// logLines is how many lines are asked for, and logLimit how many bytes they may have together. It is far more than a kubelet
 	// sends, to which a part of 16 KiB of a line is a line: what a limit cuts off is the end, which is what is wanted.
 	logLines, logLimit = 20, 2 << 20
+	// logTimeout is how long a log may take, with what is left of the time of the details: one that is there comes within
+	// milliseconds, and a rollback waits for it.
+	logTimeout = time.Second
 	// logPause is how long no log is asked for after one that did not come: where one node or the way to all of them hangs, it
 	// keeps a few rollbacks waiting, and not one after the other.
 	logPause = 10 * time.Second
@@ -29,6 +32,7 @@ const (
 )
 
 var (
+	errNoLog      = fmt.Errorf("it did not come within %s", logTimeout)
 	errLogPause   = fmt.Errorf("another log did not come within the last %s", logPause)
 	errLogGone    = errors.New("the node does not have it any more")
 	errLogTooLong = fmt.Errorf("its last lines are longer than %d MiB", logLimit>>20)
@@ -43,7 +47,7 @@ var notLog = regexp.MustCompile(`^(?:unable to retrieve container logs for \S+|f
 func (g *Guard) readLog(ctx context.Context, namespace string, wanted rollout.LogRequest, spent *budget) *rollout.Log {
 	lines, err := g.tailOf(ctx, namespace, wanted, spent)
 	if wanted.Previous && apierrors.IsBadRequest(err) {
-		wanted.Previous = false // A restart of the whole pod has removed it, and what is there now has ended the same way.
+		wanted.Previous = false // A restart of the whole pod has removed it: the present run is the only one there is.
 		lines, err = g.tailOf(ctx, namespace, wanted, spent)
 	}
 	if err != nil {
@@ -60,10 +64,12 @@ func (g *Guard) tailOf(ctx context.Context, namespace string, wanted rollout.Log
 	if err := spent.take(ctx); err != nil {
 		return "", err
 	}
+	ctx, cancel := context.WithTimeout(ctx, logTimeout)
+	defer cancel()
 	lines, err := g.streamLog(ctx, namespace, wanted)
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		g.noteNoLog()
-		return "", context.DeadlineExceeded
+		return "", errNoLog
 	}
 	return lines, err
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
 
@@ -48,13 +49,13 @@ func TestReadLog(t *testing.T) {
 
 		"400 for the run before":   {fails(apierrors.NewBadRequest(noPrevious)), text("present\n"), rollout.Log{Lines: "present"}, 2},
 		"400 for both":             {fails(apierrors.NewBadRequest(noPrevious)), fails(apierrors.NewBadRequest("x")), rollout.Log{Unread: "the node has none of this container"}, 2},
-		"400, and a hang":          {fails(apierrors.NewBadRequest(noPrevious)), fake.Log{Hangs: true}, rollout.Log{Unread: "there was no answer within 2s"}, 2},
+		"400, and a hang":          {fails(apierrors.NewBadRequest(noPrevious)), fake.Log{Hangs: true}, rollout.Log{Unread: "it did not come within 1s"}, 2},
 		"403":                      {refused, text("present"), rollout.Log{Unread: "the right to read pods/log is missing"}, 1},
 		"404":                      {fails(apierrors.NewNotFound(podLogs, "web")), text("present"), rollout.Log{Unread: "the pod is gone"}, 1},
 		"429":                      {fails(apierrors.NewTooManyRequests("later", 1)), text("present"), rollout.Log{Unread: "later"}, 1},
 		"500":                      {fails(apierrors.NewInternalError(errors.New("dial tcp:\nno route"))), text("present"), rollout.Log{Unread: "Internal error occurred: dial tcp: no route"}, 1},
-		"no answer":                {fake.Log{Hangs: true}, text("present"), rollout.Log{Unread: "there was no answer within 2s"}, 1},
-		"an answer without an end": {fake.Log{Text: "one\n", Hangs: true}, text("present"), rollout.Log{Unread: "there was no answer within 2s"}, 1},
+		"no answer":                {fake.Log{Hangs: true}, text("present"), rollout.Log{Unread: "it did not come within 1s"}, 1},
+		"an answer without an end": {fake.Log{Text: "one\n", Hangs: true}, text("present"), rollout.Log{Unread: "it did not come within 1s"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inReader(t, func(r *reader) {
@@ -67,8 +68,8 @@ func TestReadLog(t *testing.T) {
 				expect.Same(t, "requests", map[string]int{"get pods/log": row.requests}, fake.Counts(r.Asked(fake.Everything)))
 				expect.Same(t, "what else could not be read", "", e.Unread)
 				want := time.Duration(0)
-				if row.want.Unread == noAnswer {
-					want = detailsTimeout
+				if row.want.Unread == errNoLog.Error() {
+					want = logTimeout
 				}
 				expect.Same(t, "it takes", want, time.Since(began))
 			})
@@ -113,7 +114,7 @@ func TestReadLog_SharesTheBudget(t *testing.T) {
 		"one request left":         {maxDetails - 1, 0, fake.Log{Text: "one"}, rollout.Log{Lines: "one"}},
 		"no request left":          {maxDetails, 0, fake.Log{Text: "one"}, rollout.Log{Unread: "8 requests were made for the release already"}},
 		"none for a second try":    {maxDetails - 1, 0, fake.Log{Err: apierrors.NewBadRequest("no")}, rollout.Log{Unread: "8 requests were made for the release already"}},
-		"half of the time left":    {1, detailsTimeout / 2, fake.Log{Hangs: true}, rollout.Log{Unread: noAnswer}},
+		"less than its time left":  {1, detailsTimeout - logTimeout/2, fake.Log{Hangs: true}, rollout.Log{Unread: "it did not come within 1s"}},
 		"no time left":             {1, detailsTimeout, fake.Log{Text: "one"}, rollout.Log{Unread: noAnswer}},
 		"no time after many":       {maxDetails / 2, detailsTimeout / (maxDetails / 2), fake.Log{Text: "one"}, rollout.Log{Unread: noAnswer}},
 		"slow Events, and a reply": {1, detailsTimeout / 2, fake.Log{Text: "one"}, rollout.Log{Lines: "one"}},
@@ -158,7 +159,7 @@ func TestReadLog_NoneForAWhileAfterOneThatHangs(t *testing.T) {
 			expect.Same(t, "requests", requests, len(r.Requested("get", "pods/log")))
 		}
 		ask("web", rollout.Log{Lines: "one"}, 1)
-		ask("stuck", rollout.Log{Unread: noAnswer}, 1)
+		ask("stuck", rollout.Log{Unread: "it did not come within 1s"}, 1)
 		ask("web", rollout.Log{Unread: "another log did not come within the last 10s"}, 0)
 		time.Sleep(logPause - time.Millisecond)
 		ask("web", rollout.Log{Unread: "another log did not come within the last 10s"}, 0)
@@ -173,10 +174,10 @@ func TestReadLog_Stopped(t *testing.T) {
 		r.addPod("web", r.current, corev1.PodRunning)
 		r.SetLog("web", "app", true, fake.Log{Hangs: true})
 		ctx, cancel := context.WithCancel(r.T.Context())
-		time.AfterFunc(time.Second, cancel)
+		time.AfterFunc(logTimeout/2, cancel)
 		began := time.Now()
 		r.readDetails(ctx, namespace, &rollout.Evidence{}, previousLog("web"), &budget{})
-		expect.Same(t, "it takes", time.Second, time.Since(began))
+		expect.Same(t, "it takes", logTimeout/2, time.Since(began))
 		if r.logsPause() {
 			t.Error("no log is asked for now")
 		}
@@ -207,7 +208,84 @@ func TestReadLog_ManyThatHang(t *testing.T) {
 			})
 		}
 		done.Wait()
-		expect.Same(t, "all take", detailsTimeout, time.Since(began))
+		expect.Same(t, "all take", logTimeout, time.Since(began))
 		expect.Same(t, "requests", workers, len(r.Requested("get", "pods/log")))
+	})
+}
+
+// silent is fake.Crashing without a termination message.
+func silent(age time.Duration) corev1.PodStatus {
+	status := fake.Crashing(age)
+	status.ContainerStatuses[0].LastTerminationState.Terminated.Message = ""
+	return status
+}
+
+// The last lines of what crashes without a message are kept, from before its pod went, and read once; and where they cannot be, that
+// is said.
+func TestLog_OfARelease(t *testing.T) {
+	for name, row := range map[string]struct {
+		log      fake.Log
+		edit     func(*v1alpha1.GuardedDeployment)
+		lines    string
+		says     string
+		requests int
+	}{
+		"lines":       {fake.Log{Text: "connecting\n\x1b[31mno DATABASE_URL\x1b[0m\n"}, nil, "connecting\nno DATABASE_URL", ": no DATABASE_URL", 1},
+		"a log hangs": {fake.Log{Hangs: true}, nil, "", "its log could not be read: it did not come within 1s", 1},
+		"no right":    {fake.Log{Err: apierrors.NewForbidden(podLogs, "web", nil)}, nil, "", "its log could not be read: the right to read pods/log is missing", 1},
+		"log: false": {fake.Log{Text: "no DATABASE_URL"}, func(g *v1alpha1.GuardedDeployment) { g.Spec.Guard.Log = new(false) }, "",
+			"spec.guard.log", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.SetLog("", "app", true, row.log)
+				w.UpAndRunning("web")
+				expect.Same(t, "logs of a good release", 0, len(w.Requested("get", "pods/log")))
+				w.Node.Set("web:2", silent)
+				if row.edit != nil {
+					fake.Edit(w, "web", row.edit)
+				}
+				fake.Release(w, "web", "web:2")
+				w.Pass(5 * time.Minute)
+				fake.WantStatus(w, "web", "Ready=False RolledBack")
+				g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
+				if f := g.Status.Failure; f == nil || f.Log != row.lines || !strings.Contains(f.Message, row.says) {
+					t.Errorf("the failure is %+v, want the log %q and %q in its message", f, row.lines, row.says)
+				}
+				expect.Same(t, "logs of the failed one", row.requests, len(w.Requested("get", "pods/log")))
+			})
+		})
+	}
+}
+
+// 50 releases show at the same moment that they failed, and their logs hang: none is rolled back 5 seconds later or more.
+func TestLog_RollbacksInTimeWhereLogsHang(t *testing.T) {
+	const releases = 50
+	inWorld(t, func(w *world) {
+		w.SetLog("", "app", true, fake.Log{Hangs: true})
+		w.Node.Set("web:2", silent)
+		for i := range releases {
+			fake.Add(w, fake.Webshop(fmt.Sprint("web-", i), "web:1"))
+		}
+		w.Pass(time.Minute)
+		for i := range releases {
+			fake.Release(w, fmt.Sprint("web-", i), "web:2")
+		}
+		shown := time.Time{}
+		for shown.IsZero() {
+			w.Pass(100 * time.Millisecond)
+			for _, o := range w.Objects("pods") {
+				if pod := o.(*corev1.Pod); pod.Status.ContainerStatuses[0].RestartCount > 3 {
+					shown = time.Now()
+				}
+			}
+		}
+		w.Pass(5*time.Second - 100*time.Millisecond)
+		for i := range releases {
+			if image := w.Image(fmt.Sprint("web-", i)); image != "web:1" {
+				t.Errorf("5 s after it was seen to crash, web-%d runs %s", i, image)
+			}
+		}
+		t.Logf("%d logs were asked for", len(w.Requested("get", "pods/log")))
 	})
 }
