@@ -77,10 +77,10 @@ var (
 
 // startCause returns why a container cannot be started. What it says is in the waiting message or in that of the last start.
 func startCause(c *corev1.ContainerStatus) finding {
-	f := finding{cause: v1alpha1.CauseCannotStart, verb: "cannot be started", end: ended(c)}
-	if f.end != nil {
-		f.why = f.end.Message
-	} else if c.State.Waiting != nil {
+	f := finding{cause: v1alpha1.CauseCannotStart, verb: "cannot be started"}
+	if end := ended(c); isStartError(end) {
+		f.end, f.why = end, end.Message
+	} else {
 		f.why = c.State.Waiting.Message
 	}
 	switch {

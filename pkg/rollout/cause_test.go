@@ -250,6 +250,10 @@ func TestUnreadyCause(t *testing.T) {
 		{"it ended, and is not restarted", pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Terminated = new(run(3, "Error", "")) }), nil,
 			v1alpha1.CauseExitCode, "container web exited with code 3 in pod a on node node", true},
 		{"it crashed once, and runs since then", pod("a", probed, restarted(1), exited(3, "boom"), running(true)), nil, v1alpha1.CauseReadinessProbe, "readiness probe", true},
+		{"it waits for one that crashes", pod("a", probed, running(true), func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "db", RestartCount: 2})
+			moments["in back-off"](&p.Status.ContainerStatuses[1], run(3, "Error", "boom"))
+		}), nil, v1alpha1.CauseExitCode, "container db exited with code 3 after 2 restarts in pod a on node node: boom", false},
 		{"an init container runs for ever", pod("a", waits("PodInitializing"), func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "migrate"}}
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
@@ -263,6 +267,7 @@ func TestUnreadyCause(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
 			w.template.Spec.RuntimeClassName = new("nope")
+			w.template.Spec.Containers = append(w.template.Spec.Containers, corev1.Container{Name: "db"})
 			w.template.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}}}
 			s := seeing(1500, row.pod)
 			s.told = map[types.UID][]*corev1.Event{row.pod.UID: row.events}

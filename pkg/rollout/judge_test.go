@@ -682,7 +682,7 @@ func TestJudge_EvictedWithZero(t *testing.T) {
 // What the kubelet says of a postStart hook that fails is gone when the container waits for its next start.
 func TestJudge_PostStartHookFails(t *testing.T) {
 	const words = `Exec lifecycle hook ([/warm]) for Container "web" failed - error: command '/warm' exited with 7`
-	fails := pod("a", restarted(1), waits("PostStartHookError"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Waiting.Message = words })
+	fails := pod("a", restarted(2), waits("PostStartHookError"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Waiting.Message = words })
 	for _, last := range []*corev1.Pod{pod("a", restarted(4), waits("CrashLoopBackOff"), exited(0, "")), changed(pod("a"), restarted(4), exited(0, ""))} {
 		w := watching(1)
 		w.see(seeing(3, fails))
@@ -692,6 +692,16 @@ func TestJudge_PostStartHookFails(t *testing.T) {
 		if diff := cmp.Diff(want, w.Failure); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
+	}
+}
+
+// A hook that failed once is not blamed for what the container does by itself afterwards.
+func TestJudge_PostStartHookFailedOnce(t *testing.T) {
+	w := watching(1)
+	w.see(seeing(3, pod("a", restarted(1), waits("PostStartHookError"))))
+	w.see(seeing(3, pod("a", restarted(3), waits("CrashLoopBackOff"), exited(1, "boom"))))
+	if w.see(seeing(3, pod("a", restarted(4), waits("CrashLoopBackOff"), exited(1, "boom")))); w.Failure.Cause != v1alpha1.CauseExitCode {
+		t.Errorf("%s: %+v", w.stands(), w.Failure)
 	}
 }
 

@@ -271,8 +271,11 @@ func isStarting(pod *corev1.Pod) bool {
 // cannotStart reports whether the container's command is not there or cannot be run. The kubelet's waiting reason goes back and
 // forth between RunContainerError and CrashLoopBackOff; what it says of the last start stays.
 func cannotStart(c *corev1.ContainerStatus) bool {
-	return hasEnded(c, func(t *corev1.ContainerStateTerminated) bool { return t.ExitCode == 128 && t.Reason == "StartError" }) ||
-		waitsFor(c, "RunContainerError")
+	return isStartError(ended(c)) || waitsFor(c, "RunContainerError")
+}
+
+func isStartError(t *corev1.ContainerStateTerminated) bool {
+	return t != nil && t.ExitCode == 128 && t.Reason == "StartError"
 }
 
 // postStartFailed reports whether the container waits because its postStart hook failed. Nothing tells it afterwards: the container's

@@ -320,6 +320,7 @@ func TestPod_ContainerSigns(t *testing.T) {
 		{"cannot start, now", now(128, "StartError"), "s"},
 		{"cannot start, in back-off", last(128, "StartError", "CrashLoopBackOff"), "s"},
 		{"cannot start, waiting", waits("RunContainerError"), "s"},
+		{"could not start before", &corev1.ContainerStatus{State: now(1, "Error").State, LastTerminationState: now(128, "StartError").State}, ""},
 		{"exit code 128", now(128, "Error"), ""},
 		{"hook", waits("PostStartHookError"), "h"},
 		{"reboot", last(255, "Unknown", "PodInitializing"), "r"},

@@ -53,6 +53,7 @@ type containerRecord struct {
 	stuck     instant // since when it waits for its image or its configuration
 	words     string  // the last words of the kubelet that say why
 	hook      string  // its last words about a postStart hook that failed: nothing tells of it afterwards
+	hookAt    int32   // after how many restarts it said so
 }
 
 // remember brings the records up to date: first of the pods that are gone, then of those that are there.
@@ -178,10 +179,10 @@ func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, res
 		r.words = w.Message
 	}
 	switch {
-	case c.Ready:
-		r.hook = ""
 	case postStartFailed(c):
-		r.hook = cmp.Or(c.State.Waiting.Message, "it says nothing")
+		r.hook, r.hookAt = cmp.Or(c.State.Waiting.Message, "it says nothing"), c.RestartCount
+	case c.Ready || c.RestartCount > r.hookAt+manyRestarts: // What failed was an earlier run.
+		r.hook = ""
 	}
 	return fresh
 }

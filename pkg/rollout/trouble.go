@@ -91,7 +91,7 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 		memory := record.container(c.Name)
 		switch reason, stuck := stuckReason(c); {
 		case memory.counted+p.lost > l.maxRestarts && (memory.relapsed || (!c.Ready && memory.counted > 0)):
-			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, words: memory.hook, due: true})
+			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, due: true})
 		case stuck:
 			about := topicConfig
 			if reason == v1alpha1.FailureImagePull {
