@@ -469,3 +469,23 @@ func TestMessage_TellsReleasesApart(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
+
+// A log is read for a verdict, as far as the guard allows, and not again while the release that failed is left in place.
+func TestDecide_NeedsTheLogOnce(t *testing.T) {
+	crashing := func(s *scene) {
+		s.Evidence = evidence(s.Deployment, pod("p0", restarted(9), waits("CrashLoopBackOff"), exited(7, "")))
+	}
+	for name, row := range map[string]struct {
+		scene *scene
+		want  *LogRequest
+	}{
+		"verdict":      {asking("v1").knows("v1", 1, unjudged).runningName("v1"), &LogRequest{Pod: "p0", Container: "web", Previous: true}},
+		"not allowed":  {asking("v1").with(func(s *scene) { s.Guarded.Spec.Guard.Log = new(false) }).knows("v1", 1, unjudged).runningName("v1"), nil},
+		"failed, held": {asking("v1").hold().knows("v1", 1, failed).runningName("v1").remembers("v1", PhaseFailed), nil},
+	} {
+		row.scene.with(crashing).Deployment.Status.Conditions = nil
+		if diff := cmp.Diff(row.want, Decide(row.scene.Observed).NeedLog); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}

@@ -151,6 +151,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 func (s *state) limits(r *Revision, knownGood bool) limits {
 	limits := limitsOf(s.Guarded, knownGood)
 	limits.template = &r.Template
+	limits.log = limits.log && !r.Failed() // It has been read, at the verdict.
 	switch {
 	case knownGood:
 		limits.good = &r.Template
