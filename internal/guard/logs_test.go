@@ -39,7 +39,7 @@ func TestReadLog(t *testing.T) {
 	}{
 		"lines":         {text("one\ntwo\n"), text("present"), rollout.Log{Lines: "one\ntwo"}, 1},
 		"nothing":       {text(""), text("present"), rollout.Log{}, 1},
-		"the last 20":   {text(strings.Repeat("early\n", 100) + strings.Repeat("late\n", 20)), fake.Log{}, rollout.Log{Lines: strings.TrimSpace(strings.Repeat("late\n", 20))}, 1},
+		"the last 20":   {text(strings.Repeat("early\n", 1<<20) + strings.Repeat("late\n", 20)), fake.Log{}, rollout.Log{Lines: strings.TrimSpace(strings.Repeat("late\n", 20))}, 1},
 		"binary":        {text("\x1b[31m\x00\xff\x01PNG\x00\n"), fake.Log{}, rollout.Log{Lines: "\uFFFDPNG"}, 1},
 		"a megabyte":    {text(strings.Repeat("x", 1<<20) + "end"), fake.Log{}, rollout.Log{Lines: "..." + strings.Repeat("x", 2042) + "end"}, 1},
 		"too much":      {text(strings.Repeat("x", 4<<20)), fake.Log{}, rollout.Log{Unread: "its last lines are longer than 2 MiB"}, 1},
@@ -74,6 +74,20 @@ func TestReadLog(t *testing.T) {
 				expect.Same(t, "it takes", want, time.Since(began))
 			})
 		})
+	}
+}
+
+// However much comes, no more is kept than is looked at.
+func TestLogEnd(t *testing.T) {
+	var end logEnd
+	const text = "0123456789abcdef!"
+	for range 1 << 16 {
+		if _, err := end.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(end) != rollout.LogWindow || !strings.HasSuffix(string(end), text+text) || cap(end) > 4*rollout.LogWindow {
+		t.Errorf("%d bytes are kept in %d, the last are %q", len(end), cap(end), end[len(end)-40:])
 	}
 }
 
