@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -131,5 +132,9 @@ func whyUnread(err error) string {
 	case errors.As(err, &request):
 		err = request.Err
 	}
-	return rollout.Clean(err.Error(), maxLogUnread)
+	text := err.Error()
+	if _, why, found := strings.Cut(text, `": `); found && strings.HasPrefix(text, `Get "https://`) {
+		text = "the node does not answer: " + why // the API server's words, with the address of the kubelet
+	}
+	return rollout.Clean(text, maxLogUnread)
 }
