@@ -44,6 +44,7 @@ import (
 //   - some of a Deployment's defaults: its replicas and deadline, and of its template what nearly every release leaves out
 //   - field selectors of pods by phase and of core Events by the uid of their object, and lists in pages
 //   - in the managed fields of a ControllerRevision, the time of its last write
+//   - of pods/log the last lines, of a run that the pod has had
 //
 // It does not validate or patch, and there is no garbage collector but CollectGarbage.
 type Cluster struct {

@@ -126,23 +126,21 @@ func (p *Process) answerLog(r *http.Request) (*http.Response, error) {
 	case log.Hangs && log.Text == "":
 		return nil, wait(r.Context())
 	}
-	body := io.Reader(strings.NewReader(endOfLog(log.Text, query.Get("tailLines"), query.Get("limitBytes"))))
+	body := io.Reader(strings.NewReader(lastLines(log.Text, query.Get("tailLines"))))
 	if log.Hangs {
 		body = io.MultiReader(body, hang{r.Context()})
 	}
 	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(body)}, nil
 }
 
-// endOfLog returns so many lines of the end, and of these so many bytes of the beginning.
-func endOfLog(text, lines, limit string) string {
-	if count, err := strconv.Atoi(lines); err == nil {
-		all := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
-		text = strings.Join(all[max(0, len(all)-count):], "")
+// lastLines returns so many lines of the end, all if no number is given.
+func lastLines(text, lines string) string {
+	count, err := strconv.Atoi(lines)
+	if err != nil {
+		return text
 	}
-	if count, err := strconv.Atoi(limit); err == nil {
-		text = text[:min(len(text), count)]
-	}
-	return text
+	all := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-count):], "")
 }
 
 // hang is of which nothing comes.

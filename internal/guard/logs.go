@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,8 +19,8 @@ import (
 // Every read of a log is in this file. There is one for each failed release, within what its details may take.
 
 const (
-	// logLines is how many lines are asked for, and logLimit how many bytes they may have together. It is far more than a kubelet
-	// sends, to which a part of 16 KiB of a line is a line: what a limit cuts off is the end, which is what is wanted.
+	// logLines is how many lines are asked for, and logLimit how many bytes are read of them: far more than a kubelet sends, to which
+	// a part of 16 KiB of a line is a line. The server is told no limit: it would leave out the end.
 	logLines, logLimit = 20, 2 << 20
 	// logTimeout is how long a log may take, with what is left of the time of the details: one that is there comes within
 	// milliseconds, and a rollback waits for it.
@@ -75,8 +76,7 @@ func (g *Guard) tailOf(ctx context.Context, namespace string, wanted rollout.Log
 }
 
 func (g *Guard) streamLog(ctx context.Context, namespace string, wanted rollout.LogRequest) (string, error) {
-	options := &corev1.PodLogOptions{Container: wanted.Container, Previous: wanted.Previous,
-		TailLines: new(int64(logLines)), LimitBytes: new(int64(logLimit))}
+	options := &corev1.PodLogOptions{Container: wanted.Container, Previous: wanted.Previous, TailLines: new(int64(logLines))}
 	stream, err := g.kube.CoreV1().Pods(namespace).GetLogs(wanted.Pod, options).MaxRetries(0).Stream(ctx)
 	if err != nil {
 		return "", err
@@ -132,5 +132,9 @@ func whyUnread(err error) string {
 	case errors.As(err, &request):
 		err = request.Err
 	}
-	return rollout.Clean(err.Error(), maxLogUnread)
+	text := err.Error()
+	if _, why, found := strings.Cut(text, `": `); found && strings.HasPrefix(text, `Get "https://`) {
+		text = "the node does not answer: " + why // the API server's words, with the address of the kubelet
+	}
+	return rollout.Clean(text, maxLogUnread)
 }

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -39,7 +40,7 @@ func TestReadLog(t *testing.T) {
 	}{
 		"lines":         {text("one\ntwo\n"), text("present"), rollout.Log{Lines: "one\ntwo"}, 1},
 		"nothing":       {text(""), text("present"), rollout.Log{}, 1},
-		"the last 20":   {text(strings.Repeat("early\n", 100) + strings.Repeat("late\n", 20)), fake.Log{}, rollout.Log{Lines: strings.TrimSpace(strings.Repeat("late\n", 20))}, 1},
+		"the last 20":   {text(strings.Repeat("early\n", 1<<20) + strings.Repeat("late\n", 20)), fake.Log{}, rollout.Log{Lines: strings.TrimSpace(strings.Repeat("late\n", 20))}, 1},
 		"binary":        {text("\x1b[31m\x00\xff\x01PNG\x00\n"), fake.Log{}, rollout.Log{Lines: "\uFFFDPNG"}, 1},
 		"a megabyte":    {text(strings.Repeat("x", 1<<20) + "end"), fake.Log{}, rollout.Log{Lines: "..." + strings.Repeat("x", 2042) + "end"}, 1},
 		"too much":      {text(strings.Repeat("x", 4<<20)), fake.Log{}, rollout.Log{Unread: "its last lines are longer than 2 MiB"}, 1},
@@ -47,13 +48,16 @@ func TestReadLog(t *testing.T) {
 		"a path gone":   {text(`failed to try resolving symlinks in path "/var/log/pods/x/app/3.log": lstat /var: no such file`), fake.Log{}, rollout.Log{Unread: "the node does not have it any more"}, 1},
 		"words like it": {text("unable to retrieve container logs for x\nbye\n"), fake.Log{}, rollout.Log{Lines: "unable to retrieve container logs for x\nbye"}, 1},
 
-		"400 for the run before":   {fails(apierrors.NewBadRequest(noPrevious)), text("present\n"), rollout.Log{Lines: "present"}, 2},
-		"400 for both":             {fails(apierrors.NewBadRequest(noPrevious)), fails(apierrors.NewBadRequest("x")), rollout.Log{Unread: "the node has none of this container"}, 2},
-		"400, and a hang":          {fails(apierrors.NewBadRequest(noPrevious)), fake.Log{Hangs: true}, rollout.Log{Unread: "it did not come within 1s"}, 2},
-		"403":                      {refused, text("present"), rollout.Log{Unread: "the right to read pods/log is missing"}, 1},
-		"404":                      {fails(apierrors.NewNotFound(podLogs, "web")), text("present"), rollout.Log{Unread: "the pod is gone"}, 1},
-		"429":                      {fails(apierrors.NewTooManyRequests("later", 1)), text("present"), rollout.Log{Unread: "later"}, 1},
-		"500":                      {fails(apierrors.NewInternalError(errors.New("dial tcp:\nno route"))), text("present"), rollout.Log{Unread: "Internal error occurred: dial tcp: no route"}, 1},
+		"400 for the run before": {fails(apierrors.NewBadRequest(noPrevious)), text("present\n"), rollout.Log{Lines: "present"}, 2},
+		"400 for both":           {fails(apierrors.NewBadRequest(noPrevious)), fails(apierrors.NewBadRequest("x")), rollout.Log{Unread: "the node has none of this container"}, 2},
+		"400, and a hang":        {fails(apierrors.NewBadRequest(noPrevious)), fake.Log{Hangs: true}, rollout.Log{Unread: "it did not come within 1s"}, 2},
+		"403":                    {refused, text("present"), rollout.Log{Unread: "the right to read pods/log is missing"}, 1},
+		"404":                    {fails(apierrors.NewNotFound(podLogs, "web")), text("present"), rollout.Log{Unread: "the pod is gone"}, 1},
+		"429":                    {fails(apierrors.NewTooManyRequests("later", 1)), text("present"), rollout.Log{Unread: "later"}, 1},
+		"500":                    {fails(apierrors.NewInternalError(errors.New("dial tcp:\nno route"))), text("present"), rollout.Log{Unread: "Internal error occurred: dial tcp: no route"}, 1},
+		"a kubelet that is down": {fails(&apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: 500,
+			Message: `Get "https://node:10250/containerLogs/shop/web/app?previous=true": dial tcp 192.0.2.10:10250: connect: connection refused`}}), text("present"),
+			rollout.Log{Unread: "the node does not answer: dial tcp 192.0.2.10:10250: connect: connection refused"}, 1},
 		"no answer":                {fake.Log{Hangs: true}, text("present"), rollout.Log{Unread: "it did not come within 1s"}, 1},
 		"an answer without an end": {fake.Log{Text: "one\n", Hangs: true}, text("present"), rollout.Log{Unread: "it did not come within 1s"}, 1},
 	} {
@@ -74,6 +78,20 @@ func TestReadLog(t *testing.T) {
 				expect.Same(t, "it takes", want, time.Since(began))
 			})
 		})
+	}
+}
+
+// However much comes, no more is kept than is looked at.
+func TestLogEnd(t *testing.T) {
+	var end logEnd
+	const text = "0123456789abcdef!"
+	for range 1 << 16 {
+		if _, err := end.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(end) != rollout.LogWindow || !strings.HasSuffix(string(end), text+text) || cap(end) > 4*rollout.LogWindow {
+		t.Errorf("%d bytes are kept in %d, the last are %q", len(end), cap(end), end[len(end)-40:])
 	}
 }
 
