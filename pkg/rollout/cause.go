@@ -191,7 +191,7 @@ func isDuring(event *corev1.Event, end *corev1.ContainerStateTerminated, early t
 // says the latter of a repository that it does not have.
 var (
 	imageAbsent    = regexp.MustCompile(`not found|manifest unknown|name unknown|does not exist`)
-	imageForbidden = regexp.MustCompile(`unauthorized|401 Unauthorized|403 Forbidden|\bdenied\b|no basic auth credentials|` +
+	imageForbidden = regexp.MustCompile(`unauthorized: |401 Unauthorized|403 Forbidden|access denied|denied: |is denied|no basic auth credentials|` +
 		`authentication required|authorization failed|failed to authorize`)
 )
 

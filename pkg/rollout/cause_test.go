@@ -296,6 +296,7 @@ func TestWaitCause(t *testing.T) {
 		{"nobody answers for the token", "ErrImagePull", pull + `failed to authorize: failed to fetch oauth token: Post "https://auth": dial tcp: i/o timeout`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
 		{"too many requests", "ErrImagePull", pull + `unexpected status: 429 Too Many Requests`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
 		{"unavailable", "RegistryUnavailable", `try again`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
+		{"a name that says too much", "ErrImagePull", `failed to pull image "docker.io/unauthorized/denied:1": docker.io/unauthorized/denied:1: not found`, "ImagePull", v1alpha1.CauseImageNotFound},
 		{"another architecture", "ErrImagePull", pull + `no match for platform in manifest: not found`, "ImagePull", v1alpha1.CauseImage},
 		{"a bad layer", "ErrImagePull", `failed to extract layer sha256:1: unexpected media type`, "ImagePull", v1alpha1.CauseImage},
 		{"a bad signature", "SignatureValidationFailed", `no signature`, "ImagePull", v1alpha1.CauseImage},
@@ -339,6 +340,20 @@ func TestWaitCause(t *testing.T) {
 		if w.Failure.Reason != v1alpha1.FailureContainerConfig || w.Failure.Cause != cause || w.Failure.Message != "pod a on node node cannot start: "+words {
 			t.Errorf("%s, cause %s, want %s: %q", w.stands(), w.Failure.Cause, cause, w.Failure.Message)
 		}
+	}
+}
+
+// A deadline that is over before the patience with a wait says the same of it.
+func TestWaitCause_ByDeadline(t *testing.T) {
+	const words = `MountVolume.SetUp failed for volume "s" : secret "nope" not found`
+	w := watching(1)
+	w.limits.deadline = time.Minute
+	s := mounts(words)(3)
+	s.Pods[0].Status.ContainerStatuses = append([]corev1.ContainerStatus{{Name: "untold"}}, s.Pods[0].Status.ContainerStatuses...)
+	s.seconds = 90
+	w.see(s)
+	if f := w.Failure; f.Reason != v1alpha1.FailureDeadlineExceeded || f.Cause != v1alpha1.CauseSecretMissing || f.Message != "pod a on node node cannot start: "+words {
+		t.Errorf("%s: %+v", w.stands(), f)
 	}
 }
 

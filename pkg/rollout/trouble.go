@@ -111,7 +111,7 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 	switch {
 	case record.mount != "":
 		tell(trouble{kind: kindWait, topic: topicConfig, words: record.mount, due: p.creatingFor(record) >= l.stuck})
-		unready.topic, unready.words = topicConfig, record.mount
+		unready.topic, unready.words, unready.container = topicConfig, record.mount, nil
 	case creating(pod):
 		unready.topic, unready.words = topicCreating, record.trouble
 	case conditionOf(pod, corev1.ContainersReady).Status == corev1.ConditionTrue:
