@@ -283,7 +283,9 @@ func TestLog_RollbacksInTimeWhereLogsHang(t *testing.T) {
 		w.SetLog("", "app", true, fake.Log{Hangs: true})
 		w.Node.Set("web:2", silent)
 		for i := range releases {
-			fake.Add(w, fake.Webshop(fmt.Sprint("web-", i), "web:1"))
+			g := fake.Webshop(fmt.Sprint("web-", i), "web:1")
+			g.Spec.Replicas = new(int32(1))
+			fake.Add(w, g)
 		}
 		w.Pass(time.Minute)
 		for i := range releases {
