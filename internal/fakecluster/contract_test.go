@@ -476,3 +476,38 @@ func TestClusterNotesWhenARevisionWasWritten(t *testing.T) {
 		}
 	})
 }
+
+func TestCluster_Logs(t *testing.T) {
+	Empty(t, func(w *World) {
+		pods := w.NewProcess().Kube.CoreV1().Pods(Namespace)
+		read := func(pod string, options corev1.PodLogOptions) (string, error) {
+			data, err := pods.GetLogs(pod, &options).DoRaw(w.T.Context())
+			return string(data), err
+		}
+		want := func(what, want, pod string, options corev1.PodLogOptions) {
+			t.Helper()
+			if got, err := read(pod, options); got != want || err != nil {
+				t.Errorf("%s: %q, %v, want %q", what, got, err, want)
+			}
+		}
+		for _, name := range []string{"a", "b"} {
+			Add(w, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace}})
+		}
+		w.SetLog("a", "app", true, Log{Text: "one\ntwo\nthree\n"})
+		w.SetLog("", "app", false, Log{Text: "any\n"})
+		previous := corev1.PodLogOptions{Container: "app", Previous: true}
+		want("all", "one\ntwo\nthree\n", "a", previous)
+		want("the present run, of any pod", "any\n", "b", corev1.PodLogOptions{Container: "app"})
+		want("nothing is set", "", "b", corev1.PodLogOptions{Container: "sidecar"})
+		if _, err := read("b", previous); !apierrors.IsBadRequest(err) {
+			t.Errorf("no run before: %v, want a bad request", err)
+		}
+		EditStatus(w, "b", func(p *corev1.Pod) { p.Status = Crashing(0) })
+		want("a run before that wrote nothing", "", "b", previous)
+		if _, err := read("gone", previous); !apierrors.IsNotFound(err) {
+			t.Errorf("no pod: %v, want not found", err)
+		}
+		previous.TailLines = new(int64(2))
+		want("the last two", "two\nthree", "a", previous)
+	})
+}

@@ -44,6 +44,7 @@ import (
 //   - some of a Deployment's defaults: its replicas and deadline, and of its template what nearly every release leaves out
 //   - field selectors of pods by phase and of core Events by the uid of their object, and lists in pages
 //   - in the managed fields of a ControllerRevision, the time of its last write
+//   - of pods/log the last lines, of a run that the pod has had
 //
 // It does not validate or patch, and there is no garbage collector but CollectGarbage.
 type Cluster struct {
@@ -56,6 +57,7 @@ type Cluster struct {
 	watches []*clusterWatch
 	held    map[string]int64 // the resources of which watches see nothing newer than a version
 	heard   func(Change)
+	logs    map[logOf]Log
 	admit   func(Object)
 }
 
@@ -90,7 +92,7 @@ func init() {
 }
 
 func New() *Cluster {
-	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]int64{}}
+	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]int64{}, logs: map[logOf]Log{}}
 }
 
 // Serve makes the fake client talk to the cluster. intercept, which stands between the two, decides whether a request

@@ -21,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	kubefake "k8s.io/client-go/kubernetes/fake"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 
@@ -94,7 +93,7 @@ func Empty(t *testing.T, test func(w *World)) {
 
 // Process is one process of Belay: its clients, and whether it lives.
 type Process struct {
-	Kube  *kubefake.Clientset
+	Kube  *Kube
 	Belay *belayfake.Clientset
 
 	world *World
@@ -103,7 +102,8 @@ type Process struct {
 
 // NewProcess returns a process, of which nothing runs yet.
 func (w *World) NewProcess() *Process {
-	p := &Process{Kube: kubefake.NewClientset(), Belay: belayfake.NewSimpleClientset(), world: w}
+	p := &Process{Belay: belayfake.NewSimpleClientset(), world: w}
+	p.Kube = newKube(p)
 	w.Serve(&p.Kube.Fake, p.intercept)
 	w.Serve(&p.Belay.Fake, p.intercept)
 	return p

@@ -112,6 +112,19 @@ func TestCost_RequestsOfReleases(t *testing.T) {
 		if got := len(looks); got > 26 { // 72 s until the fourth restart, and the rollback.
 			t.Errorf("%d looks, want at most 26", got)
 		}
+
+		w.ForgetRequests()
+		w.Node.Set("web:3", silent)
+		fake.Release(w, "web", "web:3")
+		w.Pass(4 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		looks = w.Requested("list", "pods")
+		expect.Same(t, "one that fails without a word", map[string]int{
+			"get guardeddeployments": 2, "get deployments": 2, "get controllerrevisions": 1,
+			"list replicasets": len(looks), "list pods": len(looks), "get pods/log": 1,
+			"create controllerrevisions": 1, "update deployments": 2, "update controllerrevisions": 1,
+			"update guardeddeployments/status": 4, "create events": 2,
+		}, fake.Counts(w.Asked(fake.Everything)))
 	})
 }
 

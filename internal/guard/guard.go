@@ -61,7 +61,8 @@ type Guard struct {
 
 	mu       sync.Mutex
 	memories map[cache.ObjectName]memory
-	underWay load // of those that have a rollout under way
+	underWay load      // of those that have a rollout under way
+	noLogAt  time.Time // when a log last did not come in time, zero for never
 }
 
 // memory is what is known of one object.
@@ -169,7 +170,7 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 			o.RevisionsLive = true
 		case decision.NeedEvidence:
 			o.Evidence, err = g.readEvidence(ctx, key, o.Deployment)
-		case len(decision.NeedEvents)+len(decision.NeedNodes) > 0:
+		case decision.NeedLog != nil || len(decision.NeedEvents)+len(decision.NeedNodes) > 0:
 			g.readDetails(ctx, key.Namespace, o.Evidence, decision, &spent)
 		default:
 			return decision, nil

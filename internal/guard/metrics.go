@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,6 +19,7 @@ const outcomeGood, outcomeFailed = "good", "failed"
 // Metrics count what becomes of releases. Until they are registered they count nothing.
 type Metrics struct {
 	releases        *metrics.CounterVec
+	failedReleases  *metrics.CounterVec
 	releaseDuration *metrics.HistogramVec
 	rollbacks       *metrics.Counter
 }
@@ -27,6 +29,8 @@ func NewMetrics() *Metrics {
 	return &Metrics{
 		releases: metrics.NewCounterVec(&metrics.CounterOpts{Name: "belay_releases_total", StabilityLevel: metrics.ALPHA,
 			Help: "Releases that were judged, by outcome (good, failed) and the reason of the failure."}, []string{"outcome", "reason"}),
+		failedReleases: metrics.NewCounterVec(&metrics.CounterOpts{Name: "belay_failed_releases_total", StabilityLevel: metrics.ALPHA,
+			Help: "Releases that failed, by the cause of the failure."}, []string{"cause"}),
 		releaseDuration: metrics.NewHistogramVec(&metrics.HistogramOpts{Name: "belay_release_duration_seconds", StabilityLevel: metrics.ALPHA,
 			Help:    "Time from the beginning of a rollout to its verdict, by outcome: of failed ones, the time to detection. Times that nobody watched do not count.",
 			Buckets: []float64{1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600}}, []string{"outcome"}),
@@ -37,11 +41,14 @@ func NewMetrics() *Metrics {
 
 // Register registers the metrics, and with them how many of the objects are in which state.
 func (m *Metrics) Register(registry metrics.KubeRegistry, objects belaylisters.GuardedDeploymentLister) {
-	registry.MustRegister(m.releases, m.releaseDuration, m.rollbacks)
+	registry.MustRegister(m.releases, m.failedReleases, m.releaseDuration, m.rollbacks)
 	registry.CustomMustRegister(&states{objects: objects})
 	m.releases.WithLabelValues(outcomeGood, "")
 	for _, reason := range v1alpha1.FailureReasons {
 		m.releases.WithLabelValues(outcomeFailed, reason) // A rate needs a zero to begin at.
+	}
+	for _, cause := range v1alpha1.Causes {
+		m.failedReleases.WithLabelValues(cause)
 	}
 	for _, outcome := range []string{outcomeGood, outcomeFailed} {
 		m.releaseDuration.WithLabelValues(outcome)
@@ -59,9 +66,18 @@ func (m *Metrics) count(d rollout.Decision) {
 	outcome := outcomeGood
 	if d.Verdict.Failure != "" {
 		outcome = outcomeFailed
+		m.failedReleases.WithLabelValues(knownCause(d.Memory.Progress.Failure.Cause)).Inc()
 	}
 	m.releases.WithLabelValues(outcome, d.Verdict.Failure).Inc()
 	m.releaseDuration.WithLabelValues(outcome).Observe(d.Verdict.After.Round(time.Millisecond).Seconds())
+}
+
+// knownCause returns the cause, Unknown for one that the API does not name: a label must have few values.
+func knownCause(cause string) string {
+	if slices.Contains(v1alpha1.Causes, cause) {
+		return cause
+	}
+	return v1alpha1.CauseUnknown
 }
 
 // states counts objects by their condition Ready when it is asked.

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -11,13 +12,17 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-base/metrics"
 
 	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	belaylisters "github.com/belay-dev/belay/pkg/generated/listers/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 // judged are the metrics that count what was judged.
-var judged = []string{"belay_releases_total", "belay_rollbacks_total", "belay_release_duration_seconds_count", "belay_release_duration_seconds_sum"}
+var judged = []string{"belay_releases_total", "belay_failed_releases_total", "belay_rollbacks_total", "belay_release_duration_seconds_count", "belay_release_duration_seconds_sum"}
 
 func askAgain(w *world, name, token string) {
 	fake.Edit(w, name, func(g *v1alpha1.GuardedDeployment) {
@@ -40,6 +45,7 @@ func TestMetrics_ReleaseRollbackRetry(t *testing.T) {
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=False RolledBack")
 		expect.Same(t, "and one that crashes", []string{
+			`belay_failed_releases_total{cause="ExitCode"} 1`,
 			`belay_release_duration_seconds_sum{outcome="failed"} 72`,
 			`belay_release_duration_seconds_count{outcome="failed"} 1`,
 			`belay_release_duration_seconds_sum{outcome="good"} 31.5`,
@@ -57,11 +63,42 @@ func TestMetrics_ReleaseRollbackRetry(t *testing.T) {
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=True RolledOut")
 		expect.Same(t, "and its retries", []string{
+			`belay_failed_releases_total{cause="ExitCode"} 2`,
 			`belay_releases_total{outcome="failed",reason="CrashLoop"} 2`,
 			`belay_releases_total{outcome="good",reason=""} 2`,
-		}, expect.Scraped(t, p.counted, "belay_releases_total"))
+		}, expect.Scraped(t, p.counted, "belay_releases_total", "belay_failed_releases_total"))
 		expect.Counted(t, p.counted, `belay_rollbacks_total 2`, `belay_sync_errors_total 0`, `belay_events_dropped_total 0`, `belay_build_info{version="v1.2.3"} 1`)
 	})
+}
+
+// A rate needs a zero to begin at, and a label few values.
+func TestMetrics_Causes(t *testing.T) {
+	m, registry := NewMetrics(), metrics.NewKubeRegistry()
+	m.Register(registry, belaylisters.NewGuardedDeploymentLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})))
+	zeros := 0
+	families, err := registry.Gather()
+	expect.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() == "belay_failed_releases_total" {
+			zeros = len(family.GetMetric())
+		}
+	}
+	expect.Same(t, "causes before anything happens", len(v1alpha1.Causes), zeros)
+	for _, cause := range slices.Concat(v1alpha1.Causes, []string{"", "made up"}) {
+		d := rollout.Decision{Verdict: &rollout.Verdict{Failure: v1alpha1.FailureCrashLoop}}
+		d.Memory.Progress.Failure.Cause = cause
+		m.count(d)
+	}
+	var want []string
+	for _, cause := range v1alpha1.Causes {
+		count := 1
+		if cause == v1alpha1.CauseUnknown {
+			count = 3
+		}
+		want = append(want, fmt.Sprintf(`belay_failed_releases_total{cause=%q} %d`, cause, count))
+	}
+	slices.Sort(want)
+	expect.Same(t, "failed releases", want, expect.Scraped(t, registry, "belay_failed_releases_total"))
 }
 
 // holdFailure lets a release fail that is then held.

@@ -25,7 +25,7 @@ const (
 	// manyEnded is from how many pods that have ended on they are read apart from the live ones, at most endedLimit of each phase.
 	manyEnded, endedLimit = 200, 500
 	// maxDetails is how many requests the details of one sync may take, and detailsTimeout how long they may take together.
-	maxDetails, detailsTimeout = 6, 2 * time.Second
+	maxDetails, detailsTimeout = 8, 2 * time.Second
 	// eventsLimit is how many Events about one object are read.
 	eventsLimit = 100
 	// maxUnread is how long the sentence may be that says what could not be read, in bytes.
@@ -110,6 +110,9 @@ func (g *Guard) readPodsApart(ctx context.Context, d *appsv1.Deployment) ([]core
 	return pods, nil
 }
 
+// noAnswer says that the time of the details was over.
+var noAnswer = fmt.Sprintf("there was no answer within %s", detailsTimeout)
+
 // budget is what the details of one sync have taken.
 type budget struct {
 	requests int
@@ -125,8 +128,8 @@ func (b *budget) take(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// readDetails adds to the evidence the Events and the Nodes that the decision needs. The sync goes on without those that cannot
-// be read, for lack of a right for example: Unread tells it.
+// readDetails adds to the evidence the Events, the Nodes and the log that the decision needs. The sync goes on without those that
+// cannot be read, for lack of a right for example: Unread tells it.
 func (g *Guard) readDetails(ctx context.Context, namespace string, evidence *rollout.Evidence, d rollout.Decision, spent *budget) {
 	if spent.until.IsZero() {
 		spent.until = time.Now().Add(detailsTimeout)
@@ -139,12 +142,15 @@ func (g *Guard) readDetails(ctx context.Context, namespace string, evidence *rol
 			return
 		}
 		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("there was no answer within %s", detailsTimeout)
+			err = errors.New(noAnswer)
 		}
 		unread = append(unread, fmt.Sprintf("%s cannot be read: %v", what, err))
 	}
 	note("Events", g.readEvents(ctx, namespace, evidence, d.NeedEvents, spent))
 	note("Nodes", g.readNodes(ctx, evidence, d.NeedNodes, spent))
+	if d.NeedLog != nil {
+		evidence.Log = g.readLog(ctx, namespace, *d.NeedLog, spent)
+	}
 	if len(unread) == 0 {
 		return
 	}

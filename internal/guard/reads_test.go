@@ -233,7 +233,7 @@ func TestReadDetails_NoAnswer(t *testing.T) {
 	})
 }
 
-func TestReadDetails_AtMostSixRequests(t *testing.T) {
+func TestReadDetails_AtMostEightRequests(t *testing.T) {
 	inReader(t, func(r *reader) {
 		var uids []types.UID
 		for i := range maxDetails - 1 {

@@ -29,9 +29,9 @@ func TestStatus_FailureFromBeforeThePodsWent(t *testing.T) {
 		}
 		expect.Same(t, "failure", &v1alpha1.Failure{
 			Revision: g.Status.TargetRevision, Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseExitCode, Node: "node",
-			Message:   fmt.Sprintf("container app of pod %s exited with code 1, after 4 restarts: no DATABASE_URL", failure.Pod),
+			Message:   fmt.Sprintf("container app exited with code 1 after 4 restarts in pod %s on node node: no DATABASE_URL", failure.Pod),
 			Pod:       failure.Pod, // named by chance
-			Container: "app", ExitCode: new(int32(1)), Time: failure.Time, Attempt: 1,
+			Container: "app", ExitCode: new(int32(1)), Restarts: 4, Time: failure.Time, Attempt: 1,
 		}, failure)
 		if _, there := fake.Read[*corev1.Pod](w, failure.Pod); there || failure.Pod == "" {
 			t.Errorf("pod %q is named, and should be gone", failure.Pod)

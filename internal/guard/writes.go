@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -121,8 +122,10 @@ func (g *Guard) updateRevision(ctx context.Context, key cache.ObjectName, revisi
 		return nil, fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
 	}
 	g.fresh.Wrote(key, g.revisionStore, updated.ResourceVersion)
+	var failure rollout.Failure // What the container wrote stays out of Belay's own log.
+	_ = json.Unmarshal([]byte(updated.Annotations[v1alpha1.FailureAnnotation]), &failure)
 	klog.FromContext(ctx).Info("Updated a revision", "revision", updated.Name, "number", updated.Revision,
-		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", updated.Annotations[v1alpha1.FailureAnnotation],
+		"verdict", updated.Annotations[v1alpha1.VerdictAnnotation], "failure", failure.Message,
 		"attempt", updated.Annotations[v1alpha1.AttemptAnnotation])
 	return updated, checkIntact(revision, updated)
 }

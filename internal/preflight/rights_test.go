@@ -106,16 +106,20 @@ func TestRoles_GrantNothingDangerous(t *testing.T) {
 	}
 }
 
-// The rights that Belay can do without are in a file of their own, so that they can be left out, and are no more than that: no
+// The rights that Belay can do without are in files of their own, so that they can be left out, and are no more than that: no
 // start waits for them.
 func TestRoles_EvidenceIsOptional(t *testing.T) {
-	roles := rolesOf(t, "../../artifacts/controller/evidence.yaml")
-	got := map[string][]string{}
-	for name, rules := range roles {
-		got[name] = listed(rules)
-	}
-	if diff := cmp.Diff(map[string][]string{"belay-events": {"list events."}, "belay-nodes": {"get nodes."}}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	for file, want := range map[string]map[string][]string{
+		"evidence.yaml": {"belay-events": {"list events."}, "belay-nodes": {"get nodes."}},
+		"log.yaml":      {"belay-log": {"get pods/log."}},
+	} {
+		got := map[string][]string{}
+		for name, rules := range rolesOf(t, "../../artifacts/controller/"+file) {
+			got[name] = listed(rules)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", file, diff)
+		}
 	}
 	for _, right := range required(Config{}) {
 		if right.group == "" && right.resource != "pods" {
@@ -127,7 +131,7 @@ func TestRoles_EvidenceIsOptional(t *testing.T) {
 // Only the roles that are meant to be are bound: belay-adopt and belay-metrics-reader are for others to bind.
 func TestRoles_AreBound(t *testing.T) {
 	var manifests string
-	for _, file := range []string{"rbac.yaml", "evidence.yaml"} {
+	for _, file := range []string{"rbac.yaml", "evidence.yaml", "log.yaml"} {
 		data, err := os.ReadFile("../../artifacts/controller/" + file)
 		if err != nil {
 			t.Fatal(err)
@@ -149,7 +153,7 @@ func TestRoles_AreBound(t *testing.T) {
 		}
 	}
 	slices.Sort(bound)
-	if want := []string{"belay", "belay-events", "belay-leader-election", "belay-metrics-auth", "belay-nodes"}; !slices.Equal(bound, want) {
+	if want := []string{"belay", "belay-events", "belay-leader-election", "belay-log", "belay-metrics-auth", "belay-nodes"}; !slices.Equal(bound, want) {
 		t.Errorf("bound are %q, want %q", bound, want)
 	}
 }

@@ -73,9 +73,9 @@ func Decide(o Observed) Decision {
 func (s *state) decide(r *row) Decision {
 	d := Decision{Memory: s.Memory, row: r.name}
 	report := r.act(s, &d)
-	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
+	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
 		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
-			NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes,
+			NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog,
 			Memory: s.Memory, row: d.row}
 	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
@@ -243,6 +243,9 @@ func (s *state) maintainGoodTarget(d *Decision) report {
 	}
 }
 
+// untilAsked says what moves a release on that failed.
+const untilAsked = "until the template changes or " + v1alpha1.RetryAnnotation + " asks for another attempt"
+
 // rollBack runs the last good revision in place of the target, which failed, and stays there.
 func (s *state) rollBack(d *Decision) report {
 	s.awaitRetry(d)
@@ -253,7 +256,7 @@ func (s *state) rollBack(d *Decision) report {
 		return *busy
 	}
 	back := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRolledBack,
-		message: fmt.Sprintf("%s; the Deployment is back on %s", s.failureMessage(), s.lastGood.Name)}
+		message: fmt.Sprintf("%s; the Deployment is back on %s, %s", s.failureMessage(), s.lastGood.Name, untilAsked)}
 	if unjudged := s.notJudged(d); unjudged != nil && unjudged.reason == v1alpha1.ReasonPaused {
 		return *unjudged
 	} else if unjudged != nil {
@@ -264,7 +267,8 @@ func (s *state) rollBack(d *Decision) report {
 		return back
 	case PhaseFailed:
 		return report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRollbackFailed,
-			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s", s.failureMessage(), s.lastGood.Name, progress.Failure.Message)}
+			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s; the Deployment stays on it, %s",
+				s.failureMessage(), s.lastGood.Name, progress.Failure.Message, untilAsked)}
 	default:
 		return underWay(progress, doing)
 	}
@@ -274,8 +278,12 @@ func (s *state) rollBack(d *Decision) report {
 // go back to. A target that comes up late is good after all.
 func (s *state) holdFailedTarget(d *Decision) report {
 	s.awaitRetry(d)
-	running := s.heldRevision()
-	r := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonHeld, message: s.failureMessage() + "; left as it is, as spec.guard.onFailure asks"}
+	running, left := s.heldRevision(), "as it is"
+	if running != nil {
+		left = "on " + running.Name
+	}
+	r := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonHeld, message: fmt.Sprintf(
+		"%s; the Deployment is left %s, as spec.guard.onFailure asks, %s", s.failureMessage(), left, untilAsked)}
 	if s.Guarded.Spec.Guard.OnFailure != v1alpha1.Hold {
 		if d.Memory.noGood != s.target.Name && !s.RevisionsLive {
 			d.NeedRevisions = true
@@ -283,7 +291,7 @@ func (s *state) holdFailedTarget(d *Decision) report {
 		}
 		d.Memory.noGood = s.target.Name
 		r.reason = v1alpha1.ReasonNoGoodRevision
-		r.message = s.failureMessage() + "; there is no good revision to go back to, so the Deployment is left as it is"
+		r.message = fmt.Sprintf("%s; there is no good revision to go back to, so the Deployment is left %s, %s", s.failureMessage(), left, untilAsked)
 		if len(s.invalid) > 0 {
 			r.message += fmt.Sprintf(" (%s was changed by hand and is not used)", s.invalid[0])
 		}

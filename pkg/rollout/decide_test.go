@@ -194,7 +194,7 @@ func TestDecide_AllFields(t *testing.T) {
 
 	s = asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v1")
 	v1, v2 := s.revision("v1").Name, s.revision("v2").Name
-	message := v2 + " failed (CrashLoop): it exited; the Deployment is back on " + v1
+	message := v2 + " failed: it exited; the Deployment is back on " + v1 + ", until the template changes or belay.dev/retry asks for another attempt"
 	condition := func(kind string, value metav1.ConditionStatus) metav1.Condition {
 		return metav1.Condition{Type: kind, Status: value, Reason: "RolledBack", Message: message, ObservedGeneration: 1, LastTransitionTime: metav1.NewTime(noon)}
 	}
@@ -388,7 +388,7 @@ func TestRefusal_CorrectionWithTheFailure(t *testing.T) {
 	s.Deployment.Spec.Replicas = new(int32(7))
 	s.Memory.Refusal = Refusal{Write: new(Decide(s.Observed)).Write(), Generation: 1, Reason: v1alpha1.ReasonDenied, Message: "the policy says no", Until: noon.Add(time.Hour)}
 	d := Decide(s.Observed)
-	want := s.revision("v2").Name + " failed (CrashLoop): it exited; the policy says no"
+	want := s.revision("v2").Name + " failed: it exited; the policy says no"
 	if got := d.Status.Conditions[0]; got.Reason != v1alpha1.ReasonDenied || got.Message != want {
 		t.Errorf("reported: %s %q, want %q", got.Reason, got.Message, want)
 	}

@@ -20,6 +20,8 @@ type Decision struct {
 	// to Observed.Evidence: nothing was decided without. What cannot be read is told in Evidence.Unread, and asked for once.
 	NeedEvents []types.UID
 	NeedNodes  []string
+	// NeedLog asks for the last lines of a container's log, to be added to Observed.Evidence.
+	NeedLog *LogRequest
 	// Record is a revision to create or, if it has a resourceVersion, to update: what the spec asks for.
 	Record *appsv1.ControllerRevision
 	// Mark is a revision to update with its verdict.

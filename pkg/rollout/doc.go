@@ -51,7 +51,9 @@
 //	needs.go       would the last good template meet the same?
 //	refusal.go     what do the words of the API server, the kubelet and the scheduler mean?
 //	question.go    what has to be read besides, and what did the answers say?
+//	cause.go       why does something fail?
 //	words.go       what is said of a failure?
+//	log.go         what is kept of a log?
 //	revision.go    what is recorded?
 //	deployment.go  what should the Deployment say?
 //	status.go      what is reported?

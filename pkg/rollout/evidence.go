@@ -28,7 +28,18 @@ type Evidence struct {
 	Nodes map[string]*corev1.Node
 	// Unread says why Events or Nodes that were asked for could not be read, empty if they were.
 	Unread string
+	// Log is what Decision.NeedLog asked for.
+	Log *Log
 }
+
+// LogRequest names the lines that a container wrote last, in the run before the present one if Previous.
+type LogRequest struct {
+	Pod, Container string
+	Previous       bool
+}
+
+// Log is the answer to a LogRequest: the lines, or why they could not be read.
+type Log struct{ Lines, Unread string }
 
 // counts of pods: wanted, the new template's, and the old ones'; oldLeft are those that are still there, also while they end.
 type counts struct{ wanted, created, ready, available, old, oldLeft int32 }
@@ -140,8 +151,8 @@ func absent(l *look) waiting {
 		case pod.Spec.NodeName == "":
 			return waiting{v1alpha1.ReasonWaitingForScheduler, fmt.Sprintf("the scheduler%s, which has not looked at pod %s", named(pod.Spec.SchedulerName), pod.Name)}
 		case nodeSilent(pod):
-			return waiting{v1alpha1.ReasonWaitingForNode, fmt.Sprintf("node %s, which does not report: pod %s is ready by its own word; %d of %d new pods are fine",
-				pod.Spec.NodeName, pod.Name, l.fine, l.wanted)}
+			return waiting{v1alpha1.ReasonWaitingForNode, fmt.Sprintf("node %s, which does not report: pod %s is ready by its own word; %s",
+				pod.Spec.NodeName, pod.Name, l.howManyAreFine())}
 		}
 	}
 	if l.available >= l.created || (l.ready > l.available && l.deployment.Spec.MinReadySeconds == 0) {

@@ -246,7 +246,7 @@ func deadNode(p *Progress, l *look, t *trouble) string {
 	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; !dead {
 		return ""
 	}
-	return fmt.Sprintf("node %s, which does not report; %d of %d new pods are fine", t.pod.Spec.NodeName, l.fine, l.wanted)
+	return fmt.Sprintf("node %s, which does not report; %s", t.pod.Spec.NodeName, l.howManyAreFine())
 }
 
 // lonelyNode excuses pods that do not get as far as starting on at most a tenth of the nodes (one at least), while on all others,

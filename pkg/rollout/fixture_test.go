@@ -24,7 +24,19 @@ func TestMain(m *testing.M) {
 	if flag.Parse(); flag.Lookup("test.bench").Value.String() == "" {
 		debug.SetGCPercent(400)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if missing := unreached(); code == 0 && wholeSuite() && len(missing) > 0 {
+		fmt.Println("no test leads to the failures or causes", strings.Join(missing, ", "))
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// wholeSuite reports whether all tests were to run.
+func wholeSuite() bool {
+	return !slices.ContainsFunc([]string{"run", "skip", "list", "bench", "fuzz"}, func(name string) bool {
+		return flag.Lookup("test."+name).Value.String() != ""
+	})
 }
 
 // noon is when a scene is set.
@@ -215,8 +227,9 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 		s.Evidence = s.cluster(s.Deployment)
 		d = Decide(s.Observed)
 	}
-	for len(d.NeedEvents)+len(d.NeedNodes) > 0 {
+	for d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
 		s.Evidence.answer(d.NeedEvents, d.NeedNodes)
+		s.Evidence.Log = &Log{}
 		d = Decide(s.Observed)
 	}
 	told := s.tell(d)

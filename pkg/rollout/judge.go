@@ -236,7 +236,14 @@ func (p *Progress) verdict(l *look, troubles []trouble) (*v1alpha1.Failure, ques
 				return nil, q
 			}
 		}
-		return first.failure(l, p), questions{}
+		if q := askForProbe(l, first); q.any() {
+			return nil, q
+		}
+		a := first.account(l, p)
+		if q := p.askForLog(l, first, a.run); q.any() {
+			return nil, q
+		}
+		return a.failure(l, p, kind), questions{}
 	}
 	return nil, questions{}
 }

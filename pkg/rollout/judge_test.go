@@ -26,6 +26,7 @@ type sight struct {
 	told    map[types.UID][]*corev1.Event
 	renewed bool // the refusals go on
 
+	log        *Log // of whatever container
 	collisions int32
 	unread     string // why nothing can be read besides
 }
@@ -92,7 +93,8 @@ type watched struct {
 	now        time.Time
 	deployment *appsv1.Deployment
 	limits
-	asked int // for how many Events and Nodes
+	asked    int         // for how many Events, Nodes and logs
+	logAsked *LogRequest // the last one
 }
 
 func (w *watched) see(s sight) {
@@ -120,10 +122,18 @@ func (w *watched) look(s sight) {
 	for range 9 {
 		next, q := w.poll(w.deployment, &e, w.limits, w.now, pollInterval)
 		if !q.any() {
-			w.Progress = next
+			if w.Progress = next; next.Phase == PhaseFailed {
+				noteReached(next.Failure)
+			}
 			return
 		}
 		w.asked += len(q.events) + len(q.nodes)
+		if q.log != nil {
+			w.asked++
+			if w.logAsked, e.Log = q.log, s.log; e.Log == nil {
+				e.Log = &Log{}
+			}
+		}
 		e.answer(q.events, q.nodes)
 		if e.Unread = s.unread; s.unread != "" {
 			e.Nodes = nil
@@ -442,8 +452,8 @@ func TestJudge_ReplicaSetRefused(t *testing.T) {
 func TestJudge_EvidenceIsCaptured(t *testing.T) {
 	w := watching(1)
 	w.see(seeing(3, pod("a", restarted(4), waits("CrashLoopBackOff"), exited(7, "no database\x1b[31m\nat db:5432"))))
-	want := v1alpha1.Failure{Reason: "CrashLoop", Cause: "ExitCode", Pod: "a", Node: "node", Container: "web", ExitCode: new(int32(7)),
-		Message: "container web of pod a exited with code 7, after 4 restarts: no database [31m at db:5432"}
+	want := v1alpha1.Failure{Reason: "CrashLoop", Cause: "ExitCode", Pod: "a", Node: "node", Container: "web", ExitCode: new(int32(7)), Restarts: 4,
+		Message: "container web exited with code 7 after 4 restarts in pod a on node node: no database [31m at db:5432"}
 	if diff := cmp.Diff(want, w.Failure); diff != "" {
 		t.Errorf("crash (-want +got):\n%s", diff)
 	}
@@ -451,13 +461,13 @@ func TestJudge_EvidenceIsCaptured(t *testing.T) {
 		pod  *corev1.Pod
 		want string
 	}{
-		{pulling("a"), "container web of pod a cannot start: ErrImagePull: as the kubelet says"},
-		{starting("a"), "pod a is not ready: container web is not ready"},
+		{pulling("a"), "container web cannot start (ErrImagePull) in pod a on node node: as the kubelet says"},
+		{starting("a"), "container web is not ready in pod a on node node"},
 		{homeless("a"), "pod a fits on no node: 0/3 nodes"},
-		{crashed("a", 1), "pod a is not ready: container web waits: CrashLoopBackOff: boom"},
-		{initCrash("a", 1), "pod a is not ready: container migrate waits: CrashLoopBackOff: boom"},
-		{pod("a", waits("ContainerCreating")), "pod a is not ready: container web waits: ContainerCreating: as the kubelet says"},
-		{pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses = nil }), "pod a is not ready: nothing is known of its containers"},
+		{crashed("a", 1), "container web exited with code 1 after 1 restart in pod a on node node: boom"},
+		{initCrash("a", 1), "init container migrate exited with code 1 after 1 restart in pod a on node node: boom"},
+		{pod("a", waits("ContainerCreating")), "pod a on node node is not set up: nothing is known of why"},
+		{pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses = nil }), "pod a on node node is not set up: nothing is known of why"},
 	} {
 		w := watching(1)
 		asksForMore(w)
@@ -470,9 +480,9 @@ func TestJudge_EvidenceIsCaptured(t *testing.T) {
 		end  *corev1.ContainerStateTerminated
 		want string
 	}{
-		{nil, "container web of pod a keeps ending, after 4 restarts: as the kubelet says"},
-		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}, "container web of pod a exited with code 137 (OOMKilled), after 4 restarts: as the kubelet says"},
-		{&corev1.ContainerStateTerminated{Reason: "Completed"}, "container web of pod a exited with code 0, after 4 restarts: as the kubelet says"},
+		{nil, "container web keeps ending after 4 restarts in pod a on node node"},
+		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}, "container web exited with code 137 (OOMKilled) after 4 restarts in pod a on node node"},
+		{&corev1.ContainerStateTerminated{Reason: "Completed"}, "container web exited with code 0 after 4 restarts in pod a on node node"},
 	} {
 		p := crashed("a", 4)
 		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = row.end
@@ -672,16 +682,26 @@ func TestJudge_EvictedWithZero(t *testing.T) {
 // What the kubelet says of a postStart hook that fails is gone when the container waits for its next start.
 func TestJudge_PostStartHookFails(t *testing.T) {
 	const words = `Exec lifecycle hook ([/warm]) for Container "web" failed - error: command '/warm' exited with 7`
-	fails := pod("a", restarted(1), waits("PostStartHookError"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Waiting.Message = words })
+	fails := pod("a", restarted(2), waits("PostStartHookError"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Waiting.Message = words })
 	for _, last := range []*corev1.Pod{pod("a", restarted(4), waits("CrashLoopBackOff"), exited(0, "")), changed(pod("a"), restarted(4), exited(0, ""))} {
 		w := watching(1)
 		w.see(seeing(3, fails))
 		w.see(seeing(3, last))
-		want := v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CausePostStartHook, Pod: "a", Node: "node", Container: "web",
-			Message: "the postStart hook of container web of pod a fails, after 4 restarts: " + words}
+		want := v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CausePostStartHook, Pod: "a", Node: "node", Container: "web", Restarts: 4,
+			Message: "container web fails in its postStart hook after 4 restarts in pod a on node node: " + words}
 		if diff := cmp.Diff(want, w.Failure); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
+	}
+}
+
+// A hook that failed once is not blamed for what the container does by itself afterwards.
+func TestJudge_PostStartHookFailedOnce(t *testing.T) {
+	w := watching(1)
+	w.see(seeing(3, pod("a", restarted(1), waits("PostStartHookError"))))
+	w.see(seeing(3, pod("a", restarted(3), waits("CrashLoopBackOff"), exited(1, "boom"))))
+	if w.see(seeing(3, pod("a", restarted(4), waits("CrashLoopBackOff"), exited(1, "boom")))); w.Failure.Cause != v1alpha1.CauseExitCode {
+		t.Errorf("%s: %+v", w.stands(), w.Failure)
 	}
 }
 
@@ -697,20 +717,20 @@ func TestJudge_RestartsWholePod(t *testing.T) {
 		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}
 		return p
 	}
-	const words = "container web restarts its whole pod a, 4 times without a back-off: "
+	const words = "restarts its whole pod, without a back-off,"
 	for _, row := range []struct {
 		state *corev1.ContainerStateTerminated
 		code  *int32
 		words string
 	}{
-		{nil, nil, "its rule is for exit codes In [42]"},
-		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}, nil, "its rule is for exit codes In [42]"},
-		{&corev1.ContainerStateTerminated{ExitCode: 42, Reason: "Error"}, new(int32(42)), "it exited with code 42"},
+		{nil, nil, words + " by its rule for exit codes In [42],"},
+		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}, nil, words + " by its rule for exit codes In [42],"},
+		{&corev1.ContainerStateTerminated{ExitCode: 42, Reason: "Error"}, new(int32(42)), "exited with code 42 and " + words},
 	} {
 		w := watching(1)
 		w.see(seeing(3, culprit(row.state)))
 		want := v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseRestartsWholePod, Pod: "a", Node: "node", Container: "web",
-			ExitCode: row.code, Message: words + row.words}
+			ExitCode: row.code, Restarts: 4, Message: "container web " + row.words + " after 4 restarts in pod a on node node"}
 		if diff := cmp.Diff(want, w.Failure); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
@@ -723,8 +743,8 @@ func TestJudge_CrashingPodIsNotFine(t *testing.T) {
 		others []*corev1.Pod
 		want   string
 	}{
-		{nil, "container web of pod a exited with code 1, after 4 restarts: boom"},
-		{[]*corev1.Pod{up("b")}, "container web of pod a exited with code 1, after 4 restarts: boom; 1 of 2 new pods are fine, and the others on node"},
+		{nil, "container web exited with code 1 after 4 restarts in pod a on node node: boom"},
+		{[]*corev1.Pod{up("b")}, "container web exited with code 1 after 4 restarts in pod a on node node: boom; 1 of 2 new pods are fine, and the others on node"},
 	} {
 		w := watching(int32(len(row.others)) + 1)
 		w.see(seeing(3, append(row.others, up("a"))...))

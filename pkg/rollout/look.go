@@ -17,6 +17,7 @@ type limits struct {
 	maxRestarts           int32
 	stuck, soak, deadline time.Duration
 	tolerated             intstr.IntOrString
+	log                   bool // the last lines of a failing container's log may be told
 	knownGood             bool // the revision was good before: only whether it comes up is watched
 	// template is the revision's, and good the last good one's, nil if there is none: a rollback must be able to help.
 	template, good *corev1.PodTemplateSpec
@@ -32,6 +33,7 @@ func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
 		stuck:       seconds(guard.StuckSeconds, 120),
 		soak:        seconds(guard.SoakSeconds, 30),
 		deadline:    seconds(guarded.Spec.ProgressDeadlineSeconds, 600),
+		log:         valueOr(guard.Log, true),
 		knownGood:   knownGood,
 	}
 	if guard.ToleratedPods != nil {

@@ -58,6 +58,7 @@ type end struct {
 	kind      endKind
 	cause     string // one of v1alpha1.Cause, if the pod is to blame
 	words     string // how it ended, as the verb of a sentence or with the kubelet's reason before its text
+	message   string // what the container left to say
 	container string // which container it is about, if it is about one
 	exitCode  *int32
 }
@@ -155,12 +156,16 @@ func containerEnd(pod *corev1.Pod) end {
 	culprit := culpritOf(pod)
 	switch {
 	case culprit == nil && pod.Status.Phase == corev1.PodSucceeded:
-		return end{kind: endOwn, cause: v1alpha1.CauseEndedByItself, words: "exited with code 0", exitCode: new(int32(0))}
+		sole := ""
+		if len(pod.Status.ContainerStatuses) == 1 {
+			sole = pod.Status.ContainerStatuses[0].Name
+		}
+		return end{kind: endOwn, cause: v1alpha1.CauseEndedByItself, words: "exited with code 0", container: sole, exitCode: new(int32(0))}
 	case culprit == nil:
 		return end{kind: endMoved, words: "ended without a reason"}
 	}
-	return end{kind: endOwn, cause: exitCause(culprit.State.Terminated), words: ending(culprit) + lastWords(culprit),
-		container: culprit.Name, exitCode: exitCode(culprit)}
+	last := culprit.State.Terminated
+	return end{kind: endOwn, cause: endCause(last), words: ending(last), message: last.Message, container: culprit.Name, exitCode: new(last.ExitCode)}
 }
 
 // culpritOf returns the container that ended first with a code other than 0, nil if none did. Init sidecars come last: they are
@@ -184,17 +189,6 @@ func endedBefore(pod *corev1.Pod, a, b *corev1.ContainerStatus) bool {
 		return sidecar(b)
 	}
 	return a.State.Terminated.FinishedAt.Before(&b.State.Terminated.FinishedAt)
-}
-
-// exitCause returns the cause of a container's end with a code other than 0.
-func exitCause(terminated *corev1.ContainerStateTerminated) string {
-	switch terminated.Reason {
-	case "OOMKilled":
-		return v1alpha1.CauseOutOfMemory
-	case "StartError":
-		return v1alpha1.CauseCannotStart
-	}
-	return v1alpha1.CauseExitCode
 }
 
 // started reports whether a container of the pod has ever run.
@@ -277,8 +271,11 @@ func isStarting(pod *corev1.Pod) bool {
 // cannotStart reports whether the container's command is not there or cannot be run. The kubelet's waiting reason goes back and
 // forth between RunContainerError and CrashLoopBackOff; what it says of the last start stays.
 func cannotStart(c *corev1.ContainerStatus) bool {
-	return hasEnded(c, func(t *corev1.ContainerStateTerminated) bool { return t.ExitCode == 128 && t.Reason == "StartError" }) ||
-		waitsFor(c, "RunContainerError")
+	return isStartError(ended(c)) || waitsFor(c, "RunContainerError")
+}
+
+func isStartError(t *corev1.ContainerStateTerminated) bool {
+	return t != nil && t.ExitCode == 128 && t.Reason == "StartError"
 }
 
 // postStartFailed reports whether the container waits because its postStart hook failed. Nothing tells it afterwards: the container's
@@ -290,9 +287,11 @@ func postStartFailed(c *corev1.ContainerStatus) bool {
 // rebooted reports whether the container was lost with its node's runtime: 255 Unknown after a reboot, ContainerStatusUnknown
 // where the kubelet does not find it any more.
 func rebooted(c *corev1.ContainerStatus) bool {
-	return hasEnded(c, func(t *corev1.ContainerStateTerminated) bool {
-		return t.Reason == "ContainerStatusUnknown" || (t.ExitCode == 255 && t.Reason == "Unknown")
-	})
+	return hasEnded(c, isReboot)
+}
+
+func isReboot(t *corev1.ContainerStateTerminated) bool {
+	return t.Reason == "ContainerStatusUnknown" || (t.ExitCode == 255 && t.Reason == "Unknown")
 }
 
 // restartingAll is the reason that the kubelet gives for the end of all containers of a pod that are restarted by a rule.
@@ -365,6 +364,11 @@ func containerOf(spec *corev1.PodSpec, name string) *corev1.Container {
 		}
 	}
 	return nil
+}
+
+// isInit reports whether the container of this name is an init container.
+func isInit(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Status.InitContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == name })
 }
 
 // isSidecar reports whether an init container goes on while the containers run.

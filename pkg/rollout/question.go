@@ -27,9 +27,10 @@ const (
 type questions struct {
 	events []types.UID // the objects whose Events are asked for
 	nodes  []string
+	log    *LogRequest
 }
 
-func (q questions) any() bool { return len(q.events)+len(q.nodes) > 0 }
+func (q questions) any() bool { return q.log != nil || len(q.events)+len(q.nodes) > 0 }
 
 // answers is what the answers to questions said.
 type answers struct {
@@ -270,6 +271,30 @@ func (p *Progress) askForEnd(l *look, t *trouble) (q questions) {
 		if _, read := l.evidence.Events[e.pod.UID]; !read && !slices.Contains(q.events, e.pod.UID) {
 			q.events = append(q.events, e.pod.UID)
 		}
+	}
+	return q
+}
+
+// askForProbe returns the pod whose Events to read before it is said why its container ends or is not ready, if they may tell.
+func askForProbe(l *look, t *trouble) (q questions) {
+	if l.evidence.Unread != "" || (t.topic != topicCrash && t.topic != topicUnready) || t.container == nil {
+		return q
+	}
+	if _, read := l.evidence.Events[t.pod.UID]; !read && isProbed(containerOf(&t.pod.Spec, t.container.Name)) {
+		q.events = []types.UID{t.pod.UID}
+	}
+	return q
+}
+
+// askForLog returns the run of a container whose log to read before a verdict: none on a node that may not answer, and none that has no
+// place in the status.
+func (p *Progress) askForLog(l *look, t *trouble, run *LogRequest) (q questions) {
+	if run == nil || l.evidence.Log != nil || l.knownGood || !l.log || t.pod == nil {
+		return q
+	}
+	_, dead := p.deadNodes[t.pod.Spec.NodeName]
+	if !dead && !nodeSilent(t.pod) && !slices.Contains(l.lonely, t.pod.Spec.NodeName) {
+		q.log = run
 	}
 	return q
 }

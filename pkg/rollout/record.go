@@ -44,14 +44,16 @@ type podRecord struct {
 type containerRecord struct {
 	name      string
 	ready     bool
-	restarts  int32 // that the kubelet counts
-	counted   int32 // those of them that are its own
-	pardon    bool  // the next restart is the new sandbox's
-	relapsed  bool  // it was ready, and has restarted since the poll before
+	restarts  int32   // that the kubelet counts
+	counted   int32   // those of them that are its own
+	pardon    bool    // the next restart is the new sandbox's
+	since     instant // since when it has had so many
+	relapsed  bool    // it was ready, and has restarted since the poll before
 	resources *corev1.ResourceRequirements
 	stuck     instant // since when it waits for its image or its configuration
 	words     string  // the last words of the kubelet that say why
 	hook      string  // its last words about a postStart hook that failed: nothing tells of it afterwards
+	hookAt    int32   // after how many restarts it said so
 }
 
 // remember brings the records up to date: first of the pods that are gone, then of those that are there.
@@ -130,6 +132,9 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 			record = past[i]
 		}
 		record.pardon = record.pardon || renewed
+		if record.since == 0 || c.RestartCount != record.restarts {
+			record.since = p.clock
+		}
 		fresh := record.follow(pod, c, int32(min(resizes, 1000)))
 		broken = broken || fresh > 0
 		_, stuck := stuckReason(c)
@@ -174,10 +179,10 @@ func (r *containerRecord) follow(pod *corev1.Pod, c *corev1.ContainerStatus, res
 		r.words = w.Message
 	}
 	switch {
-	case c.Ready:
-		r.hook = ""
 	case postStartFailed(c):
-		r.hook = cmp.Or(c.State.Waiting.Message, "it says nothing")
+		r.hook, r.hookAt = cmp.Or(c.State.Waiting.Message, "it says nothing"), c.RestartCount
+	case c.Ready || c.RestartCount > r.hookAt+manyRestarts: // What failed was an earlier run.
+		r.hook = ""
 	}
 	return fresh
 }

@@ -126,7 +126,7 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 	if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &r.Failure) == nil && r.Failure.Number > 0 {
 		r.Attempt = r.Failure.Attempt
 	}
-	r.Failure.Message = Clean(r.Failure.Message, maxMessage) // Anybody may have written it.
+	r.Failure.Message, r.Failure.Log = Clean(r.Failure.Message, maxMessage), Tail(r.Failure.Log) // Anybody may have written them.
 	if !r.Failure.Time.IsZero() {
 		r.Failure.Time = r.Failure.Time.Rfc3339Copy() // The status has no more than that either.
 	}

@@ -136,7 +136,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 	default:
 		next, questions := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood), s.Now, s.PollInterval)
 		if questions.any() {
-			d.NeedEvents, d.NeedNodes = questions.events, questions.nodes
+			d.NeedEvents, d.NeedNodes, d.NeedLog = questions.events, questions.nodes, questions.log
 			return progress
 		}
 		progress = next
@@ -151,6 +151,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 func (s *state) limits(r *Revision, knownGood bool) limits {
 	limits := limitsOf(s.Guarded, knownGood)
 	limits.template = &r.Template
+	limits.log = limits.log && !r.Failed() // It has been read, at the verdict.
 	switch {
 	case knownGood:
 		limits.good = &r.Template

@@ -86,12 +86,12 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 		t.pod, t.pods = pod, 1
 		all = append(all, t)
 	}
-	unready := trouble{kind: kindDeadline, topic: topicUnready, alone: record.spared && !record.served}
+	unready, crashed := trouble{kind: kindDeadline, topic: topicUnready, alone: record.spared && !record.served}, false
 	for c := range containers(pod) {
 		memory := record.container(c.Name)
 		switch reason, stuck := stuckReason(c); {
 		case memory.counted+p.lost > l.maxRestarts && (memory.relapsed || (!c.Ready && memory.counted > 0)):
-			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, words: memory.hook, due: true})
+			tell(trouble{kind: kindCrash, topic: topicCrash, container: c, due: true})
 		case stuck:
 			about := topicConfig
 			if reason == v1alpha1.FailureImagePull {
@@ -100,8 +100,9 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 			tell(trouble{kind: kindWait, topic: about, container: c, words: memory.words, due: p.since(memory.stuck) >= l.stuck})
 			unready.topic, unready.container, unready.words = about, c, memory.words
 		}
-		if unready.container == nil && !c.Ready && !isInitializing(c) {
-			unready.container = c
+		if crashes := p.isCrashing(memory, c); !c.Ready && !isInitializing(c) && unready.topic == topicUnready &&
+			(unready.container == nil || (crashes && !crashed)) { // One that crashes may be what the others wait for.
+			unready.container, crashed = c, crashes
 		}
 	}
 	if readyByOwnWord(pod) {
@@ -110,7 +111,7 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 	switch {
 	case record.mount != "":
 		tell(trouble{kind: kindWait, topic: topicConfig, words: record.mount, due: p.creatingFor(record) >= l.stuck})
-		unready.topic, unready.words = topicConfig, record.mount
+		unready.topic, unready.words, unready.container = topicConfig, record.mount, nil
 	case creating(pod):
 		unready.topic, unready.words = topicCreating, record.trouble
 	case conditionOf(pod, corev1.ContainersReady).Status == corev1.ConditionTrue:

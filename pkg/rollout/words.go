@@ -11,25 +11,68 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// failure returns what the status says of a trouble that is one.
-func (t *trouble) failure(l *look, p *Progress) *v1alpha1.Failure {
-	f := t.describe(l, p)
-	if t.kind == kindSoak || (t.kind == kindDeadline && p.complete != 0) {
-		f.Reason = v1alpha1.FailureUnhealthyInSoak
-	}
-	if t.pod != nil {
-		f.Pod, f.Node = t.pod.Name, t.pod.Spec.NodeName
-	}
+// account is what is to be said of a failure: all of it but the message, which says in this order what failed and where, why, and what
+// else there is to know.
+type account struct {
+	v1alpha1.Failure
+	what, why string
+	run       *LogRequest // the run of a container that shows it and says nothing itself, nil if there is none
+}
+
+// failure puts the account into words, with the last lines of the log, if they were asked for.
+func (a account) failure(l *look, p *Progress, kind kind) *v1alpha1.Failure {
 	var besides string
 	if l.fine > 0 && l.fine < l.wanted {
-		besides = fmt.Sprintf("; %d of %d new pods are fine%s", l.fine, l.wanted, p.whereOthersAre(l))
+		besides = "; " + l.howManyAreFine() + p.whereOthersAre(l)
 	}
-	if t.kind == kindDeadline && p.unread != "" {
+	if p.unread != "" && (kind == kindDeadline || l.evidence.Unread != "") {
 		besides += "; " + p.unread
 	}
+	switch read := l.evidence.Log; {
+	case a.run == nil || l.knownGood:
+	case !l.log:
+		besides += "; log: off by spec.guard.log"
+	case read == nil:
+		besides += "; its log was not read: the node is suspected"
+	case read.Unread != "":
+		besides += "; its log could not be read: " + read.Unread
+	default:
+		a.Log = Tail(read.Lines)
+		a.why = cmp.Or(a.why, lastLine(a.Log))
+	}
 	besides = Clean(besides, maxMessage/2)
-	f.Message = Clean(f.Message, maxMessage-len(besides)) + besides
-	return f
+	a.Message = Clean(reasoned(a.what, gist(a.why)), maxMessage-len(besides)) + besides
+	return &a.Failure
+}
+
+// maxGist is the most bytes of what is said that lines are left out for: with what failed and where it fits into a message.
+const maxGist = 300
+
+// gist returns what was said without its first lines, if it is too long: a program's last lines tell most.
+func gist(said string) string {
+	said = strings.TrimSpace(said)
+	for len(said) > maxGist {
+		_, rest, more := strings.Cut(said, "\n")
+		if !more {
+			break
+		}
+		said = strings.TrimSpace(rest)
+	}
+	return said
+}
+
+// lastLine returns the last line of a text that ends with no blank one.
+func lastLine(text string) string {
+	return strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
+}
+
+// howManyAreFine says it of the pods that the rollout makes: in a rollback they are not those of the release that failed.
+func (l *look) howManyAreFine() string {
+	pods := "new pods"
+	if l.knownGood {
+		pods = "of its pods"
+	}
+	return fmt.Sprintf("%d of %d %s are fine", l.fine, l.wanted, pods)
 }
 
 // countFine counts the new pods that are fine.
@@ -67,82 +110,176 @@ func (p *Progress) whereOthersAre(l *look) string {
 	}
 }
 
-// describe says what is wrong, and why it may be.
-func (t *trouble) describe(l *look, p *Progress) *v1alpha1.Failure {
-	deadline := func(cause, format string, args ...any) *v1alpha1.Failure {
-		return &v1alpha1.Failure{Reason: v1alpha1.FailureDeadlineExceeded, Cause: cause, Message: fmt.Sprintf(format, args...)}
-	}
+// account says what is wrong, and why it may be.
+func (t *trouble) account(l *look, p *Progress) account {
+	var a account
 	switch t.topic {
-	case topicCrash:
-		return crashLoop(t.pod, t.container, t.words)
-	case topicSandbox:
-		return &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseSandbox, Message: fmt.Sprintf(
-			"pods on more than one node get new sandboxes again and again, pod %s the last", t.pod.Name)}
+	case topicCrash, topicUnready:
+		a = t.ofContainer(l, p)
 	case topicEnds:
-		return podsEnded(p.tellingEnd(), p.own)
+		a = podsEnded(p.tellingEnd(), p.own)
 	case topicPressure:
-		f := podsEnded(p.lastPressed, p.own+p.pressedPods)
-		f.Cause = v1alpha1.CauseEatsNodes
-		return f
-	case topicRefusedByNode:
-		return &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: v1alpha1.CauseRefused, Message: fmt.Sprintf(
-			"nodes refuse its pods, %s the last: %s", t.pod.Name, t.words)}
-	case topicRewrite:
-		return deadline(v1alpha1.CauseTemplateRewritten, "the ReplicaSets made for it have another template: %s", t.words)
+		a = podsEnded(p.lastPressed, p.own+p.pressedPods)
+		a.Cause = v1alpha1.CauseEatsNodes
 	case topicImage, topicConfig:
-		return t.describeWait()
-	case topicRoom:
-		return deadline(v1alpha1.CauseNoRoom, "pod %s fits on no node: %s", t.pod.Name, t.words)
-	case topicClaim:
-		f := deadline(v1alpha1.CauseClaimMissing, "pod %s has no claim for its volume: %s", t.pod.Name, t.words)
-		if t.kind == kindWait {
-			f.Reason = v1alpha1.FailureContainerConfig
-		}
-		return f
-	case topicSchedulingGate:
-		return deadline(v1alpha1.CauseSchedulingGate, "pod %s waits for scheduling gate %s", t.pod.Name, gatesOf(t.pod))
-	case topicScheduler:
-		return deadline(v1alpha1.CauseSchedulerMissing, "no scheduler %q has looked at pod %s", t.words, t.pod.Name)
-	case topicResourceClaim:
-		return deadline(v1alpha1.CauseResourceClaim, "resource claim %q of pod %s has not been made: is its template there?", t.words, t.pod.Name)
-	case topicReadinessGate:
-		return deadline(v1alpha1.CauseReadinessGate, "pod %s is not ready: %s", t.pod.Name, gateWords(t.pod))
+		a = t.ofWait()
 	case topicRefusal:
-		return podsRefused(t.words)
+		a = podsRefused(t.words)
 	default:
-		return notReady(t.pod, t.words)
+		a = t.ofPod()
 	}
+	if t.kind == kindDeadline && t.topic != topicRefusal {
+		a.Reason = v1alpha1.FailureDeadlineExceeded
+	}
+	if t.kind == kindSoak || (t.kind == kindDeadline && p.complete != 0) {
+		a.Reason = v1alpha1.FailureUnhealthyInSoak
+	}
+	if t.pod != nil {
+		a.Pod, a.Node = t.pod.Name, t.pod.Spec.NodeName
+	}
+	return a
 }
 
-// describeWait says what a container waits for, or a pod without a volume.
-func (t *trouble) describeWait() *v1alpha1.Failure {
-	f := &v1alpha1.Failure{}
-	if t.container == nil {
-		*f = v1alpha1.Failure{Reason: v1alpha1.FailureContainerConfig, Cause: v1alpha1.CauseConfiguration,
-			Message: fmt.Sprintf("pod %s cannot start: %s", t.pod.Name, t.words)}
+// tell returns an account of what failed, with the verb and all else of its sentence, and why.
+func tell(reason, cause, why, format string, args ...any) account {
+	return account{Failure: v1alpha1.Failure{Reason: reason, Cause: cause}, what: fmt.Sprintf(format, args...), why: why}
+}
+
+// where says in which pod something is, and on which node that is.
+func where(pod *corev1.Pod) string { return "in pod " + onNode(pod) }
+
+func onNode(pod *corev1.Pod) string {
+	if pod.Spec.NodeName == "" {
+		return pod.Name
+	}
+	return pod.Name + " on node " + pod.Spec.NodeName
+}
+
+// ofContainer is about a container that ends or is not ready, or about a pod of which nothing is known of the containers.
+func (t *trouble) ofContainer(l *look, p *Progress) account {
+	c, events := t.container, l.evidence.Events[t.pod.UID]
+	if c == nil {
+		return tell("", v1alpha1.CauseNotReady, cmp.Or(conditionOf(t.pod, corev1.PodReady).Message, "nothing is known of its containers"),
+			"pod %s is not ready", onNode(t.pod))
+	}
+	record := p.pods[t.pod.UID]
+	var f finding
+	crashes := t.kind == kindCrash || p.isCrashing(record.container(c.Name), c)
+	if crashes {
+		f = crashCause(t.pod, c, record.container(c.Name).hook, events)
 	} else {
-		reason, _ := stuckReason(t.container)
-		*f = *stuck(reason, t.pod, t.container, t.words)
+		f = unreadyCause(t.pod, c, events)
 	}
-	if t.kind == kindDeadline {
-		f.Reason = v1alpha1.FailureDeadlineExceeded
+	kind, times := "container", ""
+	if isInit(t.pod, c.Name) {
+		kind = "init container"
 	}
-	return f
+	if crashes && c.RestartCount > 0 {
+		times = fmt.Sprintf(" after %d restarts", c.RestartCount)
+		if c.RestartCount == 1 {
+			times = " after 1 restart"
+		}
+	}
+	a := tell(v1alpha1.FailureCrashLoop, f.cause, f.why, "%s %s %s%s %s", kind, c.Name, f.verb, times, where(t.pod))
+	a.Container, a.Restarts = c.Name, c.RestartCount
+	if f.end != nil {
+		a.ExitCode = new(f.end.ExitCode)
+	}
+	a.run = runOf(t.pod, c, crashes, f)
+	return a
 }
 
-// podsEnded returns the failure of a release whose pods end by themselves, so many of them, this one for example.
-func podsEnded(e *podEnd, times int) *v1alpha1.Failure {
-	f := &v1alpha1.Failure{Reason: v1alpha1.FailurePodsEnded, Cause: e.cause, Container: e.container, ExitCode: e.exitCode}
-	if e.exitCode != nil && *e.exitCode != 0 && e.cause != v1alpha1.CauseEvicted {
-		f.Reason = v1alpha1.FailureCrashLoop
+// runOf returns the run of a container whose log tells more: the last one that has ended, if it crashes, or the present one; nil if it
+// has never run, or has left a message.
+func runOf(pod *corev1.Pod, c *corev1.ContainerStatus, crashes bool, f finding) *LogRequest {
+	ran := c.State.Running != nil
+	if crashes {
+		ran = ended(c) != nil && !cannotStart(c) && (f.end == nil || f.end.Message == "")
 	}
-	f.Message = fmt.Sprintf("%d of its pods ended by themselves, %s for example: %s", times, e.pod.Name,
-		cmp.Or(e.words, "nothing is known of why"))
-	return f
+	if !ran {
+		return nil
+	}
+	previous := crashes && c.State.Terminated == nil && c.LastTerminationState.Terminated != nil
+	return &LogRequest{Pod: pod.Name, Container: c.Name, Previous: previous}
 }
 
-// podsRefused returns the failure of a release whose pods the API server does not let be created, by its message.
-func podsRefused(message string) *v1alpha1.Failure {
+// isCrashing reports whether a container that is not ready ends again and again: it does not run, or its present run has not lasted for
+// longer than the last one, or a minute.
+func (p *Progress) isCrashing(r *containerRecord, c *corev1.ContainerStatus) bool {
+	end := ownEnd(c)
+	switch {
+	case end == nil:
+		return r.hook != "" || cannotStart(c) || (r.counted > 0 && restartedByOthers(c))
+	case c.State.Running == nil:
+		return true
+	default:
+		return r.counted > 0 && p.since(r.since) <= max(maxBlind, end.FinishedAt.Sub(end.StartedAt.Time))
+	}
+}
+
+// ofWait is about a container that waits for its image or its configuration, or a pod without a volume.
+func (t *trouble) ofWait() account {
+	if t.container == nil {
+		return tell(v1alpha1.FailureContainerConfig, configCause(t.words, v1alpha1.CauseConfiguration), t.words, "pod %s cannot start", onNode(t.pod))
+	}
+	c := t.container
+	reason, _ := stuckReason(c)
+	words := cmp.Or(t.words, c.State.Waiting.Message)
+	cause := configCause(words, v1alpha1.CauseConfiguration)
+	if reason == v1alpha1.FailureImagePull {
+		cause = imageCause(c.State.Waiting.Reason, words)
+	}
+	a := tell(reason, cause, words, "container %s cannot start (%s) %s", c.Name, c.State.Waiting.Reason, where(t.pod))
+	a.Container, a.Restarts = c.Name, c.RestartCount
+	return a
+}
+
+// ofPod is about what a pod or all of them have to wait for, and about what others do to them.
+func (t *trouble) ofPod() account {
+	switch t.topic {
+	case topicSandbox:
+		return tell(v1alpha1.FailureCrashLoop, v1alpha1.CauseSandbox, "", "pods on more than one node get new sandboxes again and again, pod %s the last", onNode(t.pod))
+	case topicRefusedByNode:
+		return tell(v1alpha1.FailurePodsEnded, v1alpha1.CauseRefused, t.words, "nodes refuse its pods, pod %s the last", onNode(t.pod))
+	case topicRewrite:
+		return tell(v1alpha1.FailureDeadlineExceeded, v1alpha1.CauseTemplateRewritten, t.words, "the ReplicaSets made for it have another template")
+	case topicCreating:
+		return tell("", configCause(t.words, v1alpha1.CauseNotReady), cmp.Or(t.words, "nothing is known of why"), "pod %s is not set up", onNode(t.pod))
+	case topicRoom:
+		return tell("", roomCause(t.words), t.words, "pod %s fits on no node", t.pod.Name)
+	case topicClaim:
+		return tell(v1alpha1.FailureContainerConfig, v1alpha1.CauseClaimMissing, t.words, "pod %s has no claim for its volume", t.pod.Name)
+	case topicSchedulingGate:
+		return tell("", v1alpha1.CauseSchedulingGate, "", "pod %s waits for scheduling gate %s", t.pod.Name, gatesOf(t.pod))
+	case topicScheduler:
+		return tell("", v1alpha1.CauseSchedulerMissing, "", "no scheduler %q has looked at pod %s", t.words, t.pod.Name)
+	case topicResourceClaim:
+		return tell("", v1alpha1.CauseResourceClaim, "is its template there?", "resource claim %q of pod %s has not been made", t.words, t.pod.Name)
+	default:
+		return tell("", v1alpha1.CauseReadinessGate, gateWords(t.pod), "pod %s is not ready", onNode(t.pod))
+	}
+}
+
+// podsEnded is about a release whose pods end by themselves, so many of them, this one for example.
+func podsEnded(e *podEnd, times int) account {
+	a := tell(v1alpha1.FailurePodsEnded, e.cause, cmp.Or(e.words, "nothing is known of why"),
+		"%d of its pods ended by themselves, pod %s for example", times, onNode(e.pod))
+	a.Container, a.ExitCode = e.container, e.exitCode
+	switch {
+	case e.cause == v1alpha1.CauseEvicted || e.exitCode == nil:
+	case *e.exitCode != 0:
+		a.Reason = v1alpha1.FailureCrashLoop
+		fallthrough
+	default:
+		if a.what, a.why = reasoned(a.what, e.words), e.message; a.why == "" && e.container != "" {
+			a.run = &LogRequest{Pod: e.pod.Name, Container: e.container}
+		}
+	}
+	return a
+}
+
+// podsRefused is about a release whose pods the API server does not let be created, by its message.
+func podsRefused(message string) account {
 	reason := v1alpha1.FailureDeadlineExceeded
 	kind, cause := refusalOf(message)
 	switch kind {
@@ -151,116 +288,24 @@ func podsRefused(message string) *v1alpha1.Failure {
 	case refusedForGood:
 		reason = v1alpha1.FailurePodsForbidden
 	}
-	return &v1alpha1.Failure{Reason: reason, Cause: cause, Message: "its pods cannot be created: " + message}
-}
-
-// crashLoop returns the failure of a release of which a container restarted too often, with how it ended last, or what the kubelet
-// said of its postStart hook, if that failed. How the container ended was the kubelet's doing then.
-func crashLoop(pod *corev1.Pod, c *corev1.ContainerStatus, hook string) *v1alpha1.Failure {
-	if hook != "" {
-		f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "the postStart hook of container %s of pod %s fails, after %d restarts: %s",
-			c.Name, pod.Name, c.RestartCount, hook)
-		f.Cause = v1alpha1.CausePostStartHook
-		return f
-	}
-	if rule := wholePodRule(&pod.Spec, c.Name); rule != nil && !cannotStart(c) {
-		return wholePodLoop(pod, c, rule)
-	}
-	f := newFailure(v1alpha1.FailureCrashLoop, pod, c.Name, "container %s of pod %s %s, after %d restarts%s",
-		c.Name, pod.Name, ending(c), c.RestartCount, lastWords(c))
-	f.ExitCode, f.Cause = exitCode(c), crashCause(c)
-	return f
-}
-
-// wholePodLoop returns the failure of a release of which a container has its whole pod restarted, again and again. The kubelet tells
-// its exit code for a moment only, and says 137 of every container afterwards.
-func wholePodLoop(pod *corev1.Pod, c *corev1.ContainerStatus, rule *corev1.ContainerRestartRule) *v1alpha1.Failure {
-	f := &v1alpha1.Failure{Reason: v1alpha1.FailureCrashLoop, Cause: v1alpha1.CauseRestartsWholePod, Pod: pod.Name, Container: c.Name}
-	how := "nothing is known of its exit code"
-	switch end, codes := c.State.Terminated, rule.ExitCodes; {
-	case end != nil && end.Reason != restartingAll:
-		how, f.ExitCode = "it "+ending(c), new(end.ExitCode)
-	case codes != nil:
-		how = fmt.Sprintf("its rule is for exit codes %s %v", codes.Operator, codes.Values)
-	}
-	f.Message = Clean(fmt.Sprintf("container %s restarts its whole pod %s, %d times without a back-off: %s",
-		c.Name, pod.Name, c.RestartCount, how), maxMessage)
-	return f
-}
-
-// crashCause returns why a container ends again and again, as far as its status tells.
-func crashCause(c *corev1.ContainerStatus) string {
-	end := ended(c)
-	switch {
-	case cannotStart(c):
-		return v1alpha1.CauseCannotStart
-	case end == nil:
-		return v1alpha1.CauseUnknown
-	case end.Reason == "OOMKilled":
-		return v1alpha1.CauseOutOfMemory
-	case end.ExitCode == 0:
-		return v1alpha1.CauseCompleted
-	default:
-		return v1alpha1.CauseExitCode
-	}
+	return tell(reason, cmp.Or(cause, v1alpha1.CauseUnknown), message, "its pods cannot be created")
 }
 
 // crashWords says in a few words how a container is in trouble.
 func crashWords(c *corev1.ContainerStatus) string {
-	if c.State.Waiting != nil && ended(c) == nil {
+	switch end := ended(c); {
+	case end != nil:
+		return "it " + reasoned(ending(end), gist(end.Message))
+	case c.State.Waiting != nil:
 		return "it waits: " + c.State.Waiting.Reason
-	}
-	if ended(c) == nil {
+	default:
 		return "it is not ready"
 	}
-	return "it " + ending(c) + lastWords(c)
-}
-
-// stuck returns the failure of a release of which a container waits for one of the stuckReasons, with the kubelet's last words
-// that say why.
-func stuck(reason string, pod *corev1.Pod, c *corev1.ContainerStatus, words string) *v1alpha1.Failure {
-	f := newFailure(reason, pod, c.Name, "container %s of pod %s cannot start: %s: %s",
-		c.Name, pod.Name, c.State.Waiting.Reason, cmp.Or(words, c.State.Waiting.Message))
-	f.Cause = v1alpha1.CauseConfiguration
-	if reason == v1alpha1.FailureImagePull {
-		f.Cause = v1alpha1.CauseImage
-		if registryAway(words) {
-			f.Cause = v1alpha1.CauseRegistryUnavailable
-		}
-	}
-	return f
 }
 
 // tells reports whether the kubelet's words about a container that waits say why: those about a back-off alone do not.
 func tells(words string) bool {
 	return words != "" && (!strings.HasPrefix(words, "Back-off pulling image") || strings.Contains(words, ": "))
-}
-
-// notReady says of a pod which container keeps it from being ready, as far as can be told, and what others say of it.
-func notReady(pod *corev1.Pod, words string) *v1alpha1.Failure {
-	for c := range containers(pod) {
-		if c.Ready || isInitializing(c) {
-			continue
-		}
-		state := "is not ready"
-		switch {
-		case c.State.Terminated != nil:
-			state = fmt.Sprintf("%s, after %d restarts", ending(c), c.RestartCount)
-		case c.State.Waiting != nil:
-			state = fmt.Sprintf("waits: %s", c.State.Waiting.Reason)
-		}
-		said := lastWords(c)
-		if words != "" {
-			said = ": " + words
-		}
-		f := newFailure(v1alpha1.FailureDeadlineExceeded, pod, c.Name, "pod %s is not ready: container %s %s%s", pod.Name, c.Name, state, said)
-		f.ExitCode, f.Cause = exitCode(c), v1alpha1.CauseNotReady
-		return f
-	}
-	f := newFailure(v1alpha1.FailureDeadlineExceeded, pod, "", "pod %s is not ready: %s",
-		pod.Name, cmp.Or(words, conditionOf(pod, corev1.PodReady).Message, "nothing is known of its containers"))
-	f.Cause = v1alpha1.CauseNotReady
-	return f
 }
 
 // gateWords says of which readiness gates a pod has no condition, or one that is not True.
@@ -275,12 +320,6 @@ func gateWords(pod *corev1.Pod) string {
 	return strings.Join(gates, "; ")
 }
 
-// newFailure returns a failure that a pod shows, and if container is not empty, that container of it.
-func newFailure(reason string, pod *corev1.Pod, container, format string, args ...any) *v1alpha1.Failure {
-	return &v1alpha1.Failure{Reason: reason, Pod: pod.Name, Container: container,
-		Message: Clean(fmt.Sprintf(format, args...), maxMessage)}
-}
-
 // ended returns how the container last ended, nil if it never did.
 func ended(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	if c.State.Terminated != nil {
@@ -289,34 +328,21 @@ func ended(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return c.LastTerminationState.Terminated
 }
 
-// exitCode returns the exit code of the container's last end, nil if it never ended.
-func exitCode(c *corev1.ContainerStatus) *int32 {
-	if end := ended(c); end != nil {
-		return new(end.ExitCode)
+// ownEnd returns the last end of the container that was its own, nil if none is known: what a reboot or the rule of another container
+// did to it says nothing of it.
+func ownEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	for _, end := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
+		if end != nil && end.Reason != restartingAll && !isReboot(end) {
+			return end
+		}
 	}
 	return nil
 }
 
-// ending says how the container last ended, as the verb of a sentence.
-func ending(c *corev1.ContainerStatus) string {
-	end := ended(c)
-	switch {
-	case end == nil:
-		return "keeps ending"
-	case end.Reason == "" || end.Reason == "Error" || end.Reason == "Completed":
+// ending says how a container ended, as the verb of a sentence.
+func ending(end *corev1.ContainerStateTerminated) string {
+	if end.Reason == "" || end.Reason == "Error" || end.Reason == "Completed" {
 		return fmt.Sprintf("exited with code %d", end.ExitCode)
-	default:
-		return fmt.Sprintf("exited with code %d (%s)", end.ExitCode, end.Reason)
 	}
-}
-
-// lastWords returns what the container said last: its termination message, or what the kubelet says of it.
-func lastWords(c *corev1.ContainerStatus) string {
-	if end := ended(c); end != nil && end.Message != "" {
-		return ": " + end.Message
-	}
-	if c.State.Waiting != nil && c.State.Waiting.Message != "" {
-		return ": " + c.State.Waiting.Message
-	}
-	return ""
+	return fmt.Sprintf("exited with code %d (%s)", end.ExitCode, end.Reason)
 }

@@ -50,6 +50,7 @@ func TestMetrics_AndLog(t *testing.T) {
 			for _, line := range []string{
 				`belay_releases_total{outcome="good",reason=""} 1`,
 				`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
+				`belay_failed_releases_total{cause="ExitCode"} 1`,
 				`belay_rollbacks_total 1`,
 				`belay_release_duration_seconds_count{outcome="good"} 1`,
 				`belay_release_duration_seconds_count{outcome="failed"} 1`,

@@ -89,7 +89,7 @@ func TestPolicy_DeniesRollback(t *testing.T) {
 			if s.Failure == nil || s.Failure.Reason != v1alpha1.FailureCrashLoop || s.Failure.Revision != s.TargetRevision {
 				t.Errorf("failure is %+v, want the crash", s.Failure)
 			}
-			if told := message(web.get()); !strings.Contains(told, "failed (CrashLoop)") || !strings.Contains(told, "rolling back to "+first) {
+			if told := message(web.get()); !strings.Contains(told, s.TargetRevision+" failed: container app exited with code 1") || !strings.Contains(told, "rolling back to "+first) {
 				t.Errorf("the condition does not tell that a rollback was denied, and of what: %q", told)
 			}
 			web.awaitEvents(v1alpha1.FailureCrashLoop, 1)

@@ -45,7 +45,7 @@ var tacit = map[string]string{
 }
 
 // optional are the rights that belay can do without: no start waits for them.
-var optional = []string{"list events", "get nodes"}
+var optional = []string{"list events", "get nodes", "get pods/log"}
 
 // everybodys are rights that belay uses and every user has, by system:basic-user.
 var everybodys = []string{"create selfsubjectaccessreviews.authorization.k8s.io"}

@@ -54,7 +54,7 @@ func TestInstallFromAClone(t *testing.T) {
 // What Belay may read beyond what it needs is on by default, can be left out as operations.md says, and is none of the cluster's
 // where Belay works in one namespace.
 func TestEvidenceRights(t *testing.T) {
-	without := regexp.MustCompile("(?s)```yaml\n(patches:\n[^`]*belay-\\(events\\|nodes\\)[^`]*)```").FindStringSubmatch(read(t, "docs/operations.md"))
+	without := regexp.MustCompile("(?s)```yaml\n(patches:\n[^`]*belay-\\(events\\|nodes\\|log\\)[^`]*)```").FindStringSubmatch(read(t, "docs/operations.md"))
 	if without == nil {
 		t.Fatal("docs/operations.md does not say how to leave the rights out")
 	}
@@ -63,9 +63,10 @@ func TestEvidenceRights(t *testing.T) {
 		want          []string
 	}{
 		"by default": {"resources: [../artifacts]\n",
-			[]string{"ClusterRole belay-events", "ClusterRole belay-nodes", "ClusterRoleBinding belay-events", "ClusterRoleBinding belay-nodes"}},
+			[]string{"ClusterRole belay-events", "ClusterRole belay-log", "ClusterRole belay-nodes",
+				"ClusterRoleBinding belay-events", "ClusterRoleBinding belay-log", "ClusterRoleBinding belay-nodes"}},
 		"left out":         {"resources: [../artifacts]\n" + without[1], nil},
-		"in one namespace": {"resources: [../artifacts/namespaced]\n", []string{"Role belay-events", "RoleBinding belay-events"}},
+		"in one namespace": {"resources: [../artifacts/namespaced]\n", []string{"Role belay-events", "Role belay-log", "RoleBinding belay-events", "RoleBinding belay-log"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := tree{T: t, dir: t.TempDir()}
@@ -76,7 +77,7 @@ func TestEvidenceRights(t *testing.T) {
 			var got []string
 			all := tr.build("install")
 			for object := range all {
-				if strings.HasSuffix(object, " belay-events") || strings.HasSuffix(object, " belay-nodes") {
+				if _, name, _ := strings.Cut(object, " "); slices.Contains([]string{"belay-events", "belay-nodes", "belay-log"}, name) {
 					got = append(got, object)
 				}
 			}
@@ -84,9 +85,9 @@ func TestEvidenceRights(t *testing.T) {
 			if diff := cmp.Diff(row.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if binding := all["RoleBinding belay-events"]; binding != nil {
-				if role, _, _ := unstructured.NestedString(binding, "roleRef", "kind"); role != "Role" {
-					t.Errorf("it binds a %s", role)
+			for _, name := range []string{"RoleBinding belay-events", "RoleBinding belay-log"} {
+				if role, _, _ := unstructured.NestedString(all[name], "roleRef", "kind"); all[name] != nil && role != "Role" {
+					t.Errorf("%s binds a %s", name, role)
 				}
 			}
 		})

@@ -108,7 +108,7 @@ func TestCrash_AtOnce(t *testing.T) {
 		c := &spec.Template.Spec.Containers[0]
 		c.Args = append(c.Args, "--exit=1")
 	})
-	failure := r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseExitCode, "exited with code 1, after 2 restarts")
+	failure := r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseExitCode, "exited with code 1 after 2 restarts")
 	if failure.ExitCode == nil || *failure.ExitCode != 1 {
 		t.Errorf("the exit code in %+v is not 1", failure)
 	}
@@ -119,7 +119,7 @@ func TestCrash_CommandIsMissing(t *testing.T) {
 	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
 		spec.Template.Spec.Containers[0].Command = []string{"/nope"}
 	})
-	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseCannotStart, "exited with code 128 (StartError)", "/nope")
+	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseCannotStart, "cannot be started", "/nope")
 }
 
 func TestCrash_OfPostStartHook(t *testing.T) {
@@ -128,7 +128,7 @@ func TestCrash_OfPostStartHook(t *testing.T) {
 		hook := &corev1.ExecAction{Command: []string{"/server", "exit", "7"}}
 		spec.Template.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: hook}}
 	})
-	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CausePostStartHook, "exited with 7")
+	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CausePostStartHook, "fails in its postStart hook", "exited with 7")
 }
 
 // The container that has the rule is blamed, not those that are restarted with it.
@@ -166,7 +166,7 @@ func TestVolume_OfMissingSecret(t *testing.T) {
 		spec.Template.Spec.Volumes = []corev1.Volume{{Name: "secret", VolumeSource: secret}}
 		spec.Template.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "secret", MountPath: "/secret"}}
 	})
-	r.expectRolledBack(v1alpha1.FailureContainerConfig, v1alpha1.CauseConfiguration, `secret "nowhere" not found`)
+	r.expectRolledBack(v1alpha1.FailureContainerConfig, v1alpha1.CauseSecretMissing, `secret "nowhere" not found`)
 }
 
 // What was done to pods, or takes time.

@@ -141,7 +141,7 @@ func TestAdmission_Unchanged(t *testing.T) {
 	}
 
 	want := parse(t, manifest)
-	guard := map[string]any{"onFailure": "Rollback", "maxRestarts": int64(3), "stuckSeconds": int64(120), "toleratedPods": int64(0), "soakSeconds": int64(30), "retries": int64(0)}
+	guard := map[string]any{"onFailure": "Rollback", "maxRestarts": int64(3), "stuckSeconds": int64(120), "toleratedPods": int64(0), "soakSeconds": int64(30), "retries": int64(0), "log": true}
 	want["spec"].(map[string]any)["guard"] = guard
 	want["status"] = map[string]any{"observedGeneration": int64(-1)}
 	if diff := cmp.Diff(want, object); diff != "" {
@@ -303,7 +303,7 @@ func TestAdmission(t *testing.T) {
 
 		"guard: Hold":                  {[]edit{set("spec.guard.onFailure", "Hold")}, ""},
 		"guard: unknown onFailure":     {[]edit{set("spec.guard.onFailure", "Explode")}, `spec.guard.onFailure: Unsupported value: "Explode": supported values: "Rollback", "Hold"`},
-		"guard: all 0":                 {[]edit{set("spec.guard", map[string]any{"maxRestarts": int64(0), "stuckSeconds": int64(0), "soakSeconds": int64(0), "retries": int64(0)})}, ""},
+		"guard: all 0":                 {[]edit{set("spec.guard", map[string]any{"maxRestarts": int64(0), "stuckSeconds": int64(0), "soakSeconds": int64(0), "retries": int64(0), "log": true})}, ""},
 		"guard: maxRestarts negative":  {[]edit{set("spec.guard.maxRestarts", -1)}, "spec.guard.maxRestarts in body should be greater than or equal to 0"},
 		"guard: stuckSeconds negative": {[]edit{set("spec.guard.stuckSeconds", -1)}, "spec.guard.stuckSeconds in body should be greater than or equal to 0"},
 		"guard: soakSeconds negative":  {[]edit{set("spec.guard.soakSeconds", -1)}, "spec.guard.soakSeconds in body should be greater than or equal to 0"},

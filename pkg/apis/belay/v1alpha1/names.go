@@ -156,7 +156,8 @@ const (
 )
 
 // The causes of a failure: Failure.Cause, what a person can act on. Each is found from evidence that stays, whatever moment the
-// look met. A cause is never given another meaning; more may come.
+// look met; where that is gone, the cause is a coarser one and not a wrong one. A cause is never given another meaning; more may
+// come. docs/failures.md has for each what to do.
 const (
 	// CauseExitCode: the container's program ended with a code other than 0.
 	CauseExitCode = "ExitCode"
@@ -164,13 +165,17 @@ const (
 	CauseCompleted = "Completed"
 	// CauseOutOfMemory: the kernel killed it, because it took more memory than its limit.
 	CauseOutOfMemory = "OutOfMemory"
-	// CauseCannotStart: its command is not there or cannot be run.
-	CauseCannotStart = "CannotStart"
+	// CauseLivenessProbe: the kubelet ended it, because its liveness probe failed.
+	CauseLivenessProbe = "LivenessProbe"
+	// CauseStartupProbe: the kubelet ended it, because its startup probe failed; or that has not succeeded yet.
+	CauseStartupProbe = "StartupProbe"
 	// CausePostStartHook: its postStart hook failed.
 	CausePostStartHook = "PostStartHook"
+	// CauseCannotStart: its command is not there or cannot be run.
+	CauseCannotStart = "CannotStart"
 	// CauseRestartsWholePod: its rule restarts all containers of the pod, again and again.
 	CauseRestartsWholePod = "RestartsWholePod"
-	// CauseSandbox: pods on more than one node get new sandboxes again and again.
+	// CauseSandbox: pods get new sandboxes again and again, on more than one node; or the sandbox of a pod cannot be made.
 	CauseSandbox = "Sandbox"
 
 	// CauseEvicted: the kubelet evicted pods for what they did, for example more storage than their limit.
@@ -182,20 +187,45 @@ const (
 	// CauseEatsNodes: pods are evicted from one node after the other for the memory or the storage that they take.
 	CauseEatsNodes = "EatsNodes"
 
-	// CauseImage: the image cannot be pulled.
-	CauseImage = "Image"
-	// CauseRegistryUnavailable: its registry does not answer or throttles.
+	// CauseImageNotFound: the registry does not have the image.
+	CauseImageNotFound = "ImageNotFound"
+	// CauseImageAuth: the registry does not give the image with these credentials. Some say so of an image that they do not have.
+	CauseImageAuth = "ImageAuth"
+	// CauseRegistryUnavailable: the registry does not answer or throttles.
 	CauseRegistryUnavailable = "RegistryUnavailable"
-	// CauseConfiguration: what the container or the pod needs to be made is missing or wrong.
-	CauseConfiguration = "Configuration"
+	// CauseInvalidImageName: the image's name cannot be read.
+	CauseInvalidImageName = "InvalidImageName"
+	// CauseImageNeverPull: the image is not on the node, and imagePullPolicy is Never.
+	CauseImageNeverPull = "ImageNeverPull"
+	// CauseImage: the image cannot be pulled, for another reason.
+	CauseImage = "Image"
+
+	// CauseSecretMissing: a Secret is not there.
+	CauseSecretMissing = "SecretMissing"
+	// CauseConfigMapMissing: a ConfigMap is not there.
+	CauseConfigMapMissing = "ConfigMapMissing"
+	// CauseKeyMissing: a Secret or a ConfigMap is there, and does not have a key.
+	CauseKeyMissing = "KeyMissing"
 	// CauseClaimMissing: the claim of a volume is not there.
 	CauseClaimMissing = "ClaimMissing"
+	// CauseMountFailed: a volume cannot be attached or mounted.
+	CauseMountFailed = "MountFailed"
+	// CauseSecurityContext: what the security context states cannot be had, to run as another user than root for example.
+	CauseSecurityContext = "SecurityContext"
+	// CauseConfiguration: something else that the container or the pod needs to be made is missing or wrong.
+	CauseConfiguration = "Configuration"
 
-	// CauseNotReady: pods run and are not ready.
-	CauseNotReady = "NotReady"
+	// CauseReadinessProbe: pods run and are not ready, because a readiness probe does not succeed.
+	CauseReadinessProbe = "ReadinessProbe"
 	// CauseReadinessGate: the condition of a readiness gate is missing or False.
 	CauseReadinessGate = "ReadinessGate"
-	// CauseNoRoom: pods fit on no node.
+	// CauseNotReady: pods run and are not ready, for another reason.
+	CauseNotReady = "NotReady"
+	// CauseNodeSelector: no node has the labels that the pods' node selector or affinity asks for.
+	CauseNodeSelector = "NodeSelector"
+	// CauseTaints: every node that the pods could be on has a taint that they do not tolerate.
+	CauseTaints = "Taints"
+	// CauseNoRoom: pods fit on no node, for another reason: they ask for more than is left, for example.
 	CauseNoRoom = "NoRoom"
 	// CauseSchedulerMissing: no scheduler of the name that the template states looks at the pods.
 	CauseSchedulerMissing = "SchedulerMissing"
@@ -203,6 +233,7 @@ const (
 	CauseSchedulingGate = "SchedulingGate"
 	// CauseResourceClaim: a resource claim that the template states is not made.
 	CauseResourceClaim = "ResourceClaim"
+
 	// CauseQuota: a ResourceQuota keeps pods from being created.
 	CauseQuota = "Quota"
 	// CauseForbidden: admission forbids the pods or calls them invalid.
@@ -218,3 +249,14 @@ const (
 // FailureReasons are all reasons of a failure.
 var FailureReasons = []string{FailureCrashLoop, FailurePodsEnded, FailureImagePull, FailureContainerConfig, FailureDeadlineExceeded,
 	FailureQuotaExceeded, FailurePodsForbidden, FailureUnhealthyInSoak}
+
+// Causes are all causes of a failure.
+var Causes = []string{
+	CauseExitCode, CauseCompleted, CauseOutOfMemory, CauseLivenessProbe, CauseStartupProbe, CausePostStartHook,
+	CauseCannotStart, CauseRestartsWholePod, CauseSandbox, CauseEvicted, CauseRefused, CauseEndedByItself, CauseEatsNodes,
+	CauseImageNotFound, CauseImageAuth, CauseRegistryUnavailable, CauseInvalidImageName, CauseImageNeverPull, CauseImage,
+	CauseSecretMissing, CauseConfigMapMissing, CauseKeyMissing, CauseClaimMissing, CauseMountFailed, CauseSecurityContext,
+	CauseConfiguration, CauseReadinessProbe, CauseReadinessGate, CauseNotReady, CauseNodeSelector, CauseTaints, CauseNoRoom,
+	CauseSchedulerMissing, CauseSchedulingGate, CauseResourceClaim, CauseQuota, CauseForbidden, CauseWebhookDenied,
+	CauseTemplateRewritten, CauseUnknown,
+}

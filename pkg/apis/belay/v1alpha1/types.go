@@ -19,6 +19,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Failure",type=string,JSONPath=`.status.failure.reason`
+// +kubebuilder:printcolumn:name="Cause",type=string,JSONPath=`.status.failure.cause`,priority=1
 // +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.replicas`
 // +kubebuilder:printcolumn:name="Available",type=integer,JSONPath=`.status.availableReplicas`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -134,6 +135,13 @@ type Guard struct {
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : self.matches('^(100|[1-9]?[0-9])%$')",message="must be a number of pods from 0 on, or a percentage from 0% to 100%"
 	ToleratedPods *intstr.IntOrString `json:"toleratedPods,omitempty"`
+
+	// Whether the last lines of a failing container's log are kept in the status, and in the revision that failed: whoever may
+	// read these may read the lines. Default: true.
+	//
+	// +optional
+	// +kubebuilder:default=true
+	Log *bool `json:"log,omitempty"`
 }
 
 // GuardedDeploymentStatus is a report of what runs, and why.
@@ -238,6 +246,17 @@ type Failure struct {
 	//
 	// +optional
 	ExitCode *int32 `json:"exitCode,omitempty"`
+
+	// How often it had restarted.
+	//
+	// +optional
+	Restarts int32 `json:"restarts,omitempty"`
+
+	// The last lines that the container wrote, at most 20 and 2 KiB; absent if spec.guard.log is false or they could not be read,
+	// which the message says then.
+	//
+	// +optional
+	Log string `json:"log,omitempty"`
 
 	// When it was judged.
 	//

@@ -65,6 +65,11 @@ func (in *Guard) DeepCopyInto(out *Guard) {
 		*out = new(intstr.IntOrString)
 		**out = **in
 	}
+	if in.Log != nil {
+		in, out := &in.Log, &out.Log
+		*out = new(bool)
+		**out = **in
+	}
 	return
 }
 
