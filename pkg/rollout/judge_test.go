@@ -222,6 +222,26 @@ func unschedulable(p *corev1.Pod) {
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes"}}
 }
 
+// proxied adds an injected container that runs, ready or not, and whether it ended before.
+func proxied(p *corev1.Pod, ready, again bool) *corev1.Pod {
+	sidecar(p, 0)
+	proxy := &p.Status.ContainerStatuses[1]
+	proxy.Ready, proxy.State.Running = ready, &corev1.ContainerStateRunning{}
+	if again {
+		proxy.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}
+	}
+	if !ready {
+		setCondition(p, corev1.ContainersReady, corev1.ConditionFalse, "ContainersNotReady", "")
+	}
+	return p
+}
+
+// withClaim adds a volume that is no claim's, and one of this claim.
+func withClaim(t *corev1.PodTemplateSpec, claim string) {
+	t.Spec.Volumes = []corev1.Volume{{Name: "tmp"}, {Name: "data", VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
+}
+
 func changed(p *corev1.Pod, is ...func(*corev1.Pod)) *corev1.Pod {
 	for _, change := range is {
 		change(p)
@@ -239,6 +259,9 @@ func TestJudge(t *testing.T) {
 		return func(w *watched) { w.deployment.Spec.MinReadySeconds = seconds }
 	}
 	maxRestarts := func(n int32) func(*watched) { return func(w *watched) { w.limits.maxRestarts = n } }
+	claims := func(good string) func(*watched) {
+		return func(w *watched) { withClaim(w.template, "nope"); withClaim(w.good, good) }
+	}
 	scenes := func(s ...sight) []sight { return s }
 	repeat := func(times int, s ...sight) (all []sight) {
 		for range times {
@@ -366,6 +389,42 @@ func TestJudge(t *testing.T) {
 		{"asking for more pods in the soak is a rollout again", nil, scenes(seeing(27, up("a")), seeing(540, up("a"), starting("b")).wanting(2), seeing(33, up("a"), up("b"))), "Healthy"},
 		{"asking for fewer is no failure", replicas(3), scenes(seeing(540, starting("a"), starting("b"), starting("c")), seeing(33, up("a")).wanting(1)), "Healthy"},
 		{"asking for none judges nothing", nil, scenes(seeing(9, up("a")), seeing(60).wanting(0)), "Blocked Deployment controller"},
+
+		// Pods that are gone.
+		{"pods that vanish unready without a restart are no crashes", nil, scenes(seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c")), seeing(3, starting("d")), seeing(3, crashed("e", 1))), "Progressing"},
+		{"nor are those that vanish ready after restarts", nil, scenes(seeing(3, changed(up("a"), restarted(3))), seeing(3, changed(up("b"), restarted(3))),
+			seeing(3, changed(up("c"), restarted(3))), seeing(3, changed(up("d"), restarted(3))), seeing(3, crashed("e", 1))), "Progressing"},
+		{"a pod that restarted hands nothing on", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(1))), seeing(9, up("b"))), "Soaking"},
+		{"nor does one that ended, in whose place another is", replicas(2), scenes(seeing(27, up("a"), up("b")), seeing(9, changed(ready("b"), exitedForGood), up("c")).wanting(1)), "Soaking"},
+		{"nodes that refuse a pod a minute refuse them all", nil, scenes(seeing(60, bornAt(1)(refusedByPressure(pod("a")))).of(1), seeing(60, bornAt(61)(refusedByPressure(pod("b")))).of(1),
+			seeing(3, bornAt(121)(refusedByPressure(pod("c")))).of(1)), "Failed PodsEnded"},
+		{"nobody is absent while a pod starts in the place of another", nil, scenes(seeing(27, up("a")), seeing(60, starting("b"))), "Progressing"},
+		{"nor while pods have to be ready for longer", minReady(90), scenes(seeing(60, up("a")).available(0)), "Progressing"},
+		{"no ReplicaSet under Recreate, and no old pods", recreates, scenes(seeing(60).noSet()), "Blocked Deployment controller"},
+		{"no ReplicaSet, and old pods that go on", nil, scenes(seeing(60).noSet().oldPods(up("o"))), "Blocked Deployment controller"},
+
+		// A common cause.
+		{"half of the old pods are enough", nil, scenes(seeing(27, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow), ready("o2"))), "Progressing"},
+		{"a third are not, also where others are deleted", nil, scenes(seeing(3, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow), ready("o2"), ready("o3"),
+			changed(ready("o4"), notReadyNow, onItsWay), changed(ready("o5"), notReadyNow, onItsWay))), "Failed CrashLoop"},
+		{"those of another release than the last good one excuse nothing", func(w *watched) { w.good = new(withMigration("v9")) },
+			scenes(seeing(3, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow))), "Failed CrashLoop"},
+		{"nor do any, with nothing to go back to", func(w *watched) { w.good = nil }, scenes(seeing(3, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow))), "Failed CrashLoop"},
+		{"nor in a rollback", arrival, scenes(seeing(606, starting("a")).oldPods(changed(ready("o1"), notReadyNow))), "Failed DeadlineExceeded"},
+
+		// Injected containers.
+		{"an injected container that runs and is not ready is waited for", nil, scenes(seeing(660, proxied(up("a"), false, false))), "Blocked container proxy"},
+		{"and excuses no crash", nil, scenes(seeing(3, proxied(crashed("a", 4), false, false))), "Failed CrashLoop"},
+		{"nor does one that is up again", nil, scenes(seeing(3, proxied(crashed("a", 4), true, true))), "Failed CrashLoop"},
+		{"one that old pods bear well with another image", nil, scenes(seeing(60, sidecar(ready("a"), 4)).oldPods(changed(sidecar(ready("o"), 0), func(p *corev1.Pod) { p.Spec.Containers[1].Image = "proxy:1" }))), "Blocked container proxy"},
+
+		// What the last good one would meet, too.
+		{"a claim that the last good one names, too", claims("nope"), scenes(seeing(660, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), `Blocked room for pod a: persistentvolumeclaim "nope" not found`},
+		{"and one that it does not name", claims("data"), scenes(seeing(123, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Failed ContainerConfig"},
+		{"a wait for a registry that was away begins when it is back", nil, scenes(seeing(300, pullFails("a", "connection refused")), seeing(117, pullFails("a", "manifest unknown"))), "Progressing"},
+		{"and lasts no longer", nil, scenes(seeing(300, pullFails("a", "connection refused")), seeing(120, pullFails("a", "manifest unknown"))), "Failed ImagePull"},
+		{"room that is being made has one deadline, and then the pod has its own", asksForMore, scenes(seeing(1203, changed(homeless("a"), nominated))), "Failed DeadlineExceeded"},
+		{"and not before", asksForMore, scenes(seeing(1200, changed(homeless("a"), nominated))), "Progressing"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
