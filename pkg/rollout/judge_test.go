@@ -236,6 +236,28 @@ func proxied(p *corev1.Pod, ready, again bool) *corev1.Pod {
 	return p
 }
 
+func runs(p *corev1.Pod) {
+	p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+}
+
+// twice gives a pod another container in the same state.
+func twice(p *corev1.Pod) {
+	other := p.Status.ContainerStatuses[0]
+	other.Name = "other"
+	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, other)
+}
+
+// unattached is a pod whose volume is not attached for so many seconds.
+func unattached(seconds int) sight {
+	s := mounts("")(0)
+	s.seconds = seconds
+	for _, events := range s.told {
+		events[1].Reason = "FailedAttachVolume"
+		events[1].Message = "AttachVolume.Attach failed: rpc error"
+	}
+	return s
+}
+
 // withClaim adds a volume that is no claim's, and one of this claim.
 func withClaim(t *corev1.PodTemplateSpec, claim string) {
 	t.Spec.Volumes = []corev1.Volume{{Name: "tmp"}, {Name: "data", VolumeSource: corev1.VolumeSource{
@@ -425,6 +447,31 @@ func TestJudge(t *testing.T) {
 		{"and lasts no longer", nil, scenes(seeing(300, pullFails("a", "connection refused")), seeing(120, pullFails("a", "manifest unknown"))), "Failed ImagePull"},
 		{"room that is being made has one deadline, and then the pod has its own", asksForMore, scenes(seeing(1203, changed(homeless("a"), nominated))), "Failed DeadlineExceeded"},
 		{"and not before", asksForMore, scenes(seeing(1200, changed(homeless("a"), nominated))), "Progressing"},
+
+		// A node alone.
+		{"a node on which a pod starts is past it", replicas(2), scenes(seeing(123, changed(pulling("a"), on("n1")), pod("b", on("n2"), runs))), "Blocked node n1"},
+		{"a node that refused pods a while ago is, too", replicas(3), scenes(seeing(3, bornAt(1)(refusedByPressure(pod("x", on("node-y")))), ready("y"), ready("z")).of(3),
+			seeing(126, ready("y"), ready("z"), pullFails("a", "manifest unknown"))), "Blocked node node-a"},
+		{"two of twenty nodes are a tenth", replicas(20), scenes(seeing(123, append(numbered("p", 18, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"))...)), "Blocked node node-a"},
+		{"three are more", replicas(20), scenes(seeing(123, append(numbered("p", 17, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"), pullFails("c", "manifest unknown"))...)), "Failed ImagePull"},
+		{"two of nineteen are, too", replicas(19), scenes(seeing(123, append(numbered("p", 17, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"))...)), "Failed ImagePull"},
+		{"a volume that the last good one has, too, is waited for", nil, scenes(unattached(660)), "Blocked pod a on node node"},
+		{"another volume is not", claims("data"), scenes(unattached(660)), "Failed DeadlineExceeded"},
+		{"nor is another runtime class", func(w *watched) { w.template.Spec.RuntimeClassName = new("gvisor") }, scenes(unattached(660)), "Failed DeadlineExceeded"},
+		{"with nothing to go back to, all are", func(w *watched) { w.good = nil }, scenes(unattached(660)), "Blocked pod a on node node"},
+
+		// Time.
+		{"half a minute without trouble ends one", nil, scenes(seeing(300, starting("a")), seeing(33).of(1), seeing(300, starting("b"))), "Progressing"},
+		{"less does not", nil, scenes(seeing(300, starting("a")), seeing(30).of(1), seeing(276, starting("b"))), "Failed DeadlineExceeded"},
+		{"nor does it where pods have to be ready for longer", minReady(60), scenes(seeing(300, starting("a")), seeing(60).of(1), seeing(246, starting("b"))), "Failed DeadlineExceeded"},
+		{"half of a short deadline does", withDeadline(30), scenes(seeing(15, starting("a")), seeing(18).of(1), seeing(18, starting("b"))), "Progressing"},
+		{"one more ready pod is progress", replicas(2), scenes(seeing(540, starting("a"), starting("b")), seeing(120, up("c"), starting("d")).available(0)), "Progressing"},
+		{"pods that are wanted more need only come up, and no others", replicas(2), scenes(seeing(33, up("a")).of(2), seeing(6, up("a"), up("b"), up("c")).wanting(3)), "Soaking"},
+
+		// Tolerated.
+		{"as many crashes as are tolerated fail nothing", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), crashed("x", 4))...)), "Soaking"},
+		{"one more does", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 8, up), crashed("x", 4), crashed("y", 4))...)), "Failed CrashLoop"},
+		{"two containers of a pod are one pod", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), changed(crashed("x", 4), twice))...)), "Soaking"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
@@ -625,6 +672,35 @@ func TestNextPoll_Hint(t *testing.T) {
 			d = Decide(s.Observed)
 		}
 		s.Memory = d.Memory
+	}
+}
+
+// A container is looked at again when its wait has lasted for as long as it may, however rarely polls are made.
+func TestUntilNextPoll(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		set  func(*watched)
+		pod  *corev1.Pod
+		want []time.Duration
+	}{
+		{"a container that waits", func(*watched) {}, pulling("b"), []time.Duration{time.Minute, 30 * time.Second}},
+		{"one that may", tolerates("1"), pulling("b"), []time.Duration{time.Minute, 30 * time.Second, time.Minute, time.Minute}},
+		{"any other", func(*watched) {}, starting("b"), []time.Duration{time.Minute, time.Minute, time.Minute}},
+		{"in a rollback", func(w *watched) { w.knownGood = true }, pulling("b"), []time.Duration{time.Minute, time.Minute, time.Minute}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := watching(2)
+			w.stuck = 90 * time.Second
+			row.set(w)
+			for i, want := range row.want {
+				w.Progress, _ = w.poll(w.deployment, seeing(3, starting("a"), row.pod).Evidence, w.limits, w.now, time.Minute)
+				got := w.pollAfter.Sub(w.now)
+				if got != want {
+					t.Fatalf("poll %d: again in %s, want %s", i, got, want)
+				}
+				w.now = w.now.Add(got)
+			}
+		})
 	}
 }
 
