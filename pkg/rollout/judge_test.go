@@ -247,10 +247,50 @@ func twice(p *corev1.Pod) {
 	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, other)
 }
 
+// renewed has two pods on two nodes get so many new sandboxes.
+func renewed(times int) (all []sight) {
+	for i := range times + 1 {
+		all = append(all, seeing(3, inSandbox(i)(ready("a")), inSandbox(i)(ready("b"))))
+	}
+	return all
+}
+
+// refusedByNodes has four nodes in turn refuse a pod at each look, beside others.
+func refusedByNodes(seconds int, others ...*corev1.Pod) (all []sight) {
+	for at := 3; at <= seconds; at += 3 {
+		refused := bornAt(at)(refusedByPressure(pod(fmt.Sprint("refused", at), on(fmt.Sprint("n", at%4)))))
+		all = append(all, seeing(3, append([]*corev1.Pod{refused}, others...)...).of(10))
+	}
+	return all
+}
+
+// telling gives an object these Events.
+func (s sight) telling(uid types.UID, events ...corev1.Event) sight {
+	s.told = map[types.UID][]*corev1.Event{uid: {}}
+	for _, event := range events {
+		s.told[uid] = append(s.told[uid], &event)
+	}
+	return s
+}
+
+func colliding(s sight, times int32) sight { s.collisions = times; return s }
+
+// setsOf adds the ReplicaSets of another sight.
+func (s sight) setsOf(other sight) sight {
+	s.ReplicaSets = append(s.ReplicaSets, other.ReplicaSets...)
+	return s
+}
+
+// lasting shows what is seen at first for so many seconds.
+func lasting(seconds int, at func(int) sight) sight {
+	s := at(0)
+	s.seconds = seconds
+	return s
+}
+
 // unattached is a pod whose volume is not attached for so many seconds.
 func unattached(seconds int) sight {
-	s := mounts("")(0)
-	s.seconds = seconds
+	s := lasting(seconds, mounts(""))
 	for _, events := range s.told {
 		events[1].Reason = "FailedAttachVolume"
 		events[1].Message = "AttachVolume.Attach failed: rpc error"
@@ -281,7 +321,11 @@ func TestJudge(t *testing.T) {
 		return func(w *watched) { w.deployment.Spec.MinReadySeconds = seconds }
 	}
 	maxRestarts := func(n int32) func(*watched) { return func(w *watched) { w.limits.maxRestarts = n } }
-	claims := func(good string) func(*watched) {
+	soaksLong := func(w *watched) { w.limits.soak = time.Hour }
+	knownDeployment := func(w *watched) { w.deployment.UID = "uid-of-deployment" }
+	const denied = `pods "a" is forbidden: violates PodSecurity`
+	const overQuota = `pods "a" is forbidden: exceeded quota: q`
+	withClaims := func(good string) func(*watched) {
 		return func(w *watched) { withClaim(w.template, "nope"); withClaim(w.good, good) }
 	}
 	scenes := func(s ...sight) []sight { return s }
@@ -394,7 +438,7 @@ func TestJudge(t *testing.T) {
 		{"a pod that is unready for long in the soak fails", nil, scenes(seeing(9, up("a")), seeing(123, starting("a"))), "Failed UnhealthyInSoak"},
 		{"and not before", nil, scenes(seeing(9, up("a")), seeing(120, starting("a"))), "Progressing"},
 		{"a surplus pod that was unready before the soak has its time", nil, scenes(seeing(300, starting("a"), starting("b")).wanting(2), seeing(33, up("a"), starting("b")).wanting(1)), "Healthy"},
-		{"a pod that comes and goes in the soak fails in the end", nil, repeat(71, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
+		{"a pod that comes and goes in the soak fails in the end", nil, repeat(70, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
 		{"a pod that is moved in the soak hands its time on", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(9, up("b"))), "Healthy"},
 		{"and no more than that", nil, scenes(seeing(15, up("a")), seeing(30, starting("b")), seeing(18, up("b"))), "Soaking"},
 		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
@@ -441,8 +485,8 @@ func TestJudge(t *testing.T) {
 		{"one that old pods bear well with another image", nil, scenes(seeing(60, sidecar(ready("a"), 4)).oldPods(changed(sidecar(ready("o"), 0), func(p *corev1.Pod) { p.Spec.Containers[1].Image = "proxy:1" }))), "Blocked container proxy"},
 
 		// What the last good one would meet, too.
-		{"a claim that the last good one names, too", claims("nope"), scenes(seeing(660, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), `Blocked room for pod a: persistentvolumeclaim "nope" not found`},
-		{"and one that it does not name", claims("data"), scenes(seeing(123, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Failed ContainerConfig"},
+		{"a claim that the last good one names, too", withClaims("nope"), scenes(seeing(660, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), `Blocked room for pod a: persistentvolumeclaim "nope" not found`},
+		{"and one that it does not name", withClaims("data"), scenes(seeing(123, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Failed ContainerConfig"},
 		{"a wait for a registry that was away begins when it is back", nil, scenes(seeing(300, pullFails("a", "connection refused")), seeing(117, pullFails("a", "manifest unknown"))), "Progressing"},
 		{"and lasts no longer", nil, scenes(seeing(300, pullFails("a", "connection refused")), seeing(120, pullFails("a", "manifest unknown"))), "Failed ImagePull"},
 		{"room that is being made has one deadline, and then the pod has its own", asksForMore, scenes(seeing(1203, changed(homeless("a"), nominated))), "Failed DeadlineExceeded"},
@@ -456,7 +500,7 @@ func TestJudge(t *testing.T) {
 		{"three are more", replicas(20), scenes(seeing(123, append(numbered("p", 17, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"), pullFails("c", "manifest unknown"))...)), "Failed ImagePull"},
 		{"two of nineteen are, too", replicas(19), scenes(seeing(123, append(numbered("p", 17, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"))...)), "Failed ImagePull"},
 		{"a volume that the last good one has, too, is waited for", nil, scenes(unattached(660)), "Blocked pod a on node node"},
-		{"another volume is not", claims("data"), scenes(unattached(660)), "Failed DeadlineExceeded"},
+		{"another volume is not", withClaims("data"), scenes(unattached(660)), "Failed DeadlineExceeded"},
 		{"nor is another runtime class", func(w *watched) { w.template.Spec.RuntimeClassName = new("gvisor") }, scenes(unattached(660)), "Failed DeadlineExceeded"},
 		{"with nothing to go back to, all are", func(w *watched) { w.good = nil }, scenes(unattached(660)), "Blocked pod a on node node"},
 
@@ -472,6 +516,67 @@ func TestJudge(t *testing.T) {
 		{"as many crashes as are tolerated fail nothing", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), crashed("x", 4))...)), "Soaking"},
 		{"one more does", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 8, up), crashed("x", 4), crashed("y", 4))...)), "Failed CrashLoop"},
 		{"two containers of a pod are one pod", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), changed(crashed("x", 4), twice))...)), "Soaking"},
+
+		// What keeps a pod from starting.
+		{"a Secret that is missing fails in time", nil, scenes(lasting(123, mounts(`secret "nope" not found`))), "Failed ContainerConfig"},
+		{"and not before", nil, scenes(lasting(120, mounts(`secret "nope" not found`))), "Progressing"},
+		{"a claim that is missing does not either", withClaims("data"), scenes(seeing(120, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
+		{"another container beside one whose registry is away", nil, scenes(seeing(660, changed(pullFails("a", "connection refused"), func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "other"})
+		}))), "Blocked registry docker.io: connection refused"},
+		{"pods that crashed twice and are gone are no crash of one that starts", replicas(4), scenes(seeing(3, crashed("a", 2), crashed("b", 2), crashed("c", 2), crashed("d", 2)), seeing(3, starting("e"))), "Progressing"},
+		{"but of one that restarts", replicas(3), scenes(seeing(3, crashed("a", 2), crashed("b", 2), crashed("c", 2)), seeing(3, crashed("e", 1))), "Failed CrashLoop"},
+		{"one more pod is progress", replicas(2), scenes(seeing(540, starting("a")).of(2), seeing(120, starting("b"), starting("c"))), "Progressing"},
+
+		// Who has not looked at a pod.
+		{"a scheduling gate before the scheduler has said so", nil, scenes(seeing(660, changed(starting("a"), heldByGate, func(p *corev1.Pod) { p.Status.Conditions = nil }))), "Blocked scheduling gate example.com/quota of pod a"},
+		{"the default scheduler is nobody's choice", func(w *watched) { w.good.Spec.SchedulerName = "volcano" }, scenes(seeing(660, unlooked("a"))), "Blocked scheduler"},
+		{"any other is, but with nothing to go back to", both(scheduledBy("volcano"), func(w *watched) { w.good = nil }), scenes(seeing(660, changed(unlooked("a"), bySchedulerNamed("volcano")))), "Blocked scheduler volcano"},
+		{"a resource claim that was made", nil, scenes(seeing(660, changed(unlooked("a"), claims, func(p *corev1.Pod) {
+			p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "g"}}
+		}))), "Blocked scheduler"},
+		{"a resource claim that is made from nothing", nil, scenes(seeing(660, changed(unlooked("a"), claims, func(p *corev1.Pod) { p.Spec.ResourceClaims[0].ResourceClaimTemplateName = nil }))), "Blocked scheduler"},
+		{"a resource claim that the last good one has, too", func(w *watched) { w.good.Spec.ResourceClaims = changed(unlooked("a"), claims).Spec.ResourceClaims },
+			scenes(seeing(660, changed(unlooked("a"), claims))), "Blocked scheduler"},
+
+		// What pods have in common.
+		{"as many new sandboxes as restarts are tolerated", replicas(2), renewed(3), "Soaking"},
+		{"one more is not", replicas(2), renewed(4), "Failed CrashLoop"},
+		{"as many evictions are, too", maxRestarts(2), scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n2", 5), starting("c"))), "Progressing"},
+		{"and any number from one node", maxRestarts(0), scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n1", 5), starting("c"))), "Progressing"},
+		{"old pods that end by themselves excuse no evictions", maxRestarts(0), scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n2", 5)).beside(changed(starting("d"), exitedForGood))), "Failed PodsEnded"},
+		{"a refusal by a node counts for half a minute", nil, scenes(seeing(33, bornAt(1)(refusedByPressure(pod("a")))).of(1)), "Progressing"},
+		{"and no longer", nil, scenes(seeing(36, bornAt(1)(refusedByPressure(pod("a")))).of(1)), "Blocked ReplicaSet controller"},
+		{"the first refusal fails nothing", nil, scenes(seeing(90).of(1), seeing(3, bornAt(91)(refusedByPressure(pod("a")))).of(1)), "Progressing"},
+		{"nodes that refuse no more pods than are tolerated", both(both(replicas(10), tolerates("1")), soaksLong), refusedByNodes(150, numbered("p", 9, up)...), "Soaking"},
+		{"and more", both(replicas(10), tolerates("1")), refusedByNodes(150, numbered("p", 8, up)...), "Failed PodsEnded"},
+		{"three ReplicaSets that collide have another template", nil, scenes(seeing(3).noSet(), rewritten(9)), "Failed DeadlineExceeded"},
+		{"two collisions do not say so", nil, scenes(rewritten(3), rewritten(9)), "Progressing"},
+		{"nor do ReplicaSets without any", nil, scenes(seeing(3).noSet(), colliding(rewritten(30), 0)), "Progressing"},
+		{"nor any beside the right one", nil, scenes(seeing(3, up("a")), colliding(seeing(3, up("a")).setsOf(rewritten(30)), 10)), "Soaking"},
+
+		// Short deadlines.
+		{"before a short deadline it is asked why a pod is not set up", withDeadline(6), scenes(seeing(9, pod("a", waits("ContainerCreating")))), "Failed DeadlineExceeded"},
+		{"and each pod has half of it", withDeadline(12), scenes(seeing(12, starting("a")), seeing(9, pod("b", waits("ContainerCreating")))), "Failed DeadlineExceeded"},
+		{"but no less", withDeadline(12), scenes(seeing(12, starting("a")), seeing(6, pod("b", waits("ContainerCreating")))), "Progressing"},
+
+		// Refusals of the API server.
+		{"pods that are denied fail in time", nil, scenes(seeing(123).of(1).refusing(denied)), "Failed PodsForbidden"},
+		{"and not before", nil, scenes(seeing(120).of(1).refusing(denied)), "Progressing"},
+		{"nor by the time before the first refusal", nil, scenes(seeing(90).of(1), seeing(60).of(1).refusing(denied)), "Progressing"},
+		{"refusals from before the last progress do not count", nil, scenes(seeing(90).of(1).old(2).refusing(denied), seeing(60).of(1).old(1).refusing(denied)), "Progressing"},
+		{"and are over if they are not renewed", asksForMore, scenes(seeing(30).of(1).old(2).refusing(overQuota), seeing(660).of(1).old(1).refusing(overQuota).ended()), "Blocked ReplicaSet controller"},
+		{"no more pods than are tolerated are denied", both(both(replicas(10), tolerates("1")), soaksLong), scenes(seeing(150, numbered("p", 9, up)...).of(10).refusing(denied)), "Soaking"},
+		{"a ReplicaSet that is denied fails in time", knownDeployment, scenes(seeing(123).noSet().condition("ReplicaSetCreateError", denied, noon)), "Failed PodsForbidden"},
+		{"any other word about it is no refusal", asksForMore, scenes(seeing(660).noSet().condition("ProgressDeadlineExceeded", overQuota, noon)), "Blocked Deployment controller"},
+		{"a refusal from before the release is none", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).telling("uid-of-set",
+			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon.Add(-time.Second))})), "Blocked ReplicaSet controller"},
+		{"a refusal counts that other Events followed", asksForMore, scenes(seeing(606).of(1).refusing(overQuota).telling("uid-of-set",
+			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon)}, corev1.Event{Reason: "SuccessfulCreate", LastTimestamp: metav1.NewTime(noon)})), "Failed QuotaExceeded"},
+		{"so does one of a ReplicaSet", both(asksForMore, knownDeployment), scenes(seeing(606).noSet().condition("ReplicaSetCreateError", overQuota, noon).telling("uid-of-deployment",
+			corev1.Event{Reason: "ReplicaSetCreateError", Message: overQuota, LastTimestamp: metav1.NewTime(noon)})), "Failed QuotaExceeded"},
+
+		{"an injected container that old pods do not bear well either", nil, scenes(seeing(60, sidecar(ready("a"), 4)).oldPods(changed(proxied(up("o"), false, false), onItsWay))), "Blocked container proxy"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
@@ -541,6 +646,20 @@ func TestJudge_ReplicaSetRefused(t *testing.T) {
 	w.see(seeing(33, up("a")).condition("ReplicaSetCreateError", "exceeded quota", noon))
 	if w.Phase != PhaseHealthy {
 		t.Errorf("the quota was raised in time, and the release: %s", w.stands())
+	}
+}
+
+// What could not be read once, and can be now, is not told of.
+func TestJudge_RightsComeBack(t *testing.T) {
+	const overQuota = `pods "a" is forbidden: exceeded quota: q`
+	w := watching(1)
+	asksForMore(w)
+	blind := seeing(300).of(1).refusing(overQuota)
+	blind.unread = "no right"
+	w.see(blind)
+	w.see(seeing(306).of(1).refusing(overQuota))
+	if w.Failure.Reason != v1alpha1.FailureQuotaExceeded || strings.Contains(w.Failure.Message, blind.unread) {
+		t.Errorf("%s: %s", w.stands(), w.Failure.Message)
 	}
 }
 
