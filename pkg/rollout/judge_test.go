@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -273,6 +274,26 @@ func (s sight) telling(uid types.UID, events ...corev1.Event) sight {
 	return s
 }
 
+// no turns the ReplicaSet controller's word into its opposite.
+func (s sight) no() sight {
+	s.set().Status.Conditions[0].Status = corev1.ConditionFalse
+	return s.ended()
+}
+
+func movedByOthers(p *corev1.Pod) {
+	evicted(p)
+	setCondition(p, corev1.DisruptionTarget, corev1.ConditionTrue, "EvictionByEvictionAPI", "")
+}
+
+// resourced is a pod that is up after so many restarts, of this generation and with so much memory.
+func resourced(name string, restarts int32, generation, memory int64) *corev1.Pod {
+	return changed(up(name), restarted(restarts), func(p *corev1.Pod) {
+		p.Generation = generation
+		p.Status.ContainerStatuses[0].Resources = &corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI)}}
+	})
+}
+
 func colliding(s sight, times int32) sight { s.collisions = times; return s }
 
 // setsOf adds the ReplicaSets of another sight.
@@ -460,7 +481,9 @@ func TestJudge(t *testing.T) {
 		{"pods that vanish unready without a restart are no crashes", nil, scenes(seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c")), seeing(3, starting("d")), seeing(3, crashed("e", 1))), "Progressing"},
 		{"nor are those that vanish ready after restarts", nil, scenes(seeing(3, changed(up("a"), restarted(3))), seeing(3, changed(up("b"), restarted(3))),
 			seeing(3, changed(up("c"), restarted(3))), seeing(3, changed(up("d"), restarted(3))), seeing(3, crashed("e", 1))), "Progressing"},
-		{"a pod that restarted hands nothing on", nil, scenes(seeing(9, up("a")), seeing(3, changed(up("a"), restarted(1))), seeing(9, up("b"))), "Soaking"},
+		{"a pod that restarted hands nothing on", replicas(2), scenes(seeing(30, up("a"), up("b")), seeing(3, up("a"), changed(up("b"), restarted(1))), seeing(6, up("a"), up("c"))), "Soaking"},
+		{"one that was evicted by others does", nil, scenes(seeing(27, up("a")), seeing(9, changed(ready("a"), movedByOthers), up("b"))), "Healthy"},
+		{"so does one that has taken the place of one that ended", nil, scenes(seeing(3, up("a")), seeing(27, changed(ready("a"), exitedForGood), up("b")), seeing(9, changed(ready("a"), exitedForGood), up("c"))), "Healthy"},
 		{"nor does one that ended, in whose place another is", replicas(2), scenes(seeing(27, up("a"), up("b")), seeing(9, changed(ready("b"), exitedForGood), up("c")).wanting(1)), "Soaking"},
 		{"nodes that refuse a pod a minute refuse them all", nil, scenes(seeing(60, bornAt(1)(refusedByPressure(pod("a")))).of(1), seeing(60, bornAt(61)(refusedByPressure(pod("b")))).of(1),
 			seeing(3, bornAt(121)(refusedByPressure(pod("c")))).of(1)), "Failed PodsEnded"},
@@ -569,6 +592,7 @@ func TestJudge(t *testing.T) {
 		{"no more pods than are tolerated are denied", both(both(replicas(10), tolerates("1")), soaksLong), scenes(seeing(150, numbered("p", 9, up)...).of(10).refusing(denied)), "Soaking"},
 		{"a ReplicaSet that is denied fails in time", knownDeployment, scenes(seeing(123).noSet().condition("ReplicaSetCreateError", denied, noon)), "Failed PodsForbidden"},
 		{"any other word about it is no refusal", asksForMore, scenes(seeing(660).noSet().condition("ProgressDeadlineExceeded", overQuota, noon)), "Blocked Deployment controller"},
+		{"nor is what the ReplicaSet controller says no more", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).no()), "Blocked ReplicaSet controller"},
 		{"a refusal from before the release is none", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).telling("uid-of-set",
 			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon.Add(-time.Second))})), "Blocked ReplicaSet controller"},
 		{"a refusal counts that other Events followed", asksForMore, scenes(seeing(606).of(1).refusing(overQuota).telling("uid-of-set",
@@ -577,6 +601,17 @@ func TestJudge(t *testing.T) {
 			corev1.Event{Reason: "ReplicaSetCreateError", Message: overQuota, LastTimestamp: metav1.NewTime(noon)})), "Failed QuotaExceeded"},
 
 		{"an injected container that old pods do not bear well either", nil, scenes(seeing(60, sidecar(ready("a"), 4)).oldPods(changed(proxied(up("o"), false, false), onItsWay))), "Blocked container proxy"},
+
+		{"room that an autoscaler makes is waited for", asksForMore, scenes(seeing(600, homeless("a")).telling("uid-of-a", corev1.Event{Reason: "TriggeredScaleUp", Message: "group 1->2"})), "Blocked room for pod a: group 1->2"},
+		{"not if it gives up", asksForMore, scenes(seeing(606, homeless("a")).telling("uid-of-a", corev1.Event{Reason: "TriggeredScaleUp", Message: "group 1->2"},
+			corev1.Event{Reason: "NotTriggerScaleUp", Message: "max size"})), "Failed DeadlineExceeded"},
+		{"a pod that ended leaves its time to nobody", tolerates("1"), scenes(seeing(27, up("a")), seeing(12, changed(ready("a"), exitedForGood), up("b"), up("c")).wanting(2)), "Soaking"},
+
+		// Restarts that are others'.
+		{"a restart with other resources", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 0, 1)), seeing(9, resourced("a", 1, 0, 2))), "Soaking"},
+		{"a restart with another generation", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 2, 1))), "Soaking"},
+		{"a restart with neither", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 1, 1))), "Failed CrashLoop"},
+		{"a claim is missing since the scheduler says so", withClaims("data"), scenes(seeing(60, homeless("a")), seeing(63, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
@@ -649,6 +684,41 @@ func TestJudge_ReplicaSetRefused(t *testing.T) {
 	}
 }
 
+// However many pods come and go, a bounded number of them is remembered: two for each that is wanted, and a hundred.
+func TestEndings_AreBounded(t *testing.T) {
+	const most = 2*3 + 100
+	w := watching(3)
+	w.maxRestarts = 1000
+	w.see(seeing(3, numbered("ended", 200, func(name string) *corev1.Pod { return changed(ready(name), exitedForGood) })...))
+	if len(w.known) != most {
+		t.Errorf("%d pods that ended are known, want %d", len(w.known), most)
+	}
+	w = watching(3)
+	w.see(seeing(3, numbered("p", 200, up)...).available(0))
+	w.see(seeing(3).of(3))
+	if len(w.handed) != most {
+		t.Errorf("the time of %d pods is handed on, want %d", len(w.handed), most)
+	}
+}
+
+// Of a pod without a node, the scheduler's own words are told.
+func TestAbsent_Scheduler(t *testing.T) {
+	for _, row := range []struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		{changed(unlooked("a"), func(p *corev1.Pod) {
+			setCondition(p, corev1.PodScheduled, corev1.ConditionFalse, "SchedulerError", "no quorum")
+		}), "the scheduler, which says of pod a: no quorum"},
+		{unlooked("a"), "the scheduler, which has not looked at pod a"},
+	} {
+		w := watching(1)
+		if w.see(seeing(60, row.pod)); w.WaitingFor != row.want {
+			t.Errorf("waits for %q, want %q", w.WaitingFor, row.want)
+		}
+	}
+}
+
 // What could not be read once, and can be now, is not told of.
 func TestJudge_RightsComeBack(t *testing.T) {
 	const overQuota = `pods "a" is forbidden: exceeded quota: q`
@@ -660,6 +730,62 @@ func TestJudge_RightsComeBack(t *testing.T) {
 	w.see(seeing(306).of(1).refusing(overQuota))
 	if w.Failure.Reason != v1alpha1.FailureQuotaExceeded || strings.Contains(w.Failure.Message, blind.unread) {
 		t.Errorf("%s: %s", w.stands(), w.Failure.Message)
+	}
+}
+
+// Events are read of what may have some that say more, and every 15 s.
+func TestAsk(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		pod  *corev1.Pod
+		want int // in a minute
+	}{
+		{"a pod that starts", starting("a"), 0},
+		{"one that is created", pod("a", waits("ContainerCreating")), 4},
+		{"one that no scheduler has looked at", unlooked("a"), 0},
+		{"one without room", homeless("a"), 4},
+		{"one whose room was found", changed(homeless("a"), on("n1"), runs), 0},
+	} {
+		w := watching(1)
+		if w.see(seeing(60, row.pod)); w.asked != row.want {
+			t.Errorf("%s: asked %d times, want %d", row.name, w.asked, row.want)
+		}
+	}
+}
+
+// Before a verdict the Nodes are read that most of the pods are on which it is about, at most three.
+func TestAskForNodes(t *testing.T) {
+	var troubles []trouble
+	add := func(times int, node string, change func(*trouble)) {
+		for range times {
+			one := trouble{kind: kindWait, due: true, pod: pod("a", on(node))}
+			change(&one)
+			troubles = append(troubles, one)
+		}
+	}
+	same := func(*trouble) {}
+	add(1, "n1", same)
+	add(2, "n2", same)
+	add(3, "n3", same)
+	add(2, "n4", same)
+	add(9, "n5", func(t *trouble) { t.excused = true })
+	add(9, "n6", func(t *trouble) { t.due = false })
+	add(9, "n7", func(t *trouble) { t.kind = kindDeadline })
+	add(9, "", same)
+	for _, row := range []struct {
+		read []string
+		want string
+	}{
+		{nil, "n3 n2 n4"},
+		{[]string{"n3"}, "n2"},
+		{[]string{"x"}, "n3 n2"},
+		{[]string{"x", "y", "z"}, ""},
+	} {
+		e := &Evidence{}
+		e.answer(nil, row.read)
+		if got := strings.Join(askForNodes(&look{evidence: e}, kindWait, troubles).nodes, " "); got != row.want {
+			t.Errorf("after %v: %s, want %s", row.read, got, row.want)
+		}
 	}
 }
 
