@@ -241,10 +241,10 @@ func runs(p *corev1.Pod) {
 	p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
 }
 
-// twice gives a pod another container in the same state.
+// twice gives a pod another container of the template in the same state.
 func twice(p *corev1.Pod) {
 	other := p.Status.ContainerStatuses[0]
-	other.Name = "other"
+	other.Name = "migrate"
 	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, other)
 }
 
@@ -612,6 +612,15 @@ func TestJudge(t *testing.T) {
 		{"a restart with another generation", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 2, 1))), "Soaking"},
 		{"a restart with neither", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 1, 1))), "Failed CrashLoop"},
 		{"a claim is missing since the scheduler says so", withClaims("data"), scenes(seeing(60, homeless("a")), seeing(63, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
+
+		// When a pod soaks.
+		{"a pod that gets ready later keeps what was handed to it", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(9, since(57)(up("b")))), "Healthy"},
+		{"a soak that is passed stays passed", replicas(2), scenes(seeing(12, up("a")).of(2), seeing(21, up("a"), up("b")), seeing(3, starting("a"), up("b")), seeing(9, up("a"), up("b"))), "Healthy"},
+		{"it begins when a pod has been ready for long enough", minReady(21), scenes(seeing(30, up("a")).available(0), seeing(21, up("a"))), "Soaking"},
+		{"and ends in time", minReady(21), scenes(seeing(30, up("a")).available(0), seeing(24, up("a"))), "Healthy"},
+		{"a gate that is open is not waited for", nil, scenes(seeing(660, changed(awaitsGate("a"), is("example.com/open"), func(p *corev1.Pod) {
+			p.Spec.ReadinessGates = append(p.Spec.ReadinessGates, corev1.PodReadinessGate{ConditionType: "example.com/open"})
+		}))), "Blocked readiness gate example.com/lb of pod a"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
@@ -698,6 +707,17 @@ func TestEndings_AreBounded(t *testing.T) {
 	w.see(seeing(3).of(3))
 	if len(w.handed) != most {
 		t.Errorf("the time of %d pods is handed on, want %d", len(w.handed), most)
+	}
+}
+
+// A wait is overdue at the deadline.
+func TestJudge_Overdue(t *testing.T) {
+	w := watching(1)
+	if w.see(seeing(600, unlooked("a"))); w.Overdue {
+		t.Errorf("after %s: it is overdue", w.now.Sub(noon))
+	}
+	if w.see(seeing(3, unlooked("a"))); !w.Overdue {
+		t.Errorf("after %s: it is not overdue", w.now.Sub(noon))
 	}
 }
 
