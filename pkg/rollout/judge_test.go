@@ -294,6 +294,8 @@ func resourced(name string, restarts int32, generation, memory int64) *corev1.Po
 	})
 }
 
+func (s sight) ofSet(uid types.UID) sight { s.set().UID = uid; return s }
+
 func colliding(s sight, times int32) sight { s.collisions = times; return s }
 
 // setsOf adds the ReplicaSets of another sight.
@@ -621,6 +623,10 @@ func TestJudge(t *testing.T) {
 		{"a gate that is open is not waited for", nil, scenes(seeing(660, changed(awaitsGate("a"), is("example.com/open"), func(p *corev1.Pod) {
 			p.Spec.ReadinessGates = append(p.Spec.ReadinessGates, corev1.PodReadinessGate{ConditionType: "example.com/open"})
 		}))), "Blocked readiness gate example.com/lb of pod a"},
+		{"that is so as soon as the ReplicaSet controller says so", minReady(21), scenes(seeing(33, up("a"))), "Healthy"},
+		{"one that is passed does not stand for one that is not", both(replicas(3), tolerates("1")), scenes(seeing(12, up("a")).of(3), seeing(21, up("a"), up("b")).of(3),
+			seeing(9, up("a"), up("b"), up("c")), seeing(3, starting("a"), up("b"), up("c"))), "Soaking"},
+		{"pods of another ReplicaSet hand nothing on", nil, scenes(seeing(27, up("a")), seeing(9, up("b")).ofSet("another")), "Soaking"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
