@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -540,6 +541,7 @@ func TestJudge(t *testing.T) {
 		// Tolerated.
 		{"as many crashes as are tolerated fail nothing", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), crashed("x", 4))...)), "Soaking"},
 		{"one more does", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 8, up), crashed("x", 4), crashed("y", 4))...)), "Failed CrashLoop"},
+		{"of one pod none is tolerated", tolerates("100%"), scenes(seeing(33).of(1)), "Blocked ReplicaSet controller"},
 		{"two containers of a pod are one pod", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), changed(crashed("x", 4), twice))...)), "Soaking"},
 
 		// What keeps a pod from starting.
@@ -995,16 +997,22 @@ func (w *watched) written() string {
 	return fmt.Sprintf("%+v %+v", w.Progress, *w.sightings)
 }
 
-// What others say of a wait changes with every pod that they try; the status does not.
+// What others say of a wait changes with every pod that they try; the status does so every 15 s. Who is waited for is said at once.
 func TestJudge_SaysAWaitNowAndThen(t *testing.T) {
 	w := watching(1)
-	said := map[string]bool{}
-	for i := range 100 {
-		w.see(seeing(3).of(1).refusing(fmt.Sprintf("Internal error occurred: failed calling webhook of pod web-%d", i)))
-		said[w.WaitingFor] = true
+	var said []string
+	for i := range 50 { // from 33 to 150 s it is blocked
+		w.see(seeing(3, changed(homeless("a"), notScheduled(fmt.Sprintf("0/%d nodes", i)))))
+		if w.Phase == PhaseBlocked && !slices.Contains(said, w.WaitingFor) {
+			said = append(said, w.WaitingFor)
+		}
 	}
-	if w.Phase != PhaseBlocked || len(said) > 21 { // in five minutes
-		t.Errorf("%s, with %d texts", w.stands(), len(said))
+	if len(said) != 8 {
+		t.Errorf("%s, with %d texts: %q", w.stands(), len(said), said)
+	}
+	w.see(seeing(3, unlooked("a")))
+	if w.stands() != "Blocked scheduler" || w.WaitingReason != v1alpha1.ReasonWaitingForScheduler {
+		t.Errorf("%s, because of %s", w.stands(), w.WaitingReason)
 	}
 }
 

@@ -92,6 +92,11 @@ func TestRetry_AsManyAsAsked(t *testing.T) {
 
 func TestRetry_IsTold(t *testing.T) {
 	s := crashingRelease(2)
+	s.step() // recorded
+	s.step() // run
+	if message := s.Guarded.Status.Conditions[0].Message; !strings.HasPrefix(message, "rolling out") || strings.Contains(message, "attempt") {
+		t.Errorf("during the first attempt the message is %q", message)
+	}
 	s.failures(30*time.Second, 0)
 	f := s.Guarded.Status.Failure
 	if f == nil || f.Attempt != 1 || f.NextAttempt == nil || !f.NextAttempt.Time.Equal(f.Time.Add(time.Minute)) {
