@@ -615,6 +615,11 @@ func TestJudge(t *testing.T) {
 		{"a restart with other resources", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 0, 1)), seeing(9, resourced("a", 1, 0, 2))), "Soaking"},
 		{"a restart with another generation", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 2, 1))), "Soaking"},
 		{"a restart with neither", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 1, 1))), "Failed CrashLoop"},
+		{"a restart after that", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 0, 1)), seeing(3, resourced("a", 1, 0, 2)), seeing(3, resourced("a", 2, 0, 2))), "Failed CrashLoop"},
+		{"a restart in a new sandbox, however late", maxRestarts(0), scenes(seeing(3, inSandbox(0)(ready("a"))), seeing(6, changed(inSandbox(1)(ready("a")), notReadyNow)),
+			seeing(3, changed(inSandbox(1)(ready("a")), restarted(1)))), "Soaking"},
+		{"a restart of what was ready in it", maxRestarts(0), scenes(seeing(3, inSandbox(0)(ready("a"))), seeing(6, inSandbox(1)(ready("a"))),
+			seeing(3, changed(inSandbox(1)(ready("a")), restarted(1)))), "Failed CrashLoop"},
 		{"a claim is missing since the scheduler says so", withClaims("data"), scenes(seeing(60, homeless("a")), seeing(63, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
 
 		// When a pod soaks.
@@ -778,6 +783,22 @@ func TestAsk(t *testing.T) {
 		if w.see(seeing(60, row.pod)); w.asked != row.want {
 			t.Errorf("%s: asked %d times, want %d", row.name, w.asked, row.want)
 		}
+	}
+	w := watching(1)
+	for _, wait := range []time.Duration{pollInterval, creatingPatience} {
+		w.now = w.now.Add(wait)
+		w.look(seeing(3, pod("a", waits("ContainerCreating"))))
+	}
+	if w.asked != 1 {
+		t.Errorf("after %s: asked %d times, want once", creatingPatience, w.asked)
+	}
+	w = watching(1)
+	silent := seeing(603, starting("a"))
+	silent.nodes = map[string]corev1.ConditionStatus{"node": corev1.ConditionUnknown}
+	w.see(silent) // The node is asked for before the verdict.
+	silent.seconds = 60
+	if w.see(silent); w.asked != 1+4 {
+		t.Errorf("a node that is silent: asked %d times, want 5", w.asked)
 	}
 }
 
