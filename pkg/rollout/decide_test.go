@@ -116,6 +116,9 @@ func TestDecide_Table(t *testing.T) {
 		{"a good template that runs already has nothing to prove", failedV2().ask("v1"), "record v1 as 3"},
 		{"a good template that is tried again does", goodV1("v1").knows("v1", 1, tried(2, "", good)).knows("v2", 2, unjudged), "record v1 as 3, attempt 3"},
 		{"an attempt makes a good one unjudged", asking("v1").knows("v1", 3, tried(2, "", good)).knows("v2", 2, good).runningName("v1"), "need evidence"},
+		{"a further attempt is watched anew", asking("v1").knows("v1", 1, tried(2, "", failed)).runningName("v1").down().remembers("v1", PhaseFailed).with(func(s *scene) {
+			s.Memory.Progress.Attempt = 1
+		}), "need evidence"},
 		{"an attempt makes a failed one unjudged", asking("v1").knows("v1", 3, tried(2, "", failed)).knows("v2", 2, good).runningName("v2"), "run v1 x3, Reconciling Progressing, again in 3s"},
 		{"a failed attempt is told by its number", asking("v1").knows("v1", 1, tried(2, "", failed)).runningName("v1").with(func(s *scene) {
 			s.remembers("v1", PhaseProgressing)
@@ -706,6 +709,12 @@ func TestReport_CountsAreWrittenSeldom(t *testing.T) {
 	}
 	if writes < 5 || writes > 7 {
 		t.Errorf("%d writes of the status in a minute", writes)
+	}
+	// They are as soon as ten seconds have passed.
+	s.Now = s.Memory.reportedAt.Add(mirrorEvery)
+	s.Deployment.Status.ReadyReplicas++
+	if d := s.decided(); d.Status == nil {
+		t.Errorf("after %s nothing is written", mirrorEvery)
 	}
 	// The last counts are written though nothing happens any more.
 	s.Deployment.Status.ReadyReplicas = 3
