@@ -211,6 +211,21 @@ func TestDecide_RollBack(t *testing.T) {
 	}
 }
 
+// A refusal is forgotten with the next write that is another one.
+func TestRefusal_ForgottenWithAnotherWrite(t *testing.T) {
+	for _, another := range []bool{false, true} {
+		s := asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, unjudged)
+		write := Decide(s.Observed)
+		s.Memory.Refusal = Refusal{Write: write.Write(), Generation: s.Guarded.Generation, Until: noon} // It is over.
+		if another {
+			s.Memory.Refusal.Write = "revision web-1 1"
+		}
+		if d := Decide(s.Observed); d.Write() != write.Write() || (d.Memory.Refusal == Refusal{}) != another {
+			t.Errorf("another write: %t: writes %q, remembers %+v", another, d.Write(), d.Memory.Refusal)
+		}
+	}
+}
+
 // Of several times to look again, the first one counts.
 func TestDecision_RecheckIn(t *testing.T) {
 	var d Decision

@@ -49,6 +49,17 @@ func TestAfter(t *testing.T) {
 			t.Errorf("decided then: %s", told)
 		}
 	})
+	t.Run("the attempts at a good revision are counted anew", func(t *testing.T) {
+		for want, verdict := range map[int]func(*appsv1.Deployment) *Evidence{1: allUp, 2: crashing} {
+			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runningName("v2").with(func(s *scene) { s.cluster = verdict })
+			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
+			s.remembers("v2", PhaseProgressing)
+			d := s.decided()
+			if got := d.After(s.Observed, Answer{Revision: s.store(d.Mark)}).Memory.Progress.Attempt; got != want {
+				t.Errorf("attempt %d, want %d", got, want)
+			}
+		}
+	})
 	t.Run("a verdict that is not stored stays", func(t *testing.T) {
 		for name, verdict := range map[string]func(*appsv1.Deployment) *Evidence{"good": allUp, "failed": crashing} {
 			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runningName("v2").with(func(s *scene) { s.cluster = verdict })
