@@ -278,7 +278,7 @@ func (s sight) telling(uid types.UID, events ...corev1.Event) sight {
 // no turns the ReplicaSet controller's word into its opposite.
 func (s sight) no() sight {
 	s.set().Status.Conditions[0].Status = corev1.ConditionFalse
-	return s.ended()
+	return s
 }
 
 func movedByOthers(p *corev1.Pod) {
@@ -596,7 +596,8 @@ func TestJudge(t *testing.T) {
 		{"no more pods than are tolerated are denied", both(both(replicas(10), tolerates("1")), soaksLong), scenes(seeing(150, numbered("p", 9, up)...).of(10).refusing(denied)), "Soaking"},
 		{"a ReplicaSet that is denied fails in time", knownDeployment, scenes(seeing(123).noSet().condition("ReplicaSetCreateError", denied, noon)), "Failed PodsForbidden"},
 		{"any other word about it is no refusal", asksForMore, scenes(seeing(660).noSet().condition("ProgressDeadlineExceeded", overQuota, noon)), "Blocked Deployment controller"},
-		{"nor is what the ReplicaSet controller says no more", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).no()), "Blocked ReplicaSet controller"},
+		{"nor is what the ReplicaSet controller says no more", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).no().telling("uid-of-set",
+			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon)})), "Blocked ReplicaSet controller"},
 		{"a refusal from before the release is none", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).telling("uid-of-set",
 			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon.Add(-time.Second))})), "Blocked ReplicaSet controller"},
 		{"a refusal counts that other Events followed", asksForMore, scenes(seeing(606).of(1).refusing(overQuota).telling("uid-of-set",
@@ -617,7 +618,7 @@ func TestJudge(t *testing.T) {
 		{"a restart with neither", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 1, 1))), "Failed CrashLoop"},
 		{"a restart after that", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 0, 1)), seeing(3, resourced("a", 1, 0, 2)), seeing(3, resourced("a", 2, 0, 2))), "Failed CrashLoop"},
 		{"a restart in a new sandbox, however late", maxRestarts(0), scenes(seeing(3, inSandbox(0)(ready("a"))), seeing(6, changed(inSandbox(1)(ready("a")), notReadyNow)),
-			seeing(3, changed(inSandbox(1)(ready("a")), restarted(1)))), "Soaking"},
+			seeing(3, changed(inSandbox(1)(ready("a")), notReadyNow, restarted(1)))), "Progressing"},
 		{"a restart of what was ready in it", maxRestarts(0), scenes(seeing(3, inSandbox(0)(ready("a"))), seeing(6, inSandbox(1)(ready("a"))),
 			seeing(3, changed(inSandbox(1)(ready("a")), restarted(1)))), "Failed CrashLoop"},
 		{"a claim is missing since the scheduler says so", withClaims("data"), scenes(seeing(60, homeless("a")), seeing(63, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},

@@ -148,6 +148,7 @@ func TestRetry_Rows(t *testing.T) {
 		{"a token comes first", rolledBack(time.Second, 0).retries(1).token("!"), "record v2 as 2, attempt 2!"},
 		{"not without pods", rolledBack(time.Hour, 0).retries(1).scale(new(int32)).runningName("v1"), back},
 		{"not while paused", rolledBack(time.Hour, 0).retries(1).pause(), "pause, with nothing x3, Stalled Paused, Warning CrashLoop"},
+		{"not before it is known that the rollback has come up", rolledBack(time.Hour, 0).retries(1).down(), "need evidence"},
 		{"not while a rollback is paused by hand", rolledBack(time.Hour, 0).retries(1).down().with(func(s *scene) { s.Deployment.Spec.Paused = true }), "Stalled Paused, Warning CrashLoop"},
 		{"not while paused by hand", rolledBack(time.Hour, 0).retries(1).with(func(s *scene) { s.Deployment.Spec.Paused = true }), "Stalled Paused, Warning CrashLoop"},
 	} {
