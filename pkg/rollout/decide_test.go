@@ -50,6 +50,10 @@ func TestDecide_Table(t *testing.T) {
 			s.looked(allUp(s.Deployment))
 		}), "mark v1 good, again in 3s"},
 
+		{"a refusal of another write is none", goodV1("v2").knows("v2", 2, unjudged).with(func(s *scene) {
+			s.Memory.Refusal = Refusal{Write: "revision web-1 1", Generation: s.Guarded.Generation, Until: noon.Add(time.Hour)}
+		}), "run v2 x3, Reconciling Progressing, again in 3s"},
+
 		{"a failed target is rolled back", failedV2().runningName("v2"), "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
 		{"a failed target is rolled back, though the Deployment is gone", failedV2().with(func(s *scene) { s.Deployment = nil }),
 			"create v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s"},
@@ -75,6 +79,11 @@ func TestDecide_Table(t *testing.T) {
 			s.looked(allUp(s.Deployment))
 		}), "mark v2 good, again in 3s"},
 
+		{"on hold, what somebody changed is put back to what the annotation names", failedV2().hold().with(func(s *scene) {
+			s.Deployment.Annotations[v1alpha1.AppliedAnnotation] = "theirs"
+			s.Deployment.Spec.Template.Spec.Containers[0].Image = "theirs"
+		}), "run v1 x3, Stalled Held, Warning CrashLoop, Warning Held, again in 3s"},
+
 		{"without a good one, the revisions are listed once more", asking("v1").knows("v1", 1, failed).runningName("v1"), "need revisions"},
 		{"without a good one, a failed target is left", asking("v1").knows("v1", 1, failed).runningName("v1").down().listed(),
 			"Stalled NoGoodRevision, Warning CrashLoop, Warning NoGoodRevision"},
@@ -92,6 +101,9 @@ func TestDecide_Table(t *testing.T) {
 
 		{"a restarted process does not take lost pods for a release", goodV1("v1").with(func(s *scene) { s.Deployment.Status.AvailableReplicas = 1 }),
 			"Ready RolledOut, Normal RolledOut"},
+		{"but what had not been complete for one", goodV1("v1").with(func(s *scene) {
+			s.Deployment.Status.AvailableReplicas, s.Deployment.Status.Conditions[1].Reason = 1, "ReplicaSetUpdated"
+		}), "need evidence"},
 		{"nor old pods for none", goodV1("v1").with(func(s *scene) { s.Deployment.Status.Replicas = 4 }), "need evidence"},
 		{"nor what was not observed for done", goodV1("v1").with(func(s *scene) { s.Deployment.Generation++ }), "need evidence"},
 		{"nor too few new pods for all", goodV1("v1").with(func(s *scene) {
@@ -104,6 +116,9 @@ func TestDecide_Table(t *testing.T) {
 		{"a good template that runs already has nothing to prove", failedV2().ask("v1"), "record v1 as 3"},
 		{"a good template that is tried again does", goodV1("v1").knows("v1", 1, tried(2, "", good)).knows("v2", 2, unjudged), "record v1 as 3, attempt 3"},
 		{"an attempt makes a good one unjudged", asking("v1").knows("v1", 3, tried(2, "", good)).knows("v2", 2, good).runningName("v1"), "need evidence"},
+		{"a further attempt is watched anew", asking("v1").knows("v1", 1, tried(2, "", failed)).runningName("v1").down().remembers("v1", PhaseFailed).with(func(s *scene) {
+			s.Memory.Progress.Attempt = 1
+		}), "need evidence"},
 		{"an attempt makes a failed one unjudged", asking("v1").knows("v1", 3, tried(2, "", failed)).knows("v2", 2, good).runningName("v2"), "run v1 x3, Reconciling Progressing, again in 3s"},
 		{"a failed attempt is told by its number", asking("v1").knows("v1", 1, tried(2, "", failed)).runningName("v1").with(func(s *scene) {
 			s.remembers("v1", PhaseProgressing)
@@ -140,6 +155,7 @@ func TestDecide_Table(t *testing.T) {
 		{"while paused, a failed target is not rolled back", failedV2().runningName("v2").pause(), "pause, with nothing x3, Stalled Paused, Warning CrashLoop"},
 		{"while paused, what had come up stays ready", goodV1("v1").pause(), "pause, with nothing x3, Ready Paused"},
 		{"while paused, what had not come up is not ready", goodV1("v1").down().pause(), "pause, with nothing x3, Stalled Paused"},
+		{"while paused, what was on its way up is not ready", goodV1("v1").remembers("v1", PhaseProgressing).pause(), "pause, with nothing x3, Stalled Paused"},
 		{"while paused, replicas are not stated when unset", goodV1("v2").scale(nil).pause(), "pause, with nothing, Stalled Paused"},
 		{"a Deployment paused by hand is not judged", goodV1("v2").knows("v2", 2, unjudged).runningName("v2").with(func(s *scene) { s.Deployment.Spec.Paused = true }),
 			"Stalled Paused"},
@@ -170,6 +186,55 @@ func TestDecide_Table(t *testing.T) {
 				t.Errorf("decided otherwise (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A rollback is what takes a failed release off the Deployment, and nothing else.
+func TestDecide_RollBack(t *testing.T) {
+	failedV2 := func() *scene { return asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed) }
+	for _, row := range []struct {
+		name  string
+		given *scene
+		want  bool
+	}{
+		{"the failed one runs", failedV2().runningName("v2"), true},
+		{"the good one runs, with other replicas", failedV2().scale(new(int32(5))), false},
+		{"there is no Deployment", failedV2().with(func(s *scene) { s.Deployment = nil }), false},
+		{"the write was refused", failedV2().runningName("v2").with(func(s *scene) {
+			d := Decide(s.Observed)
+			s.Memory = d.After(s.Observed, Answer{Refusal: &Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Until: noon.Add(time.Hour)}}).Memory
+		}), false},
+	} {
+		if d := Decide(row.given.Observed); d.RollBack != row.want {
+			t.Errorf("%s: rolls back: %t", row.name, d.RollBack)
+		}
+	}
+}
+
+// A refusal is forgotten with the next write that is another one.
+func TestRefusal_ForgottenWithAnotherWrite(t *testing.T) {
+	for _, another := range []bool{false, true} {
+		s := asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, unjudged)
+		write := Decide(s.Observed)
+		s.Memory.Refusal = Refusal{Write: write.Write(), Generation: s.Guarded.Generation, Until: noon} // It is over.
+		if another {
+			s.Memory.Refusal.Write = "revision web-1 1"
+		}
+		if d := Decide(s.Observed); d.Write() != write.Write() || (d.Memory.Refusal == Refusal{}) != another {
+			t.Errorf("another write: %t: writes %q, remembers %+v", another, d.Write(), d.Memory.Refusal)
+		}
+	}
+}
+
+// Of several times to look again, the first one counts.
+func TestDecision_RecheckIn(t *testing.T) {
+	var d Decision
+	for _, row := range []struct{ wait, want time.Duration }{
+		{time.Minute, time.Minute}, {time.Hour, time.Minute}, {time.Second, time.Second}, {-time.Second, time.Millisecond}, {time.Second, time.Millisecond},
+	} {
+		if d.recheckIn(row.wait); d.Recheck != row.want {
+			t.Errorf("in %s: again in %s, want %s", row.wait, d.Recheck, row.want)
+		}
 	}
 }
 
@@ -659,6 +724,12 @@ func TestReport_CountsAreWrittenSeldom(t *testing.T) {
 	}
 	if writes < 5 || writes > 7 {
 		t.Errorf("%d writes of the status in a minute", writes)
+	}
+	// They are as soon as ten seconds have passed.
+	s.Now = s.Memory.reportedAt.Add(mirrorEvery)
+	s.Deployment.Status.ReadyReplicas++
+	if d := s.decided(); d.Status == nil {
+		t.Errorf("after %s nothing is written", mirrorEvery)
 	}
 	// The last counts are written though nothing happens any more.
 	s.Deployment.Status.ReadyReplicas = 3

@@ -440,6 +440,15 @@ func TestDrift_AdditionsToLists(t *testing.T) {
 	}
 }
 
+func TestDrift_AdditionsToEmptyList(t *testing.T) {
+	desired, live := &appsv1.Deployment{}, &appsv1.Deployment{}
+	desired.Spec.Template.Spec.Containers = []corev1.Container{}
+	live.Spec.Template.Spec.Containers = []corev1.Container{{Name: "proxy"}}
+	if got := drift(desired, live); got != "" {
+		t.Errorf("%q, want none", got)
+	}
+}
+
 // A value that is put back leaves alone what others added to the template that runs.
 func TestDecide_ForgedAnnotationKeepsARestart(t *testing.T) {
 	for _, annotation := range []string{"belay.dev/revision", "belay.dev/applied"} {

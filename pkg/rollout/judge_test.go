@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -232,6 +234,110 @@ func unschedulable(p *corev1.Pod) {
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes"}}
 }
 
+// proxied adds an injected container that runs, ready or not, and whether it ended before.
+func proxied(p *corev1.Pod, ready, again bool) *corev1.Pod {
+	sidecar(p, 0)
+	proxy := &p.Status.ContainerStatuses[1]
+	proxy.Ready, proxy.State.Running = ready, &corev1.ContainerStateRunning{}
+	if again {
+		proxy.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}
+	}
+	if !ready {
+		setCondition(p, corev1.ContainersReady, corev1.ConditionFalse, "ContainersNotReady", "")
+	}
+	return p
+}
+
+func runs(p *corev1.Pod) {
+	p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+}
+
+// twice gives a pod another container of the template in the same state.
+func twice(p *corev1.Pod) {
+	other := p.Status.ContainerStatuses[0]
+	other.Name = "migrate"
+	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, other)
+}
+
+// renewed has two pods on two nodes get so many new sandboxes.
+func renewed(times int) (all []sight) {
+	for i := range times + 1 {
+		all = append(all, seeing(3, inSandbox(i)(ready("a")), inSandbox(i)(ready("b"))))
+	}
+	return all
+}
+
+// refusedByNodes has four nodes in turn refuse a pod at each look, beside others.
+func refusedByNodes(seconds int, others ...*corev1.Pod) (all []sight) {
+	for at := 3; at <= seconds; at += 3 {
+		refused := bornAt(at)(refusedByPressure(pod(fmt.Sprint("refused", at), on(fmt.Sprint("n", at%4)))))
+		all = append(all, seeing(3, append([]*corev1.Pod{refused}, others...)...).of(10))
+	}
+	return all
+}
+
+// telling gives an object these Events.
+func (s sight) telling(uid types.UID, events ...corev1.Event) sight {
+	s.told = map[types.UID][]*corev1.Event{uid: {}}
+	for _, event := range events {
+		s.told[uid] = append(s.told[uid], &event)
+	}
+	return s
+}
+
+// no turns the ReplicaSet controller's word into its opposite.
+func (s sight) no() sight {
+	s.set().Status.Conditions[0].Status = corev1.ConditionFalse
+	return s
+}
+
+func movedByOthers(p *corev1.Pod) {
+	evicted(p)
+	setCondition(p, corev1.DisruptionTarget, corev1.ConditionTrue, "EvictionByEvictionAPI", "")
+}
+
+// resourced is a pod that is up after so many restarts, of this generation and with so much memory.
+func resourced(name string, restarts int32, generation, memory int64) *corev1.Pod {
+	return changed(up(name), restarted(restarts), func(p *corev1.Pod) {
+		p.Generation = generation
+		p.Status.ContainerStatuses[0].Resources = &corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI)}}
+	})
+}
+
+func (s sight) ofSet(uid types.UID) sight { s.set().UID = uid; return s }
+
+func colliding(s sight, times int32) sight { s.collisions = times; return s }
+
+// setsOf adds the ReplicaSets of another sight.
+func (s sight) setsOf(other sight) sight {
+	s.ReplicaSets = append(s.ReplicaSets, other.ReplicaSets...)
+	return s
+}
+
+// lasting shows what is seen at first for so many seconds.
+func lasting(seconds int, at func(int) sight) sight {
+	s := at(0)
+	s.seconds = seconds
+	return s
+}
+
+// unattached is a pod whose volume is not attached for so many seconds.
+func unattached(seconds int) sight {
+	s := lasting(seconds, mounts(""))
+	for _, events := range s.told {
+		events[1].Reason = "FailedAttachVolume"
+		events[1].Message = "AttachVolume.Attach failed: rpc error"
+	}
+	return s
+}
+
+// withClaim adds a volume that is no claim's, and one of this claim.
+func withClaim(t *corev1.PodTemplateSpec, claim string) {
+	t.Spec.Volumes = []corev1.Volume{{Name: "tmp"}, {Name: "data", VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
+}
+
 func changed(p *corev1.Pod, is ...func(*corev1.Pod)) *corev1.Pod {
 	for _, change := range is {
 		change(p)
@@ -249,6 +355,13 @@ func TestJudge(t *testing.T) {
 		return func(w *watched) { w.deployment.Spec.MinReadySeconds = seconds }
 	}
 	maxRestarts := func(n int32) func(*watched) { return func(w *watched) { w.limits.maxRestarts = n } }
+	soaksLong := func(w *watched) { w.limits.soak = time.Hour }
+	knownDeployment := func(w *watched) { w.deployment.UID = "uid-of-deployment" }
+	const denied = `pods "a" is forbidden: violates PodSecurity`
+	const overQuota = `pods "a" is forbidden: exceeded quota: q`
+	withClaims := func(good string) func(*watched) {
+		return func(w *watched) { withClaim(w.template, "nope"); withClaim(w.good, good) }
+	}
 	scenes := func(s ...sight) []sight { return s }
 	repeat := func(times int, s ...sight) (all []sight) {
 		for range times {
@@ -359,7 +472,7 @@ func TestJudge(t *testing.T) {
 		{"a pod that is unready for long in the soak fails", nil, scenes(seeing(9, up("a")), seeing(123, starting("a"))), "Failed UnhealthyInSoak"},
 		{"and not before", nil, scenes(seeing(9, up("a")), seeing(120, starting("a"))), "Progressing"},
 		{"a surplus pod that was unready before the soak has its time", nil, scenes(seeing(300, starting("a"), starting("b")).wanting(2), seeing(33, up("a"), starting("b")).wanting(1)), "Healthy"},
-		{"a pod that comes and goes in the soak fails in the end", nil, repeat(71, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
+		{"a pod that comes and goes in the soak fails in the end", nil, repeat(70, seeing(9, up("a")), seeing(9, starting("a"))), "Failed UnhealthyInSoak"},
 		{"a pod that is moved in the soak hands its time on", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(9, up("b"))), "Healthy"},
 		{"and no more than that", nil, scenes(seeing(15, up("a")), seeing(30, starting("b")), seeing(18, up("b"))), "Soaking"},
 		{"a pod lost in the soak is no failure (F14)", nil, scenes(seeing(27, up("a")), seeing(90, starting("b")), seeing(33, up("b"))), "Healthy"},
@@ -376,6 +489,162 @@ func TestJudge(t *testing.T) {
 		{"asking for more pods in the soak is a rollout again", nil, scenes(seeing(27, up("a")), seeing(540, up("a"), starting("b")).wanting(2), seeing(33, up("a"), up("b"))), "Healthy"},
 		{"asking for fewer is no failure", replicas(3), scenes(seeing(540, starting("a"), starting("b"), starting("c")), seeing(33, up("a")).wanting(1)), "Healthy"},
 		{"asking for none judges nothing", nil, scenes(seeing(9, up("a")), seeing(60).wanting(0)), "Blocked Deployment controller"},
+
+		// Pods that are gone.
+		{"pods that vanish unready without a restart are no crashes", nil, scenes(seeing(3, starting("a")), seeing(3, starting("b")), seeing(3, starting("c")), seeing(3, starting("d")), seeing(3, crashed("e", 1))), "Progressing"},
+		{"nor are those that vanish ready after restarts", nil, scenes(seeing(3, changed(up("a"), restarted(3))), seeing(3, changed(up("b"), restarted(3))),
+			seeing(3, changed(up("c"), restarted(3))), seeing(3, changed(up("d"), restarted(3))), seeing(3, crashed("e", 1))), "Progressing"},
+		{"a pod that restarted hands nothing on", replicas(2), scenes(seeing(30, up("a"), up("b")), seeing(3, up("a"), changed(up("b"), restarted(1))), seeing(6, up("a"), up("c"))), "Soaking"},
+		{"one that was evicted by others does", nil, scenes(seeing(27, up("a")), seeing(9, changed(ready("a"), movedByOthers), up("b"))), "Healthy"},
+		{"so does one that has taken the place of one that ended", nil, scenes(seeing(3, up("a")), seeing(27, changed(ready("a"), exitedForGood), up("b")), seeing(9, changed(ready("a"), exitedForGood), up("c"))), "Healthy"},
+		{"nor does one that ended, in whose place another is", replicas(2), scenes(seeing(27, up("a"), up("b")), seeing(9, changed(ready("b"), exitedForGood), up("c")).wanting(1)), "Soaking"},
+		{"nodes that refuse a pod a minute refuse them all", nil, scenes(seeing(60, bornAt(1)(refusedByPressure(pod("a")))).of(1), seeing(60, bornAt(61)(refusedByPressure(pod("b")))).of(1),
+			seeing(3, bornAt(121)(refusedByPressure(pod("c")))).of(1)), "Failed PodsEnded"},
+		{"nobody is absent while a pod starts in the place of another", nil, scenes(seeing(27, up("a")), seeing(60, starting("b"))), "Progressing"},
+		{"nor while pods have to be ready for longer", minReady(90), scenes(seeing(60, up("a")).available(0)), "Progressing"},
+		{"no ReplicaSet under Recreate, and no old pods", recreates, scenes(seeing(60).noSet()), "Blocked Deployment controller"},
+		{"no ReplicaSet, and old pods that go on", nil, scenes(seeing(60).noSet().oldPods(up("o"))), "Blocked Deployment controller"},
+
+		// A common cause.
+		{"half of the old pods are enough", nil, scenes(seeing(27, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow), ready("o2"))), "Progressing"},
+		{"a third are not, also where others are deleted", nil, scenes(seeing(3, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow), ready("o2"), ready("o3"),
+			changed(ready("o4"), notReadyNow, onItsWay), changed(ready("o5"), notReadyNow, onItsWay))), "Failed CrashLoop"},
+		{"those of another release than the last good one excuse nothing", func(w *watched) { w.good = new(withMigration("v9")) },
+			scenes(seeing(3, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow))), "Failed CrashLoop"},
+		{"nor do any, with nothing to go back to", func(w *watched) { w.good = nil }, scenes(seeing(3, crashed("a", 4)).oldPods(changed(ready("o1"), notReadyNow))), "Failed CrashLoop"},
+		{"nor in a rollback", arrival, scenes(seeing(606, starting("a")).oldPods(changed(ready("o1"), notReadyNow))), "Failed DeadlineExceeded"},
+
+		// Injected containers.
+		{"an injected container that runs and is not ready is waited for", nil, scenes(seeing(660, proxied(up("a"), false, false))), "Blocked container proxy"},
+		{"and excuses no crash", nil, scenes(seeing(3, proxied(crashed("a", 4), false, false))), "Failed CrashLoop"},
+		{"nor does one that is up again", nil, scenes(seeing(3, proxied(crashed("a", 4), true, true))), "Failed CrashLoop"},
+		{"one that old pods bear well with another image", nil, scenes(seeing(60, sidecar(ready("a"), 4)).oldPods(changed(sidecar(ready("o"), 0), func(p *corev1.Pod) { p.Spec.Containers[1].Image = "proxy:1" }))), "Blocked container proxy"},
+
+		// What the last good one would meet, too.
+		{"a claim that the last good one names, too", withClaims("nope"), scenes(seeing(660, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), `Blocked room for pod a: persistentvolumeclaim "nope" not found`},
+		{"and one that it does not name", withClaims("data"), scenes(seeing(123, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Failed ContainerConfig"},
+		{"a wait for a registry that was away begins when it is back", nil, scenes(seeing(300, pullFails("a", "connection refused")), seeing(117, pullFails("a", "manifest unknown"))), "Progressing"},
+		{"and lasts no longer", nil, scenes(seeing(300, pullFails("a", "connection refused")), seeing(120, pullFails("a", "manifest unknown"))), "Failed ImagePull"},
+		{"room that is being made has one deadline, and then the pod has its own", asksForMore, scenes(seeing(1203, changed(homeless("a"), nominated))), "Failed DeadlineExceeded"},
+		{"and not before", asksForMore, scenes(seeing(1200, changed(homeless("a"), nominated))), "Progressing"},
+
+		// A node alone.
+		{"a node on which a pod starts is past it", replicas(2), scenes(seeing(123, changed(pulling("a"), on("n1")), pod("b", on("n2"), runs))), "Blocked node n1"},
+		{"a node that refused pods a while ago is, too", replicas(3), scenes(seeing(3, bornAt(1)(refusedByPressure(pod("x", on("node-y")))), ready("y"), ready("z")).of(3),
+			seeing(126, ready("y"), ready("z"), pullFails("a", "manifest unknown"))), "Blocked node node-a"},
+		{"two of twenty nodes are a tenth", replicas(20), scenes(seeing(123, append(numbered("p", 18, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"))...)), "Blocked node node-a"},
+		{"three are more", replicas(20), scenes(seeing(123, append(numbered("p", 17, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"), pullFails("c", "manifest unknown"))...)), "Failed ImagePull"},
+		{"two of nineteen are, too", replicas(19), scenes(seeing(123, append(numbered("p", 17, ready), pullFails("a", "manifest unknown"), pullFails("b", "manifest unknown"))...)), "Failed ImagePull"},
+		{"a volume that the last good one has, too, is waited for", nil, scenes(unattached(660)), "Blocked pod a on node node"},
+		{"another volume is not", withClaims("data"), scenes(unattached(660)), "Failed DeadlineExceeded"},
+		{"nor is another runtime class", func(w *watched) { w.template.Spec.RuntimeClassName = new("gvisor") }, scenes(unattached(660)), "Failed DeadlineExceeded"},
+		{"with nothing to go back to, all are", func(w *watched) { w.good = nil }, scenes(unattached(660)), "Blocked pod a on node node"},
+
+		// Time.
+		{"half a minute without trouble ends one", nil, scenes(seeing(300, starting("a")), seeing(33).of(1), seeing(300, starting("b"))), "Progressing"},
+		{"less does not", nil, scenes(seeing(300, starting("a")), seeing(30).of(1), seeing(276, starting("b"))), "Failed DeadlineExceeded"},
+		{"nor does it where pods have to be ready for longer", minReady(60), scenes(seeing(300, starting("a")), seeing(60).of(1), seeing(246, starting("b"))), "Failed DeadlineExceeded"},
+		{"half of a short deadline does", withDeadline(30), scenes(seeing(15, starting("a")), seeing(18).of(1), seeing(18, starting("b"))), "Progressing"},
+		{"one more ready pod is progress", replicas(2), scenes(seeing(540, starting("a"), starting("b")), seeing(120, up("c"), starting("d")).available(0)), "Progressing"},
+		{"pods that are wanted more need only come up, and no others", replicas(2), scenes(seeing(33, up("a")).of(2), seeing(6, up("a"), up("b"), up("c")).wanting(3)), "Soaking"},
+
+		// Tolerated.
+		{"as many crashes as are tolerated fail nothing", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), crashed("x", 4))...)), "Soaking"},
+		{"one more does", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 8, up), crashed("x", 4), crashed("y", 4))...)), "Failed CrashLoop"},
+		{"of one pod none is tolerated", tolerates("100%"), scenes(seeing(33).of(1)), "Blocked ReplicaSet controller"},
+		{"two containers of a pod are one pod", both(replicas(10), tolerates("1")), scenes(seeing(9, append(numbered("p", 9, up), changed(crashed("x", 4), twice))...)), "Soaking"},
+
+		// What keeps a pod from starting.
+		{"a Secret that is missing fails in time", nil, scenes(lasting(123, mounts(`secret "nope" not found`))), "Failed ContainerConfig"},
+		{"and not before", nil, scenes(lasting(120, mounts(`secret "nope" not found`))), "Progressing"},
+		{"a claim that is missing does not either", withClaims("data"), scenes(seeing(120, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
+		{"another container beside one whose registry is away", nil, scenes(seeing(660, changed(pullFails("a", "connection refused"), func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "other"})
+		}))), "Blocked registry docker.io: connection refused"},
+		{"pods that crashed twice and are gone are no crash of one that starts", replicas(4), scenes(seeing(3, crashed("a", 2), crashed("b", 2), crashed("c", 2), crashed("d", 2)), seeing(3, starting("e"))), "Progressing"},
+		{"but of one that restarts", replicas(3), scenes(seeing(3, crashed("a", 2), crashed("b", 2), crashed("c", 2)), seeing(3, crashed("e", 1))), "Failed CrashLoop"},
+		{"one more pod is progress", replicas(2), scenes(seeing(540, starting("a")).of(2), seeing(120, starting("b"), starting("c"))), "Progressing"},
+
+		// Who has not looked at a pod.
+		{"a scheduling gate before the scheduler has said so", nil, scenes(seeing(660, changed(starting("a"), heldByGate, func(p *corev1.Pod) { p.Status.Conditions = nil }))), "Blocked scheduling gate example.com/quota of pod a"},
+		{"the default scheduler is nobody's choice", func(w *watched) { w.good.Spec.SchedulerName = "volcano" }, scenes(seeing(660, unlooked("a"))), "Blocked scheduler"},
+		{"any other is, but with nothing to go back to", both(scheduledBy("volcano"), func(w *watched) { w.good = nil }), scenes(seeing(660, changed(unlooked("a"), bySchedulerNamed("volcano")))), "Blocked scheduler volcano"},
+		{"a resource claim that was made", nil, scenes(seeing(660, changed(unlooked("a"), claims, func(p *corev1.Pod) {
+			p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "g"}}
+		}))), "Blocked scheduler"},
+		{"a resource claim that is made from nothing", nil, scenes(seeing(660, changed(unlooked("a"), claims, func(p *corev1.Pod) { p.Spec.ResourceClaims[0].ResourceClaimTemplateName = nil }))), "Blocked scheduler"},
+		{"a resource claim that the last good one has, too", func(w *watched) { w.good.Spec.ResourceClaims = changed(unlooked("a"), claims).Spec.ResourceClaims },
+			scenes(seeing(660, changed(unlooked("a"), claims))), "Blocked scheduler"},
+
+		// What pods have in common.
+		{"as many new sandboxes as restarts are tolerated", replicas(2), renewed(3), "Soaking"},
+		{"one more is not", replicas(2), renewed(4), "Failed CrashLoop"},
+		{"as many evictions are, too", maxRestarts(2), scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n2", 5), starting("c"))), "Progressing"},
+		{"and any number from one node", maxRestarts(0), scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n1", 5), starting("c"))), "Progressing"},
+		{"old pods that end by themselves excuse no evictions", maxRestarts(0), scenes(seeing(3, pressed("a", "n1", 5), pressed("b", "n2", 5)).beside(changed(starting("d"), exitedForGood))), "Failed PodsEnded"},
+		{"a refusal by a node counts for half a minute", nil, scenes(seeing(33, bornAt(1)(refusedByPressure(pod("a")))).of(1)), "Progressing"},
+		{"and no longer", nil, scenes(seeing(36, bornAt(1)(refusedByPressure(pod("a")))).of(1)), "Blocked ReplicaSet controller"},
+		{"the first refusal fails nothing", nil, scenes(seeing(90).of(1), seeing(3, bornAt(91)(refusedByPressure(pod("a")))).of(1)), "Progressing"},
+		{"nodes that refuse no more pods than are tolerated", both(both(replicas(10), tolerates("1")), soaksLong), refusedByNodes(150, numbered("p", 9, up)...), "Soaking"},
+		{"and more", both(replicas(10), tolerates("1")), refusedByNodes(150, numbered("p", 8, up)...), "Failed PodsEnded"},
+		{"three ReplicaSets that collide have another template", nil, scenes(seeing(3).noSet(), rewritten(9)), "Failed DeadlineExceeded"},
+		{"two collisions do not say so", nil, scenes(rewritten(3), rewritten(9)), "Progressing"},
+		{"nor do ReplicaSets without any", nil, scenes(seeing(3).noSet(), colliding(rewritten(30), 0)), "Progressing"},
+		{"nor any beside the right one", nil, scenes(seeing(3, up("a")), colliding(seeing(3, up("a")).setsOf(rewritten(30)), 10)), "Soaking"},
+
+		// Short deadlines.
+		{"before a short deadline it is asked why a pod is not set up", withDeadline(6), scenes(seeing(9, pod("a", waits("ContainerCreating")))), "Failed DeadlineExceeded"},
+		{"and each pod has half of it", withDeadline(12), scenes(seeing(12, starting("a")), seeing(9, pod("b", waits("ContainerCreating")))), "Failed DeadlineExceeded"},
+		{"but no less", withDeadline(12), scenes(seeing(12, starting("a")), seeing(6, pod("b", waits("ContainerCreating")))), "Progressing"},
+
+		// Refusals of the API server.
+		{"pods that are denied fail in time", nil, scenes(seeing(123).of(1).refusing(denied)), "Failed PodsForbidden"},
+		{"and not before", nil, scenes(seeing(120).of(1).refusing(denied)), "Progressing"},
+		{"nor by the time before the first refusal", nil, scenes(seeing(90).of(1), seeing(60).of(1).refusing(denied)), "Progressing"},
+		{"refusals from before the last progress do not count", nil, scenes(seeing(90).of(1).old(2).refusing(denied), seeing(60).of(1).old(1).refusing(denied)), "Progressing"},
+		{"and are over if they are not renewed", asksForMore, scenes(seeing(30).of(1).old(2).refusing(overQuota), seeing(660).of(1).old(1).refusing(overQuota).ended()), "Blocked ReplicaSet controller"},
+		{"no more pods than are tolerated are denied", both(both(replicas(10), tolerates("1")), soaksLong), scenes(seeing(150, numbered("p", 9, up)...).of(10).refusing(denied)), "Soaking"},
+		{"a ReplicaSet that is denied fails in time", knownDeployment, scenes(seeing(123).noSet().condition("ReplicaSetCreateError", denied, noon)), "Failed PodsForbidden"},
+		{"any other word about it is no refusal", asksForMore, scenes(seeing(660).noSet().condition("ProgressDeadlineExceeded", overQuota, noon)), "Blocked Deployment controller"},
+		{"nor is what the ReplicaSet controller says no more", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).no().telling("uid-of-set",
+			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon)})), "Blocked ReplicaSet controller"},
+		{"a refusal from before the release is none", asksForMore, scenes(seeing(660).of(1).refusing(overQuota).telling("uid-of-set",
+			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon.Add(-time.Second))})), "Blocked ReplicaSet controller"},
+		{"a refusal counts that other Events followed", asksForMore, scenes(seeing(606).of(1).refusing(overQuota).telling("uid-of-set",
+			corev1.Event{Reason: "FailedCreate", Message: overQuota, LastTimestamp: metav1.NewTime(noon)}, corev1.Event{Reason: "SuccessfulCreate", LastTimestamp: metav1.NewTime(noon)})), "Failed QuotaExceeded"},
+		{"so does one of a ReplicaSet", both(asksForMore, knownDeployment), scenes(seeing(606).noSet().condition("ReplicaSetCreateError", overQuota, noon).telling("uid-of-deployment",
+			corev1.Event{Reason: "ReplicaSetCreateError", Message: overQuota, LastTimestamp: metav1.NewTime(noon)})), "Failed QuotaExceeded"},
+
+		{"an injected container that old pods do not bear well either", nil, scenes(seeing(60, sidecar(ready("a"), 4)).oldPods(changed(proxied(up("o"), false, false), onItsWay))), "Blocked container proxy"},
+
+		{"room that an autoscaler makes is waited for", asksForMore, scenes(seeing(600, homeless("a")).telling("uid-of-a", corev1.Event{Reason: "TriggeredScaleUp", Message: "group 1->2"})), "Blocked room for pod a: group 1->2"},
+		{"not if it gives up", asksForMore, scenes(seeing(606, homeless("a")).telling("uid-of-a", corev1.Event{Reason: "TriggeredScaleUp", Message: "group 1->2"},
+			corev1.Event{Reason: "NotTriggerScaleUp", Message: "max size"})), "Failed DeadlineExceeded"},
+		{"a pod that ended leaves its time to nobody", tolerates("1"), scenes(seeing(27, up("a")), seeing(12, changed(ready("a"), exitedForGood), up("b"), up("c")).wanting(2)), "Soaking"},
+
+		// Restarts that are others'.
+		{"a restart with other resources", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 0, 1)), seeing(9, resourced("a", 1, 0, 2))), "Soaking"},
+		{"a restart with another generation", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 2, 1))), "Soaking"},
+		{"a restart with neither", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 1, 1)), seeing(9, resourced("a", 1, 1, 1))), "Failed CrashLoop"},
+		{"a restart after that", maxRestarts(0), scenes(seeing(3, resourced("a", 0, 0, 1)), seeing(3, resourced("a", 1, 0, 2)), seeing(3, resourced("a", 2, 0, 2))), "Failed CrashLoop"},
+		{"a restart in a new sandbox, however late", maxRestarts(0), scenes(seeing(3, inSandbox(0)(ready("a"))), seeing(6, changed(inSandbox(1)(ready("a")), notReadyNow)),
+			seeing(3, changed(inSandbox(1)(ready("a")), notReadyNow, restarted(1)))), "Progressing"},
+		{"a restart of what was ready in it", maxRestarts(0), scenes(seeing(3, inSandbox(0)(ready("a"))), seeing(6, inSandbox(1)(ready("a"))),
+			seeing(3, changed(inSandbox(1)(ready("a")), restarted(1)))), "Failed CrashLoop"},
+		{"a claim is missing since the scheduler says so", withClaims("data"), scenes(seeing(60, homeless("a")), seeing(63, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
+
+		// When a pod soaks.
+		{"a pod that gets ready later keeps what was handed to it", nil, scenes(seeing(27, up("a")), seeing(30, starting("b")), seeing(9, since(57)(up("b")))), "Healthy"},
+		{"a soak that is passed stays passed", replicas(2), scenes(seeing(12, up("a")).of(2), seeing(21, up("a"), up("b")), seeing(3, starting("a"), up("b")), seeing(9, up("a"), up("b"))), "Healthy"},
+		{"it begins when a pod has been ready for long enough", minReady(21), scenes(seeing(30, up("a")).available(0), seeing(21, up("a"))), "Soaking"},
+		{"and ends in time", minReady(21), scenes(seeing(30, up("a")).available(0), seeing(24, up("a"))), "Healthy"},
+		{"a gate that is open is not waited for", nil, scenes(seeing(660, changed(awaitsGate("a"), is("example.com/open"), func(p *corev1.Pod) {
+			p.Spec.ReadinessGates = append(p.Spec.ReadinessGates, corev1.PodReadinessGate{ConditionType: "example.com/open"})
+		}))), "Blocked readiness gate example.com/lb of pod a"},
+		{"that is so as soon as the ReplicaSet controller says so", minReady(21), scenes(seeing(33, up("a"))), "Healthy"},
+		{"one that is passed does not stand for one that is not", both(replicas(3), tolerates("1")), scenes(seeing(12, up("a")).of(3), seeing(21, up("a"), up("b")).of(3),
+			seeing(9, up("a"), up("b"), up("c")), seeing(3, starting("a"), up("b"), up("c"))), "Soaking"},
+		{"pods of another ReplicaSet hand nothing on", nil, scenes(seeing(27, up("a")), seeing(9, up("b")).ofSet("another")), "Soaking"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
@@ -445,6 +714,138 @@ func TestJudge_ReplicaSetRefused(t *testing.T) {
 	w.see(seeing(33, up("a")).condition("ReplicaSetCreateError", "exceeded quota", noon))
 	if w.Phase != PhaseHealthy {
 		t.Errorf("the quota was raised in time, and the release: %s", w.stands())
+	}
+}
+
+// However many pods come and go, a bounded number of them is remembered: two for each that is wanted, and a hundred.
+func TestEndings_AreBounded(t *testing.T) {
+	const most = 2*3 + 100
+	w := watching(3)
+	w.maxRestarts = 1000
+	w.see(seeing(3, numbered("ended", 200, func(name string) *corev1.Pod { return changed(ready(name), exitedForGood) })...))
+	if len(w.known) != most {
+		t.Errorf("%d pods that ended are known, want %d", len(w.known), most)
+	}
+	w = watching(3)
+	w.see(seeing(3, numbered("p", 200, up)...).available(0))
+	w.see(seeing(3).of(3))
+	if len(w.handed) != most {
+		t.Errorf("the time of %d pods is handed on, want %d", len(w.handed), most)
+	}
+}
+
+// A wait is overdue at the deadline.
+func TestJudge_Overdue(t *testing.T) {
+	w := watching(1)
+	if w.see(seeing(600, unlooked("a"))); w.Overdue {
+		t.Errorf("after %s: it is overdue", w.now.Sub(noon))
+	}
+	if w.see(seeing(3, unlooked("a"))); !w.Overdue {
+		t.Errorf("after %s: it is not overdue", w.now.Sub(noon))
+	}
+}
+
+// Of a pod without a node, the scheduler's own words are told.
+func TestAbsent_Scheduler(t *testing.T) {
+	for _, row := range []struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		{changed(unlooked("a"), func(p *corev1.Pod) {
+			setCondition(p, corev1.PodScheduled, corev1.ConditionFalse, "SchedulerError", "no quorum")
+		}), "the scheduler, which says of pod a: no quorum"},
+		{unlooked("a"), "the scheduler, which has not looked at pod a"},
+	} {
+		w := watching(1)
+		if w.see(seeing(60, row.pod)); w.WaitingFor != row.want {
+			t.Errorf("waits for %q, want %q", w.WaitingFor, row.want)
+		}
+	}
+}
+
+// What could not be read once, and can be now, is not told of.
+func TestJudge_RightsComeBack(t *testing.T) {
+	const overQuota = `pods "a" is forbidden: exceeded quota: q`
+	w := watching(1)
+	asksForMore(w)
+	blind := seeing(300).of(1).refusing(overQuota)
+	blind.unread = "no right"
+	w.see(blind)
+	w.see(seeing(306).of(1).refusing(overQuota))
+	if w.Failure.Reason != v1alpha1.FailureQuotaExceeded || strings.Contains(w.Failure.Message, blind.unread) {
+		t.Errorf("%s: %s", w.stands(), w.Failure.Message)
+	}
+}
+
+// Events are read of what may have some that say more, and every 15 s.
+func TestAsk(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		pod  *corev1.Pod
+		want int // in a minute
+	}{
+		{"a pod that starts", starting("a"), 0},
+		{"one that is created", pod("a", waits("ContainerCreating")), 4},
+		{"one that no scheduler has looked at", unlooked("a"), 0},
+		{"one without room", homeless("a"), 4},
+		{"one whose room was found", changed(homeless("a"), on("n1"), runs), 0},
+	} {
+		w := watching(1)
+		if w.see(seeing(60, row.pod)); w.asked != row.want {
+			t.Errorf("%s: asked %d times, want %d", row.name, w.asked, row.want)
+		}
+	}
+	w := watching(1)
+	for _, wait := range []time.Duration{pollInterval, creatingPatience} {
+		w.now = w.now.Add(wait)
+		w.look(seeing(3, pod("a", waits("ContainerCreating"))))
+	}
+	if w.asked != 1 {
+		t.Errorf("after %s: asked %d times, want once", creatingPatience, w.asked)
+	}
+	w = watching(1)
+	silent := seeing(603, starting("a"))
+	silent.nodes = map[string]corev1.ConditionStatus{"node": corev1.ConditionUnknown}
+	w.see(silent) // The node is asked for before the verdict.
+	silent.seconds = 60
+	if w.see(silent); w.asked != 1+4 {
+		t.Errorf("a node that is silent: asked %d times, want 5", w.asked)
+	}
+}
+
+// Before a verdict the Nodes are read that most of the pods are on which it is about, at most three.
+func TestAskForNodes(t *testing.T) {
+	var troubles []trouble
+	add := func(times int, node string, change func(*trouble)) {
+		for range times {
+			one := trouble{kind: kindWait, due: true, pod: pod("a", on(node))}
+			change(&one)
+			troubles = append(troubles, one)
+		}
+	}
+	same := func(*trouble) {}
+	add(1, "n1", same)
+	add(2, "n2", same)
+	add(3, "n3", same)
+	add(2, "n4", same)
+	add(9, "n5", func(t *trouble) { t.excused = true })
+	add(9, "n6", func(t *trouble) { t.due = false })
+	add(9, "n7", func(t *trouble) { t.kind = kindDeadline })
+	add(9, "", same)
+	for _, row := range []struct {
+		read []string
+		want string
+	}{
+		{nil, "n3 n2 n4"},
+		{[]string{"n3"}, "n2"},
+		{[]string{"x"}, "n3 n2"},
+		{[]string{"x", "y", "z"}, ""},
+	} {
+		e := &Evidence{}
+		e.answer(nil, row.read)
+		if got := strings.Join(askForNodes(&look{evidence: e}, kindWait, troubles).nodes, " "); got != row.want {
+			t.Errorf("after %v: %s, want %s", row.read, got, row.want)
+		}
 	}
 }
 
@@ -579,6 +980,35 @@ func TestNextPoll_Hint(t *testing.T) {
 	}
 }
 
+// A container is looked at again when its wait has lasted for as long as it may, however rarely polls are made.
+func TestUntilNextPoll(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		set  func(*watched)
+		pod  *corev1.Pod
+		want []time.Duration
+	}{
+		{"a container that waits", func(*watched) {}, pulling("b"), []time.Duration{time.Minute, 30 * time.Second}},
+		{"one that may", tolerates("1"), pulling("b"), []time.Duration{time.Minute, 30 * time.Second, time.Minute, time.Minute}},
+		{"any other", func(*watched) {}, starting("b"), []time.Duration{time.Minute, time.Minute, time.Minute}},
+		{"in a rollback", func(w *watched) { w.knownGood = true }, pulling("b"), []time.Duration{time.Minute, time.Minute, time.Minute}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := watching(2)
+			w.stuck = 90 * time.Second
+			row.set(w)
+			for i, want := range row.want {
+				w.Progress, _ = w.poll(w.deployment, seeing(3, starting("a"), row.pod).Evidence, w.limits, w.now, time.Minute)
+				got := w.pollAfter.Sub(w.now)
+				if got != want {
+					t.Fatalf("poll %d: again in %s, want %s", i, got, want)
+				}
+				w.now = w.now.Add(got)
+			}
+		})
+	}
+}
+
 func TestPoll_LeavesWhatItIsCalledOn(t *testing.T) {
 	w := watching(2)
 	sights := []sight{seeing(3, starting("a")), seeing(3, up("a"), crashed("b", 1)), seeing(3, up("a"), up("b")), seeing(3, up("a"), pulling("b"))}
@@ -599,16 +1029,22 @@ func (w *watched) written() string {
 	return fmt.Sprintf("%+v %+v", w.Progress, *w.sightings)
 }
 
-// What others say of a wait changes with every pod that they try; the status does not.
+// What others say of a wait changes with every pod that they try; the status does so every 15 s. Who is waited for is said at once.
 func TestJudge_SaysAWaitNowAndThen(t *testing.T) {
 	w := watching(1)
-	said := map[string]bool{}
-	for i := range 100 {
-		w.see(seeing(3).of(1).refusing(fmt.Sprintf("Internal error occurred: failed calling webhook of pod web-%d", i)))
-		said[w.WaitingFor] = true
+	var said []string
+	for i := range 50 { // from 33 to 150 s it is blocked
+		w.see(seeing(3, changed(homeless("a"), notScheduled(fmt.Sprintf("0/%d nodes", i)))))
+		if w.Phase == PhaseBlocked && !slices.Contains(said, w.WaitingFor) {
+			said = append(said, w.WaitingFor)
+		}
 	}
-	if w.Phase != PhaseBlocked || len(said) > 21 { // in five minutes
-		t.Errorf("%s, with %d texts", w.stands(), len(said))
+	if len(said) != 8 {
+		t.Errorf("%s, with %d texts: %q", w.stands(), len(said), said)
+	}
+	w.see(seeing(3, unlooked("a")))
+	if w.stands() != "Blocked scheduler" || w.WaitingReason != v1alpha1.ReasonWaitingForScheduler {
+		t.Errorf("%s, because of %s", w.stands(), w.WaitingReason)
 	}
 }
 

@@ -49,6 +49,17 @@ func TestAfter(t *testing.T) {
 			t.Errorf("decided then: %s", told)
 		}
 	})
+	t.Run("the attempts at a good revision are counted anew", func(t *testing.T) {
+		for want, verdict := range map[int]func(*appsv1.Deployment) *Evidence{1: allUp, 2: crashing} {
+			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runningName("v2").with(func(s *scene) { s.cluster = verdict })
+			s.Guarded.Spec.Guard.SoakSeconds = new(int32)
+			s.remembers("v2", PhaseProgressing)
+			d := s.decided()
+			if got := d.After(s.Observed, Answer{Revision: s.store(d.Mark)}).Memory.Progress.Attempt; got != want {
+				t.Errorf("attempt %d, want %d", got, want)
+			}
+		}
+	})
 	t.Run("a verdict that is not stored stays", func(t *testing.T) {
 		for name, verdict := range map[string]func(*appsv1.Deployment) *Evidence{"good": allUp, "failed": crashing} {
 			s := goodV1("v2").knows("v2", 2, tried(2, "", unjudged)).runningName("v2").with(func(s *scene) { s.cluster = verdict })
@@ -182,9 +193,13 @@ func TestAfter_LostCorrectionIsToldOnce(t *testing.T) {
 		s.up().play()
 		s.Deployment.Spec.Replicas = new(int32(7))
 		s.Deployment.Generation++
+		s.Deployment.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
 		s.lose(tookEffect)
 		if told := s.corrected(3); !slices.Equal(told, []string{"spec.replicas"}) || s.Memory.corrections != 1 || *s.Deployment.Spec.Replicas != 3 {
 			t.Errorf("%s: %d corrections, told of %v, %d replicas", name, s.Memory.corrections, told, *s.Deployment.Spec.Replicas)
+		}
+		if s.Memory.rival != "kubectl" {
+			t.Errorf("%s: the rival is %q", name, s.Memory.rival)
 		}
 	}
 }
@@ -202,6 +217,46 @@ func TestAfter_TakeoverWithoutEffect(t *testing.T) {
 	s.up()
 	if told := s.corrected(3); !slices.Equal(told, []string{ownersPath}) || s.Memory.corrections != 1 || !metav1.IsControlledBy(s.Deployment, s.Guarded) {
 		t.Errorf("%d corrections, told of %v, owned by %v", s.Memory.corrections, told, s.Deployment.OwnerReferences)
+	}
+}
+
+// A write whose answer was lost is remembered once, and for ten minutes.
+func TestAfter_LostWriteIsForgotten(t *testing.T) {
+	s := releaseWithLostAnswer(false)
+	s.lose(false)
+	if n := len(s.Memory.unanswered); n != 1 {
+		t.Errorf("the same write, lost twice, is remembered %d times", n)
+	}
+	for age, want := range map[time.Duration]int{0: 1, unansweredFor: 1, unansweredFor + 1: 0} {
+		later := s.Observed
+		later.Now = s.Now.Add(age)
+		if n := len(later.recall().unanswered); n != want {
+			t.Errorf("%s later %d are remembered, want %d", age, n, want)
+		}
+	}
+}
+
+// What is owed of a status is what a cache may not have shown yet: it has the object from before.
+func TestAfter_StatusIsToldOf(t *testing.T) {
+	for _, row := range []struct {
+		told string // the resourceVersion whose status was replaced last
+		owed bool
+	}{{"", true}, {"6", true}, {"7", false}} {
+		s := asking("v1").knows("v1", 1, good).runningName("v1")
+		s.Guarded.ResourceVersion, s.Memory.toldOf = "7", row.told
+		d := s.decided()
+		outcome := d.After(s.Observed, s.send(d))
+		if d.Status == nil || outcome.Memory.toldOf != "7" || outcome.Unreported.toldOf != row.told {
+			t.Errorf("after %q: told of %q, and of %q if it is not written", row.told, outcome.Memory.toldOf, outcome.Unreported.toldOf)
+		}
+		if owed := outcome.Unreported.untold != nil; owed != row.owed {
+			t.Errorf("after %q: owed: %t", row.told, owed)
+		}
+		s.Guarded.Status = *d.Status
+		d = s.decided()
+		if outcome := d.After(s.Observed, s.send(d)); d.Status != nil || outcome.Memory.toldOf != row.told {
+			t.Errorf("without a new status after %q: told of %q", row.told, outcome.Memory.toldOf)
+		}
 	}
 }
 

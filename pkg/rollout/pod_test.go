@@ -344,6 +344,44 @@ func TestPod_ContainerSigns(t *testing.T) {
 	}
 }
 
+func TestPod_Creating(t *testing.T) {
+	const creatingIt, initializing = "ContainerCreating", "PodInitializing"
+	status := func(name string, change func(*corev1.ContainerStatus)) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			c := corev1.ContainerStatus{Name: name}
+			change(&c)
+			pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, c)
+		}
+	}
+	waits := func(name, reason string) func(*corev1.Pod) {
+		return status(name, func(c *corev1.ContainerStatus) { c.State.Waiting = &corev1.ContainerStateWaiting{Reason: reason} })
+	}
+	end := &corev1.ContainerStateTerminated{}
+	runs := status("log", func(c *corev1.ContainerStatus) { c.State.Running = &corev1.ContainerStateRunning{} })
+	ended := status("log", func(c *corev1.ContainerStatus) { c.State.Terminated = end })
+	again := status("log", func(c *corev1.ContainerStatus) { c.LastTerminationState.Terminated = end })
+	for _, test := range []struct {
+		name string
+		pod  *corev1.Pod
+		want bool
+	}{
+		{"not taken on", aPod(on("n1")), true},
+		{"without a node", aPod(waits("web", creatingIt)), false},
+		{"created", aPod(on("n1"), waits("web", creatingIt)), true},
+		{"before its init containers have ended", aPod(on("n1"), waits("web", initializing)), true},
+		{"pulls", aPod(on("n1"), waits("web", "ErrImagePull")), false},
+		{"another one runs", aPod(on("n1"), waits("web", creatingIt), runs), false},
+		{"another one has ended", aPod(on("n1"), waits("web", creatingIt), ended), false},
+		{"another one has ended before", aPod(on("n1"), waits("web", creatingIt), again), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := creating(test.pod); got != test.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
 func TestPod_RestartsWholePod(t *testing.T) {
 	rule := func(action corev1.ContainerRestartRuleAction) []corev1.ContainerRestartRule {
 		return []corev1.ContainerRestartRule{{Action: action}}

@@ -92,6 +92,11 @@ func TestRetry_AsManyAsAsked(t *testing.T) {
 
 func TestRetry_IsTold(t *testing.T) {
 	s := crashingRelease(2)
+	s.step() // recorded
+	s.step() // run
+	if message := s.Guarded.Status.Conditions[0].Message; !strings.HasPrefix(message, "rolling out") || strings.Contains(message, "attempt") {
+		t.Errorf("during the first attempt the message is %q", message)
+	}
 	s.failures(30*time.Second, 0)
 	f := s.Guarded.Status.Failure
 	if f == nil || f.Attempt != 1 || f.NextAttempt == nil || !f.NextAttempt.Time.Equal(f.Time.Add(time.Minute)) {
@@ -143,6 +148,8 @@ func TestRetry_Rows(t *testing.T) {
 		{"a token comes first", rolledBack(time.Second, 0).retries(1).token("!"), "record v2 as 2, attempt 2!"},
 		{"not without pods", rolledBack(time.Hour, 0).retries(1).scale(new(int32)).runningName("v1"), back},
 		{"not while paused", rolledBack(time.Hour, 0).retries(1).pause(), "pause, with nothing x3, Stalled Paused, Warning CrashLoop"},
+		{"not before it is known that the rollback has come up", rolledBack(time.Hour, 0).retries(1).down(), "need evidence"},
+		{"not while a rollback is paused by hand", rolledBack(time.Hour, 0).retries(1).down().with(func(s *scene) { s.Deployment.Spec.Paused = true }), "Stalled Paused, Warning CrashLoop"},
 		{"not while paused by hand", rolledBack(time.Hour, 0).retries(1).with(func(s *scene) { s.Deployment.Spec.Paused = true }), "Stalled Paused, Warning CrashLoop"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -126,6 +126,20 @@ func TestDecode_BelievesOnlyWhatFits(t *testing.T) {
 }
 
 // A key that is there twice means one thing to who hashes and another to who decodes, unless both read the same.
+// An annotation that does not parse, or counts from less than 1, says nothing of the attempt.
+func TestDecode_AttemptNumber(t *testing.T) {
+	for annotation, want := range map[string]int{`{"n":3}`: 3, `{"n":0}`: 1, `{"n":-1}`: 1, `{}`: 1, `{"n":3`: 1, `{"n":3,"token":5}`: 1} {
+		for _, key := range []string{v1alpha1.FailureAnnotation, v1alpha1.AttemptAnnotation} {
+			g := newGuarded("v1")
+			r := recorded(g, 1)
+			metav1.SetMetaDataAnnotation(&r.ObjectMeta, key, annotation)
+			if got := decode(g, r).Attempt.Number; got != want {
+				t.Errorf("%s: %s: attempt %d, want %d", key, annotation, got, want)
+			}
+		}
+	}
+}
+
 func TestDecode_DoubledKeys(t *testing.T) {
 	g := newGuarded("v1")
 	r := recorded(g, 1)

@@ -113,6 +113,35 @@ func TestCorrect_FightIsSlow(t *testing.T) {
 	}
 }
 
+// When a change is put back, and how that counts. Whom it is put down to is known of the same path only.
+func TestCorrect_Bounds(t *testing.T) {
+	for _, row := range []struct {
+		name        string
+		ago         time.Duration
+		path        string // what was put back before
+		corrections int    // then, 0 if it is not put back
+		says        string
+	}{
+		{"too soon", correctionPause - 1, "spec.replicas", 0, `"argocd" keeps changing spec.replicas`},
+		{"too soon after something else", correctionPause - 1, "spec.paused", 0, "somebody keeps changing spec.replicas"},
+		{"in time", correctionPause, "spec.replicas", freeCorrections + 1, ""},
+		{"hardly remembered", correctionsForgotten - 1, "spec.replicas", freeCorrections + 1, ""},
+		{"forgotten", correctionsForgotten, "spec.replicas", 1, ""},
+	} {
+		s := asking("v1").knows("v1", 1, good).runningName("v1").remembers("v1", PhaseHealthy)
+		s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
+		s.Memory.corrections, s.Memory.corrected, s.Memory.correctedPath, s.Memory.rival = freeCorrections, noon.Add(-row.ago), row.path, "argocd"
+		s.Deployment.Spec.Replicas = new(int32(7))
+		d := Decide(s.Observed)
+		if put := d.Correction == "spec.replicas"; put != (row.corrections > 0) || (put && d.Memory.corrections != row.corrections) {
+			t.Errorf("%s: puts back %q, as the %dth", row.name, d.Correction, d.Memory.corrections)
+		}
+		if message := d.Status.Conditions[0].Message; !strings.Contains(message, row.says) {
+			t.Errorf("%s: it says %q, want %q", row.name, message, row.says)
+		}
+	}
+}
+
 // Nor is it taken over more often, when somebody takes the owner reference away and leaves the consent.
 func TestAdopt_FightIsSlow(t *testing.T) {
 	s := asking("v1")
