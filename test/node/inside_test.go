@@ -21,7 +21,7 @@ func inside(ctx context.Context, m *testing.M) error {
 	n := &node{scratch: scratch}
 	starting, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	if err := startEmptyRegistry(); err != nil {
+	if err := startRegistry(); err != nil {
 		return err
 	}
 	if err := n.start(starting); err != nil {

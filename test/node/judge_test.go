@@ -94,61 +94,6 @@ func evict(t *testing.T, args ...string) {
 	r.expectRolledBack(v1alpha1.FailurePodsEnded, v1alpha1.CauseEvicted, words)
 }
 
-func TestRefusal_OfSysctl(t *testing.T) {
-	r := newTrial(t)
-	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "net.core.somaxconn", Value: "1024"}}}
-	})
-	r.expectRolledBack(v1alpha1.FailurePodsEnded, v1alpha1.CauseRefused, "SysctlForbidden", `forbidden sysctl: "net.core.somaxconn" not allowlisted`)
-}
-
-func TestCrash_AtOnce(t *testing.T) {
-	r := newTrial(t)
-	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		c := &spec.Template.Spec.Containers[0]
-		c.Args = append(c.Args, "--exit=1")
-	})
-	failure := r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseExitCode, "exited with code 1 after 2 restarts")
-	if failure.ExitCode == nil || *failure.ExitCode != 1 {
-		t.Errorf("the exit code in %+v is not 1", failure)
-	}
-}
-
-func TestCrash_CommandIsMissing(t *testing.T) {
-	r := newTrial(t)
-	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		spec.Template.Spec.Containers[0].Command = []string{"/nope"}
-	})
-	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseCannotStart, "cannot be started", "/nope")
-}
-
-func TestCrash_OfPostStartHook(t *testing.T) {
-	r := newTrial(t)
-	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		hook := &corev1.ExecAction{Command: []string{"/server", "exit", "7"}}
-		spec.Template.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: hook}}
-	})
-	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CausePostStartHook, "fails in its postStart hook", "exited with 7")
-}
-
-// The container that has the rule is blamed, not those that are restarted with it.
-func TestCrash_RestartsWholePod(t *testing.T) {
-	r := newTrial(t)
-	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		spec.Guard.SoakSeconds = new(int32(30))
-		pod := &spec.Template.Spec
-		pod.InitContainers = []corev1.Container{{Name: "before", Image: serverImage, Args: []string{"exit", "0"}}}
-		pod.Containers = append(pod.Containers, corev1.Container{
-			Name: "culprit", Image: serverImage, Args: []string{"exit", "42", "3s"}, RestartPolicy: new(corev1.ContainerRestartPolicyNever),
-			RestartPolicyRules: []corev1.ContainerRestartRule{{
-				Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
-				ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}},
-			}},
-		})
-	})
-	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseRestartsWholePod, "container culprit", "restarts its whole pod", "42")
-}
-
 func TestCrash_WithoutRestart(t *testing.T) {
 	r := newTrial(t)
 	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
@@ -157,16 +102,6 @@ func TestCrash_WithoutRestart(t *testing.T) {
 		c.Args = append(c.Args, "--exit=5")
 	})
 	r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseExitCode, "exited with code 5")
-}
-
-func TestVolume_OfMissingSecret(t *testing.T) {
-	r := newTrial(t)
-	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
-		secret := corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "nowhere"}}
-		spec.Template.Spec.Volumes = []corev1.Volume{{Name: "secret", VolumeSource: secret}}
-		spec.Template.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "secret", MountPath: "/secret"}}
-	})
-	r.expectRolledBack(v1alpha1.FailureContainerConfig, v1alpha1.CauseSecretMissing, `secret "nowhere" not found`)
 }
 
 // What was done to pods, or takes time.

@@ -35,7 +35,7 @@ func TestStory(t *testing.T) {
 		}
 	})
 	s.part("an image that does not exist is rolled back", func() {
-		s.release(release{Version: "missing", Image: emptyRegistry + "/missing:1"})
+		s.release(release{Version: "missing", Image: registry + "/missing:1"})
 		s.expectRolledBack(v1alpha1.FailureImagePull)
 	})
 	s.part("a ConfigMap that does not exist is rolled back", func() {

@@ -59,7 +59,7 @@ func beginTrial(t *testing.T, suffix string, edits ...func(*v1alpha1.GuardedDepl
 		t.Fatal(err)
 	}
 	kube, belay := theNode.clients(t)
-	name := strings.ToLower(strings.NewReplacer("Test", "", "_", "-").Replace(t.Name())) + suffix
+	name := strings.ToLower(strings.NewReplacer("Test", "", "_", "-", "/", "-").Replace(t.Name())) + suffix
 	r := &trial{T: t, node: theNode, kube: kube, belay: belay, name: name, version: "good"}
 	t.Cleanup(r.show)
 	guarded := r.first()

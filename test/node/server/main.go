@@ -16,12 +16,16 @@ import (
 	"time"
 )
 
+// eaten is kept until the end.
+var eaten [][]byte
+
 func main() {
 	version := flag.String("version", "", "what it answers")
 	exit := flag.Int("exit", 0, "exit with this code at once, unless it is 0")
 	sicken := flag.String("sicken", "", "stop being ready when this file is there; of several servers only the one that removes it")
 	warm := flag.Duration("warm", 0, "how long it is not ready after its start")
 	fill := flag.Int("fill", 0, "how many MiB it writes into its file system")
+	eat := flag.Int("eat", 0, "how many MiB of memory it takes")
 	after := flag.Int("after", 0, "exit with this code after SIGTERM")
 	drain := flag.Duration("drain", 5*time.Second, "how long it goes on answering after SIGTERM, not ready: the time that clients need to turn elsewhere")
 	flag.Parse()
@@ -36,6 +40,14 @@ func main() {
 	if err := os.WriteFile("/filled", make([]byte, *fill<<20), 0o644); *fill > 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+
+	for range *eat {
+		block := make([]byte, 1<<20)
+		for i := range block {
+			block[i] = byte(i)
+		}
+		eaten = append(eaten, block)
 	}
 
 	start := time.Now()
