@@ -115,14 +115,14 @@ func unreadyCause(pod *corev1.Pod, c *corev1.ContainerStatus, events []*corev1.E
 	if stated == nil || running == nil {
 		return f
 	}
-	switch started := c.Started != nil && *c.Started; {
-	case stated.StartupProbe != nil && !started:
+	switch { // A container that runs without either is ready, unless it is to end.
+	case stated.StartupProbe != nil && (c.Started == nil || !*c.Started):
 		f.cause, f.verb = v1alpha1.CauseStartupProbe, "has not started by its startup probe"
 		f.why = probeWords(events, c.Name, "Startup", running.StartedAt.Time)
-	case stated.ReadinessProbe != nil && (started || c.Started == nil):
+	case stated.ReadinessProbe != nil:
 		f.cause, f.verb = v1alpha1.CauseReadinessProbe, "is not ready by its readiness probe"
 		f.why = probeWords(events, c.Name, "Readiness", running.StartedAt.Time)
-	case isInit(pod, c.Name) && !isSidecar(stated):
+	case isInit(pod, c.Name):
 		f.verb = "has not ended"
 	}
 	return f

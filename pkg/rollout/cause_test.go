@@ -121,7 +121,7 @@ func TestCrashCause(t *testing.T) {
 		{"is told to stop", run(143, "Error", ""), []*corev1.Event{from(20, 120, theContainer, "Killing", "Stopping container web")}, v1alpha1.CauseExitCode, "code 143", true},
 		{"fails its startup probe", run(137, "Error", ""), []*corev1.Event{unhealthy(119, "Startup probe failed: not yet\n"), from(20, 120, theContainer, "Killing", startup)},
 			v1alpha1.CauseStartupProbe, "was ended by its startup probe, with code 137, after 4 restarts in pod a on node node: not yet", true},
-		{"its hook fails, and no look met it", run(0, "Completed", ""), []*corev1.Event{from(20, 100, theContainer, "FailedPostStartHook", hook)},
+		{"its hook fails, and no look met it", run(0, "Completed", ""), []*corev1.Event{from(20, 100, theContainer, "FailedPostStartHook", combined+hook)},
 			v1alpha1.CausePostStartHook, "fails in its postStart hook after 4 restarts in pod a on node node: Exec lifecycle hook", true},
 		{"cannot be started", corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: noFile, FinishedAt: at(130)}, []*corev1.Event{killed(120)},
 			v1alpha1.CauseCannotStart, "cannot be started after 4 restarts in pod a on node node: " + noFile, false},
@@ -241,7 +241,7 @@ func TestUnreadyCause(t *testing.T) {
 			"container web is not ready by its readiness probe in pod a on node node: connection refused", true},
 		{"and its Events are gone", pod("a", probed, running(true)), nil, v1alpha1.CauseReadinessProbe, "is not ready by its readiness probe", true},
 		{"and they are of the run before", pod("a", probed, running(true)), []*corev1.Event{from(1, 9, theContainer, "Unhealthy", readiness)},
-			v1alpha1.CauseReadinessProbe, "is not ready by its readiness probe in pod a on node node", true},
+			v1alpha1.CauseReadinessProbe, "is not ready by its readiness probe in pod a on node node$", true},
 		{"its startup probe", pod("a", probed, running(false)), says(500, "Startup probe failed: cold"), v1alpha1.CauseStartupProbe,
 			"container web has not started by its startup probe in pod a on node node: cold", true},
 		{"no probe", pod("a", running(true)), nil, v1alpha1.CauseNotReady, "container web is not ready in pod a", true},
@@ -272,7 +272,7 @@ func TestUnreadyCause(t *testing.T) {
 			s := seeing(1500, row.pod)
 			s.told = map[types.UID][]*corev1.Event{row.pod.UID: row.events}
 			w.see(s)
-			if w.stands() != "Failed DeadlineExceeded" || w.Failure.Cause != row.cause || !strings.Contains(w.Failure.Message, row.says) {
+			if w.stands() != "Failed DeadlineExceeded" || w.Failure.Cause != row.cause || !strings.Contains(w.Failure.Message+"$", row.says) {
 				t.Errorf("%s, cause %s: %q, want cause %s and %q", w.stands(), w.Failure.Cause, w.Failure.Message, row.cause, row.says)
 			}
 			if (w.logAsked != nil) != row.log || (row.log && w.logAsked.Previous) {
