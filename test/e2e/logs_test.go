@@ -86,7 +86,6 @@ func TestLog(t *testing.T) {
 		{name: "nobody wants it", answer: said("not asked for\n"), options: []option{noLog}, says: "log"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
 			var mu sync.Mutex
 			var asked []string
 			k := newKubelet(t, 1, map[string]script{"2": crashing(test.ends)})
