@@ -588,3 +588,14 @@ func TestDecide_NeedsTheLogOnce(t *testing.T) {
 		}
 	}
 }
+
+// What is read back from a revision may be anybody's: it is cut and cleaned again.
+func TestDecode_CleansTheLog(t *testing.T) {
+	g := newGuarded("v1")
+	f := Failure{Attempt: Attempt{Number: 1}}
+	f.Log = strings.Repeat("line\x1b[31m\n", 1000)
+	r := decode(g, withVerdict(decode(g, recorded(g, 1)), &f))
+	if got := r.Failure.Log; got != Tail(f.Log) || strings.Contains(got, "\x1b") {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
+}
