@@ -125,6 +125,7 @@ func TestCrashCause(t *testing.T) {
 			v1alpha1.CausePostStartHook, "fails in its postStart hook after 4 restarts in pod a on node node: Exec lifecycle hook", true},
 		{"cannot be started", corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: noFile, FinishedAt: at(130)}, []*corev1.Event{killed(120)},
 			v1alpha1.CauseCannotStart, "cannot be started after 4 restarts in pod a on node node: " + noFile, false},
+		{"cannot be started, and nobody says why", run(128, "StartError", ""), nil, v1alpha1.CauseCannotStart, "cannot be started", false},
 		{"has too little memory to start", run(128, "StartError", "container init was OOM-killed (memory limit too low?)"), nil, v1alpha1.CauseOutOfMemory, "cannot be started", false},
 		{"cannot be mounted into", run(128, "StartError", `error mounting "/x" to rootfs at "/etc/x": not a directory`), nil, v1alpha1.CauseMountFailed, "cannot be started", false},
 		{"is lost with its node", run(255, "Unknown", ""), nil, v1alpha1.CauseUnknown, "keeps ending", true},
@@ -211,6 +212,60 @@ func TestCrashCause_WholePod(t *testing.T) {
 	p.Status.ContainerStatuses[1].State.Terminated = nil
 	if f := crashes(p, nil).Failure; f.Cause != v1alpha1.CauseExitCode {
 		t.Errorf("with a code that is not in its rule: %+v", f)
+	}
+}
+
+// Nor are they told at the deadline, which comes before the last restart that is tolerated.
+func TestUnreadyCause_WholePod(t *testing.T) {
+	w := watching(1)
+	p := pod("a", func(p *corev1.Pod) {
+		p.Spec.Containers = []corev1.Container{{Name: "log"}, {Name: "web", RestartPolicyRules: []corev1.ContainerRestartRule{{
+			Action: corev1.ContainerRestartRuleActionRestartAllContainers}}}}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "log"}, {Name: "web"}}
+		for c := range containers(p) {
+			c.RestartCount = 2
+			c.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}
+		}
+	})
+	w.template.Spec.Containers = p.Spec.Containers
+	if w.see(seeing(606, p)); w.Failure.Cause != v1alpha1.CauseRestartsWholePod || w.Failure.Container != "web" {
+		t.Errorf("%s: %+v", w.stands(), w.Failure)
+	}
+}
+
+// A container that runs for minutes before it ends is told as one that crashes, in its next run, too.
+func TestUnreadyCause_LongRuns(t *testing.T) {
+	again := func(times int32) *corev1.Pod {
+		return pod("a", probed, restarted(times), func(p *corev1.Pod) {
+			end := run(1, "Error", "boom")
+			end.FinishedAt = at(400)
+			p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &end
+			p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{StartedAt: at(450)}
+		})
+	}
+	w := watching(1)
+	w.see(seeing(450, again(1)))
+	if w.see(seeing(156, again(2))); w.Failure.Reason != v1alpha1.FailureDeadlineExceeded || w.Failure.Cause != v1alpha1.CauseExitCode {
+		t.Errorf("%s: %+v", w.stands(), w.Failure)
+	}
+}
+
+// Without the right to read Events the cause is the coarser one, and the message says what was not read.
+func TestCrashCause_EventsUnread(t *testing.T) {
+	w := watching(1)
+	s := seeing(3, changed(crashed("a", 4), probed))
+	s.unread = "Events cannot be read: no right"
+	if w.see(s); w.Failure.Cause != v1alpha1.CauseExitCode || !strings.HasSuffix(w.Failure.Message, ": boom; Events cannot be read: no right") {
+		t.Errorf("%s: %+v", w.stands(), w.Failure)
+	}
+}
+
+// A refusal of no common form has no cause of its own.
+func TestRefusalCause_Unknown(t *testing.T) {
+	w := watching(1)
+	if w.see(seeing(606).of(1).refusing("Request entity too large: limit is 3145728")); w.Failure.Reason != v1alpha1.FailurePodsForbidden ||
+		w.Failure.Cause != v1alpha1.CauseUnknown {
+		t.Errorf("%s: %+v", w.stands(), w.Failure)
 	}
 }
 
@@ -318,12 +373,16 @@ func TestWaitCause(t *testing.T) {
 			otherRegistry(w)
 			p := pod("a", waits(row.reason), func(p *corev1.Pod) {
 				p.Spec.Containers = slices.Clone(w.template.Spec.Containers)
+				p.Spec.Containers[0].LivenessProbe = &corev1.Probe{}
 				p.Status.ContainerStatuses[0].State.Waiting.Message = row.words
 			})
 			w.see(seeing(150, p))
 			want := fmt.Sprintf("container web cannot start (%s) in pod a on node node: ", row.reason) + strings.TrimSpace(row.words)
 			if w.Failure.Reason != row.failure || w.Failure.Cause != row.cause || w.Failure.Message != want || w.logAsked != nil {
 				t.Errorf("%s, cause %s, want %s: %q, want %q; log %+v", w.stands(), w.Failure.Cause, row.cause, w.Failure.Message, want, w.logAsked)
+			}
+			if w.asked != 1 {
+				t.Errorf("%d requests, want one for its Node", w.asked)
 			}
 		})
 	}
@@ -354,6 +413,21 @@ func TestWaitCause_ByDeadline(t *testing.T) {
 	w.see(s)
 	if f := w.Failure; f.Reason != v1alpha1.FailureDeadlineExceeded || f.Cause != v1alpha1.CauseSecretMissing || f.Message != "pod a on node node cannot start: "+words {
 		t.Errorf("%s: %+v", w.stands(), f)
+	}
+}
+
+// Beside a container that waits for its image, one that crashes as often as is tolerated is not the cause.
+func TestWaitCause_BesideACrash(t *testing.T) {
+	w := watching(1)
+	otherRegistry(w)
+	w.limits.deadline = time.Minute
+	p := pullFails("a", "manifest unknown")
+	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "db"})
+	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "db", RestartCount: 2})
+	moments["in back-off"](&p.Status.ContainerStatuses[1], run(3, "Error", "boom"))
+	w.template.Spec.Containers = append(w.template.Spec.Containers, corev1.Container{Name: "db"})
+	if w.see(seeing(90, p)); w.Failure.Cause != v1alpha1.CauseImageNotFound || w.Failure.Container != "web" {
+		t.Errorf("%s: %+v", w.stands(), w.Failure)
 	}
 }
 
@@ -416,6 +490,16 @@ func TestJudge_ReadsTheLog(t *testing.T) {
 	}
 }
 
+// A node on which alone pods do not start is not asked for the log of one that did.
+func TestJudge_ReadsNoLogOfSuspectedNode(t *testing.T) {
+	crashing := changed(crashed("a", 4), on("n1"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].LastTerminationState.Terminated.Message = "" })
+	w := watching(4)
+	w.see(seeing(3, crashing, changed(pullFails("b", "no space left"), on("n1")), ready("c"), ready("d")))
+	if w.Failure.Reason != v1alpha1.FailureCrashLoop || w.logAsked != nil || !strings.Contains(w.Failure.Message, "; its log was not read: the node is suspected") {
+		t.Errorf("%s, log %+v: %q", w.stands(), w.logAsked, w.Failure.Message)
+	}
+}
+
 // A container that left a message, a rollback, which has no place for a log, and a good release ask for none.
 func TestJudge_ReadsNoLog(t *testing.T) {
 	for name, story := range map[string]func(*watched){
@@ -431,7 +515,7 @@ func TestJudge_ReadsNoLog(t *testing.T) {
 	} {
 		w := watching(1)
 		story(w)
-		if w.UnderWay() || w.logAsked != nil || w.Failure.Log != "" {
+		if w.UnderWay() || w.logAsked != nil || w.Failure.Log != "" || strings.Contains(w.Failure.Message, "its log") {
 			t.Errorf("%s: %s, log asked for: %+v", name, w.stands(), w.logAsked)
 		}
 	}
@@ -502,5 +586,16 @@ func TestDecide_NeedsTheLogOnce(t *testing.T) {
 		if diff := cmp.Diff(row.want, Decide(row.scene.Observed).NeedLog); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// What is read back from a revision may be anybody's: it is cut and cleaned again.
+func TestDecode_CleansTheLog(t *testing.T) {
+	g := newGuarded("v1")
+	f := Failure{Attempt: Attempt{Number: 1}}
+	f.Log = strings.Repeat("line\x1b[31m\n", 1000)
+	r := decode(g, withVerdict(decode(g, recorded(g, 1)), &f))
+	if got := r.Failure.Log; got != Tail(f.Log) || strings.Contains(got, "\x1b") {
+		t.Errorf("%d bytes are kept, want %d", len(got), len(Tail(f.Log)))
 	}
 }

@@ -1111,6 +1111,9 @@ func TestJudge_EvictedWithZero(t *testing.T) {
 			if w.Failure.Reason != v1alpha1.FailurePodsEnded || w.Failure.Cause != row.cause || w.Failure.Pod != row.pod {
 				t.Errorf("%s, %+v, want cause %s of pod %s", w.stands(), w.Failure, row.cause, row.pod)
 			}
+			if evicted := row.cause == v1alpha1.CauseEvicted; evicted == (w.logAsked != nil) { // Its containers are gone.
+				t.Errorf("log asked for: %+v", w.logAsked)
+			}
 		})
 	}
 }

@@ -293,7 +293,7 @@ func (p *Progress) askForLog(l *look, t *trouble, run *LogRequest) (q questions)
 		return q
 	}
 	_, dead := p.deadNodes[t.pod.Spec.NodeName]
-	if !dead && !nodeSilent(t.pod) && !slices.Contains(l.lonely, t.pod.Spec.NodeName) {
+	if !dead && !slices.Contains(l.lonely, t.pod.Spec.NodeName) {
 		q.log = run
 	}
 	return q

@@ -47,7 +47,7 @@ type containerRecord struct {
 	restarts  int32   // that the kubelet counts
 	counted   int32   // those of them that are its own
 	pardon    bool    // the next restart is the new sandbox's
-	since     instant // since when it has had so many
+	since     instant // when there was last one more; 0 if that was not seen
 	relapsed  bool    // it was ready, and has restarted since the poll before
 	resources *corev1.ResourceRequirements
 	stuck     instant // since when it waits for its image or its configuration
@@ -132,7 +132,7 @@ func (p *Progress) follow(l *look, pod *corev1.Pod, r podRecord, known bool) pod
 			record = past[i]
 		}
 		record.pardon = record.pardon || renewed
-		if record.since == 0 || c.RestartCount != record.restarts {
+		if c.RestartCount != record.restarts {
 			record.since = p.clock
 		}
 		fresh := record.follow(pod, c, int32(min(resizes, 1000)))

@@ -213,7 +213,7 @@ func (p *Progress) isCrashing(r *containerRecord, c *corev1.ContainerStatus) boo
 	case c.State.Running == nil:
 		return true
 	default:
-		return r.counted > 0 && p.since(r.since) <= max(maxBlind, end.FinishedAt.Sub(end.StartedAt.Time))
+		return p.since(r.since) <= max(maxBlind, end.FinishedAt.Sub(end.StartedAt.Time))
 	}
 }
 
