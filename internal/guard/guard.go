@@ -61,8 +61,8 @@ type Guard struct {
 
 	mu       sync.Mutex
 	memories map[cache.ObjectName]memory
-	underWay load      // of those that have a rollout under way
-	noLogAt  time.Time // when a log last did not come in time, zero for never
+	underWay load                 // of those that have a rollout under way
+	noLog    map[string]time.Time // the nodes of which a log did not come lately, and when
 }
 
 // memory is what is known of one object.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"regexp"
 	"strings"
@@ -25,16 +26,16 @@ const (
 	// logTimeout is how long a log may take, with what is left of the time of the details: one that is there comes within
 	// milliseconds, and a rollback waits for it.
 	logTimeout = time.Second
-	// logPause is how long no log is asked for after one that did not come: where one node or the way to all of them hangs, it
-	// keeps a few rollbacks waiting, and not one after the other.
-	logPause = 10 * time.Second
+	// logPause is how long no log of a node is asked for after one that did not come, and none at all after those of maxNoLog nodes:
+	// where a node or the way to all of them hangs, it keeps a few rollbacks waiting, and not one after the other.
+	logPause, maxNoLog = 10 * time.Second, 3
 	// maxLogUnread is how long the words may be that say why a log could not be read, in bytes.
 	maxLogUnread = 200
 )
 
 var (
 	errNoLog      = fmt.Errorf("it did not come within %s", logTimeout)
-	errLogPause   = fmt.Errorf("another log did not come within the last %s", logPause)
+	errLogPause   = fmt.Errorf("other logs did not come in the last %s", logPause)
 	errLogGone    = errors.New("the node does not have it any more")
 	errLogTooLong = fmt.Errorf("its last lines are longer than %d MiB", logLimit>>20)
 )
@@ -59,7 +60,7 @@ func (g *Guard) readLog(ctx context.Context, namespace string, wanted rollout.Lo
 
 // tailOf reads the end of a log, in one request.
 func (g *Guard) tailOf(ctx context.Context, namespace string, wanted rollout.LogRequest, spent *budget) (string, error) {
-	if g.logsPause() {
+	if g.logsPause(wanted.Node) {
 		return "", errLogPause
 	}
 	if err := spent.take(ctx); err != nil {
@@ -69,7 +70,7 @@ func (g *Guard) tailOf(ctx context.Context, namespace string, wanted rollout.Log
 	defer cancel()
 	lines, err := g.streamLog(ctx, namespace, wanted)
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		g.noteNoLog()
+		g.noteNoLog(wanted.Node)
 		return "", errNoLog
 	}
 	return lines, err
@@ -104,17 +105,23 @@ func (e *logEnd) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// logsPause reports whether no log is to be asked for now, and noteNoLog notes that one did not come in time.
-func (g *Guard) logsPause() bool {
+// logsPause reports whether no log of a node is to be asked for now.
+func (g *Guard) logsPause(node string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return !g.noLogAt.IsZero() && time.Since(g.noLogAt) < logPause
+	maps.DeleteFunc(g.noLog, func(_ string, at time.Time) bool { return time.Since(at) >= logPause })
+	_, hangs := g.noLog[node]
+	return hangs || len(g.noLog) >= maxNoLog
 }
 
-func (g *Guard) noteNoLog() {
+// noteNoLog notes that a log of a node did not come in time.
+func (g *Guard) noteNoLog(node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.noLogAt = time.Now()
+	if g.noLog == nil {
+		g.noLog = map[string]time.Time{}
+	}
+	g.noLog[node] = time.Now()
 }
 
 // whyUnread returns why a log could not be read, in a few words.

@@ -22,8 +22,10 @@ import (
 )
 
 // previousLog asks for the log of the run before the present one.
-func previousLog(pod string) rollout.Decision {
-	return rollout.Decision{NeedLog: &rollout.LogRequest{Pod: pod, Container: "app", Previous: true}}
+func previousLog(pod string) rollout.Decision { return previousLogOn("node", pod) }
+
+func previousLogOn(node, pod string) rollout.Decision {
+	return rollout.Decision{NeedLog: &rollout.LogRequest{Node: node, Pod: pod, Container: "app", Previous: true}}
 }
 
 var podLogs = schema.GroupResource{Resource: "pods/log"}
@@ -162,27 +164,36 @@ func TestReadLog_SharesTheBudget(t *testing.T) {
 	}
 }
 
-// One log that does not come is waited for, not one after the other.
+// A log that does not come is waited for, those of its node after it are not; nor are any after those of three nodes.
 func TestReadLog_NoneForAWhileAfterOneThatHangs(t *testing.T) {
 	inReader(t, func(r *reader) {
 		r.addPod("stuck", r.current, corev1.PodRunning)
 		r.addPod("web", r.current, corev1.PodRunning)
 		r.SetLog("stuck", "app", true, fake.Log{Hangs: true})
 		r.SetLog("web", "app", true, fake.Log{Text: "one"})
-		ask := func(pod string, want rollout.Log, requests int) {
+		ask := func(node, pod string, want rollout.Log, requests int) {
 			t.Helper()
 			e := &rollout.Evidence{}
-			r.details(e, previousLog(pod))
-			expect.Same(t, "the log of "+pod, &want, e.Log)
+			r.details(e, previousLogOn(node, pod))
+			expect.Same(t, "the log of "+pod+" on "+node, &want, e.Log)
 			expect.Same(t, "requests", requests, len(r.Requested("get", "pods/log")))
 		}
-		ask("web", rollout.Log{Lines: "one"}, 1)
-		ask("stuck", rollout.Log{Unread: "it did not come within 1s"}, 1)
-		ask("web", rollout.Log{Unread: "another log did not come within the last 10s"}, 0)
-		time.Sleep(logPause - time.Millisecond)
-		ask("web", rollout.Log{Unread: "another log did not come within the last 10s"}, 0)
+		lines, hangs := rollout.Log{Lines: "one"}, rollout.Log{Unread: "it did not come within 1s"}
+		pauses := rollout.Log{Unread: "other logs did not come in the last 10s"}
+		ask("a", "web", lines, 1)
+		ask("a", "stuck", hangs, 1)
+		ask("a", "web", pauses, 0)
+		ask("b", "stuck", hangs, 1)
+		ask("c", "web", lines, 1)
+		ask("d", "stuck", hangs, 1)
+		ask("c", "web", pauses, 0)
+		time.Sleep(logPause - 2*logTimeout - time.Millisecond)
+		ask("c", "web", pauses, 0)
 		time.Sleep(time.Millisecond)
-		ask("web", rollout.Log{Lines: "one"}, 1)
+		ask("c", "web", lines, 1)
+		ask("d", "web", pauses, 0)
+		time.Sleep(2 * logTimeout)
+		ask("d", "web", lines, 1)
 	})
 }
 
@@ -196,7 +207,7 @@ func TestReadLog_Stopped(t *testing.T) {
 		began := time.Now()
 		r.readDetails(ctx, namespace, &rollout.Evidence{}, previousLog("web"), &budget{})
 		expect.Same(t, "it takes", logTimeout/2, time.Since(began))
-		if r.logsPause() {
+		if r.logsPause("node") {
 			t.Error("no log is asked for now")
 		}
 	})

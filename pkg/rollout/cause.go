@@ -225,7 +225,7 @@ var configCauses = []struct {
 	{regexp.MustCompile(`\bconfigmaps? "[^"]*" not found`), v1alpha1.CauseConfigMapMissing},
 	{regexp.MustCompile(`[Ff]ailed to create pod sandbox`), v1alpha1.CauseSandbox},
 	{regexp.MustCompile(`hostPath type check failed|failed to prepare subPath|MountVolume|AttachVolume|attach or mount volumes`), v1alpha1.CauseMountFailed},
-	{regexp.MustCompile(`has runAsNonRoot|seccomp profile|(?i:apparmor) profile|(?i:selinux) label`), v1alpha1.CauseSecurityContext},
+	{regexp.MustCompile(`has runAsNonRoot|breaks non-root policy|seccomp profile|(?i:apparmor) profile|(?i:selinux) label`), v1alpha1.CauseSecurityContext},
 }
 
 // configCause returns what a container or a pod needs and does not have, by the kubelet's words, otherwise if these do not tell.

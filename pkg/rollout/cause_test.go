@@ -140,7 +140,7 @@ func TestCrashCause(t *testing.T) {
 				}
 				var want *LogRequest
 				if row.silent {
-					want = &LogRequest{Pod: "a", Container: "web", Previous: moment != "ended"}
+					want = &LogRequest{Node: "node", Pod: "a", Container: "web", Previous: moment != "ended"}
 				}
 				if diff := cmp.Diff(want, w.logAsked); diff != "" {
 					t.Errorf("log (-want +got):\n%s", diff)
@@ -363,6 +363,7 @@ func TestWaitCause(t *testing.T) {
 		{"a key of a Secret", "CreateContainerConfigError", `couldn't find key password in Secret shop/db`, "ContainerConfig", v1alpha1.CauseKeyMissing},
 		{"a key of a ConfigMap", "CreateContainerConfigError", `couldn't find key url in ConfigMap shop/app`, "ContainerConfig", v1alpha1.CauseKeyMissing},
 		{"root", "CreateContainerConfigError", `container has runAsNonRoot and image will run as root (pod: "a_shop(1)", container: web)`, "ContainerConfig", v1alpha1.CauseSecurityContext},
+		{"root, by number", "CreateContainerConfigError", `container's runAsUser breaks non-root policy (pod: "a_shop(1)", container: web)`, "ContainerConfig", v1alpha1.CauseSecurityContext},
 		{"a user by name", "CreateContainerConfigError", `container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root`, "ContainerConfig", v1alpha1.CauseSecurityContext},
 		{"a seccomp profile", "CreateContainerError", `failed to create containerd container: cannot load seccomp profile "/var/lib/kubelet/seccomp/nope": no such file`, "ContainerConfig", v1alpha1.CauseSecurityContext},
 		{"a subPath through a file", "CreateContainerConfigError", `failed to prepare subPath for volumeMount "v" of container "web"`, "ContainerConfig", v1alpha1.CauseMountFailed},
@@ -529,7 +530,7 @@ func TestJudge_ReadsTheLogOfEndedPods(t *testing.T) {
 		s := seeing(3, pod("a", end))
 		s.log = &Log{Lines: "bye"}
 		w.see(s)
-		if diff := cmp.Diff(&LogRequest{Pod: "a", Container: "web"}, w.logAsked); diff != "" || w.Failure.Log != "bye" || !strings.HasSuffix(w.Failure.Message, ": bye") {
+		if diff := cmp.Diff(&LogRequest{Node: "node", Pod: "a", Container: "web"}, w.logAsked); diff != "" || w.Failure.Log != "bye" || !strings.HasSuffix(w.Failure.Message, ": bye") {
 			t.Errorf("%s: %+v\n%s", w.stands(), w.Failure, diff)
 		}
 	}
@@ -578,7 +579,7 @@ func TestDecide_NeedsTheLogOnce(t *testing.T) {
 		scene *scene
 		want  *LogRequest
 	}{
-		"verdict":      {asking("v1").knows("v1", 1, unjudged).runningName("v1"), &LogRequest{Pod: "p0", Container: "web", Previous: true}},
+		"verdict":      {asking("v1").knows("v1", 1, unjudged).runningName("v1"), &LogRequest{Node: "node", Pod: "p0", Container: "web", Previous: true}},
 		"not allowed":  {asking("v1").with(func(s *scene) { s.Guarded.Spec.Guard.Log = new(false) }).knows("v1", 1, unjudged).runningName("v1"), nil},
 		"failed, held": {asking("v1").hold().knows("v1", 1, failed).runningName("v1").remembers("v1", PhaseFailed), nil},
 	} {

@@ -34,8 +34,8 @@ type Evidence struct {
 
 // LogRequest names the lines that a container wrote last, in the run before the present one if Previous.
 type LogRequest struct {
-	Pod, Container string
-	Previous       bool
+	Node, Pod, Container string
+	Previous             bool
 }
 
 // Log is the answer to a LogRequest: the lines, or why they could not be read.

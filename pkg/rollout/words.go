@@ -200,7 +200,7 @@ func runOf(pod *corev1.Pod, c *corev1.ContainerStatus, crashes bool, f finding) 
 		return nil
 	}
 	previous := crashes && c.State.Terminated == nil && c.LastTerminationState.Terminated != nil
-	return &LogRequest{Pod: pod.Name, Container: c.Name, Previous: previous}
+	return &LogRequest{Node: pod.Spec.NodeName, Pod: pod.Name, Container: c.Name, Previous: previous}
 }
 
 // isCrashing reports whether a container that is not ready ends again and again: it does not run, or its present run has not lasted for
@@ -272,7 +272,7 @@ func podsEnded(e *podEnd, times int) account {
 		fallthrough
 	default:
 		if a.what, a.why = reasoned(a.what, e.words), e.message; a.why == "" && e.container != "" {
-			a.run = &LogRequest{Pod: e.pod.Name, Container: e.container}
+			a.run = &LogRequest{Node: e.pod.Spec.NodeName, Pod: e.pod.Name, Container: e.container}
 		}
 	}
 	return a

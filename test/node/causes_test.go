@@ -139,9 +139,10 @@ var causes = []made{
 		spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "belay.dev/nobody-writes-it"}}
 	}), words: []string{"belay.dev/nobody-writes-it"}},
 	{cause: v1alpha1.CauseNodeSelector, reason: v1alpha1.FailureDeadlineExceeded,
-		release: pod(func(spec *corev1.PodSpec) { spec.NodeSelector = map[string]string{"belay.dev/disk": "none"} }), words: []string{"node affinity/selector"}},
-	{cause: v1alpha1.CauseTaints, reason: v1alpha1.FailureDeadlineExceeded,
-		release: pod(func(spec *corev1.PodSpec) { spec.NodeSelector = map[string]string{corev1.LabelHostname: secondWorker.name} }), words: []string{"untolerated taint"}},
+		release: pod(func(spec *corev1.PodSpec) {
+			spec.NodeSelector = map[string]string{"belay.dev/disk": "none"}
+			spec.Tolerations = []corev1.Toleration{{Key: secondTaint, Operator: corev1.TolerationOpExists}}
+		}), words: []string{"node affinity/selector"}},
 	{cause: v1alpha1.CauseNoRoom, reason: v1alpha1.FailureDeadlineExceeded, release: container(func(c *corev1.Container) {
 		c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")}
 	}), words: []string{"Insufficient cpu"}},
@@ -192,6 +193,9 @@ func (r *trial) make(m made, moment int) {
 		spec.Template.Spec.Containers[0].Args[0] = "--version=tried"
 		spec.Template.Annotations = map[string]string{"moment": fmt.Sprint(moment)}
 		spec.ProgressDeadlineSeconds = new(int32(12 + 5*moment))
+		if m.reason == v1alpha1.FailureCrashLoop { // The back-off is longer.
+			spec.ProgressDeadlineSeconds = new(int32(120))
+		}
 		spec.Guard.MaxRestarts, spec.Guard.StuckSeconds = new([]int32{1, 2, 0}[moment%3]), new(int32(5+3*moment))
 		m.release(spec)
 	})
