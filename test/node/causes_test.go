@@ -149,7 +149,9 @@ var causes = []made{
 	{cause: v1alpha1.CauseSchedulerMissing, reason: v1alpha1.FailureDeadlineExceeded,
 		release: pod(func(spec *corev1.PodSpec) { spec.SchedulerName = "nobody" }), words: []string{"nobody"}},
 	{cause: v1alpha1.CauseSchedulingGate, reason: v1alpha1.FailureDeadlineExceeded,
-		release: pod(func(spec *corev1.PodSpec) { spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "belay.dev/shut"}} }), words: []string{"belay.dev/shut"}},
+		release: pod(func(spec *corev1.PodSpec) {
+			spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "belay.dev/shut"}}
+		}), words: []string{"belay.dev/shut"}},
 	{cause: v1alpha1.CauseResourceClaim, reason: v1alpha1.FailureDeadlineExceeded, release: pod(func(spec *corev1.PodSpec) {
 		spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimTemplateName: new("nowhere")}}
 	}), words: []string{"gpu"}},
