@@ -75,7 +75,7 @@ var causes = []made{
 	{cause: v1alpha1.CauseOutOfMemory, reason: v1alpha1.FailureCrashLoop, exitCode: 137, release: container(func(c *corev1.Container) {
 		c.Args = append(c.Args, "--eat=64")
 		c.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}
-	}), words: []string{"memory"}},
+	}), words: []string{"OOMKilled"}},
 	{cause: v1alpha1.CauseLivenessProbe, reason: v1alpha1.FailureCrashLoop, release: container(func(c *corev1.Container) {
 		c.LivenessProbe = &corev1.Probe{ProbeHandler: nobodyListens, PeriodSeconds: 1, FailureThreshold: 2}
 	}), words: []string{"liveness probe", "connection refused"}},
@@ -198,6 +198,7 @@ func (r *trial) make(m made, moment int) {
 		if m.reason == v1alpha1.FailureCrashLoop { // The back-off is longer.
 			spec.ProgressDeadlineSeconds = new(int32(120))
 		}
+		spec.Guard.SoakSeconds = new(int32(30))
 		spec.Guard.MaxRestarts, spec.Guard.StuckSeconds = new([]int32{1, 2, 0}[moment%3]), new(int32(5+3*moment))
 		m.release(spec)
 	})
