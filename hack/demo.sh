@@ -154,7 +154,7 @@ say "4. After four restarts of one container Belay has seen enough. The Deployme
 await RolledBack
 type_in kubectl get gd,deployment,pods
 type_in kubectl get gd web -o 'jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}'
-type_in kubectl get gd web -o 'jsonpath=pod {.status.failure.pod}, container {.status.failure.container}, exit code {.status.failure.exitCode}{"\n"}'
+type_in kubectl get gd web -o 'jsonpath=cause {.status.failure.cause}, pod {.status.failure.pod}, container {.status.failure.container}, exit code {.status.failure.exitCode}{"\n"}'
 echo
 echo "The spec stays what git says, the Deployment what works:"
 type_in kubectl get gd web -o 'jsonpath={.spec.template.spec.containers[0].image}{"\n"}'
