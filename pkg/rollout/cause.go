@@ -100,6 +100,9 @@ func wholePodCause(c *corev1.ContainerStatus, rule *corev1.ContainerRestartRule)
 	case end != nil && end.Reason != restartingAll:
 		f.verb, f.why, f.end = ending(end)+" and "+f.verb, end.Message, end
 	case codes != nil:
+		if len(codes.Values) == 1 && codes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn {
+			f.end = &corev1.ContainerStateTerminated{ExitCode: codes.Values[0]}
+		}
 		f.verb += fmt.Sprintf(" by its rule for exit codes %s %v,", codes.Operator, codes.Values)
 	}
 	return f

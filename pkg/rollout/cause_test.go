@@ -188,12 +188,13 @@ func TestCrashCause_Sidecar(t *testing.T) {
 	}
 }
 
-// What the rule of one container did to the others is not put down to them, and its own exit code is told if a look meets it.
+// What the rule of one container did to the others is not put down to them, and its own exit code is told if a look meets it, or its
+// rule names one alone.
 func TestCrashCause_WholePod(t *testing.T) {
 	p := pod("a", bornAtNoon, func(p *corev1.Pod) {
 		p.Spec.InitContainers = []corev1.Container{{Name: "migrate"}}
 		p.Spec.Containers = []corev1.Container{{Name: "log"}, {Name: "web", RestartPolicyRules: []corev1.ContainerRestartRule{{
-			Action: corev1.ContainerRestartRuleActionRestartAllContainers, ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{42}}}}}}
+			Action: corev1.ContainerRestartRuleActionRestartAllContainers, ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{41, 42}}}}}}
 		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate"}}
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "log"}, {Name: "web"}}
 		for c := range containers(p) {

@@ -1162,8 +1162,8 @@ func TestJudge_RestartsWholePod(t *testing.T) {
 		code  *int32
 		words string
 	}{
-		{nil, nil, words + " by its rule for exit codes In [42],"},
-		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}, nil, words + " by its rule for exit codes In [42],"},
+		{nil, new(int32(42)), words + " by its rule for exit codes In [42],"},
+		{&corev1.ContainerStateTerminated{ExitCode: 137, Reason: restartingAll}, new(int32(42)), words + " by its rule for exit codes In [42],"},
 		{&corev1.ContainerStateTerminated{ExitCode: 42, Reason: "Error"}, new(int32(42)), "exited with code 42 and " + words},
 	} {
 		w := watching(1)

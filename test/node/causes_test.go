@@ -195,11 +195,11 @@ func (r *trial) make(m made, moment int) {
 		spec.Template.Spec.Containers[0].Args[0] = "--version=tried"
 		spec.Template.Annotations = map[string]string{"moment": fmt.Sprint(moment)}
 		spec.ProgressDeadlineSeconds = new(int32(12 + 5*moment))
-		if m.reason == v1alpha1.FailureCrashLoop { // The back-off is longer.
-			spec.ProgressDeadlineSeconds = new(int32(120))
-		}
 		spec.Guard.SoakSeconds = new(int32(30))
 		spec.Guard.MaxRestarts, spec.Guard.StuckSeconds = new([]int32{1, 2, 0}[moment%3]), new(int32(5+3*moment))
+		if m.reason == v1alpha1.FailureCrashLoop { // A back-off is longer.
+			spec.ProgressDeadlineSeconds, spec.Guard.StuckSeconds = new(int32(120)), new(int32(60))
+		}
 		m.release(spec)
 	})
 	failure := r.expectRolledBack(m.reason, m.cause, m.words...)
