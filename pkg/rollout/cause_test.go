@@ -476,7 +476,7 @@ func TestJudge_ReadsTheLog(t *testing.T) {
 		{"it could not be read", nil, &Log{Unread: "no right to read it"}, true, crash + "; its log could not be read: no right to read it", ""},
 		{"it is not wanted", func(w *watched) { w.log = false }, nil, false, crash + "; log: off by spec.guard.log", ""},
 		{"the node may be down", func(w *watched) { w.sightings = &sightings{answers: answers{deadNodes: map[string]instant{"node": 1}}} }, nil, false,
-			crash + "; its log was not read: the node is suspected", ""},
+			crash + "; its log was not read: its node may not answer", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := watching(1)
@@ -497,7 +497,7 @@ func TestJudge_ReadsNoLogOfSuspectedNode(t *testing.T) {
 	crashing := changed(crashed("a", 4), on("n1"), func(p *corev1.Pod) { p.Status.ContainerStatuses[0].LastTerminationState.Terminated.Message = "" })
 	w := watching(4)
 	w.see(seeing(3, crashing, changed(pullFails("b", "no space left"), on("n1")), ready("c"), ready("d")))
-	if w.Failure.Reason != v1alpha1.FailureCrashLoop || w.logAsked != nil || !strings.Contains(w.Failure.Message, "; its log was not read: the node is suspected") {
+	if w.Failure.Reason != v1alpha1.FailureCrashLoop || w.logAsked != nil || !strings.Contains(w.Failure.Message, "; its log was not read: its node may not answer") {
 		t.Errorf("%s, log %+v: %q", w.stands(), w.logAsked, w.Failure.Message)
 	}
 }
@@ -558,7 +558,7 @@ func TestMessage_TellsReleasesApart(t *testing.T) {
 	w := watching(2)
 	w.knownGood = true
 	w.see(seeing(606, ready("a"), starting("b")))
-	if want := "; 1 of 2 of its pods are fine, and the others on node"; w.Phase != PhaseFailed || !strings.HasSuffix(w.Failure.Message, want) {
+	if want := "; 1 of its 2 pods are fine, and the others on node"; w.Phase != PhaseFailed || !strings.HasSuffix(w.Failure.Message, want) {
 		t.Errorf("%s: %q", w.stands(), w.Failure.Message)
 	}
 	s := asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v1").down().remembers("v1", PhaseFailed)

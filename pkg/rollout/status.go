@@ -60,7 +60,7 @@ func underWay(progress Progress, doing string) report {
 	switch progress.Phase {
 	case PhaseSoaking:
 		r.reason = v1alpha1.ReasonSoaking
-		r.message = progress.Revision + " is complete, and has to stay healthy for a while before it counts as good"
+		r.message = progress.Revision + " is complete, and each of its pods has to stay available for spec.guard.soakSeconds before it counts as good"
 	case PhaseBlocked:
 		r.reason = progress.WaitingReason
 		r.message = fmt.Sprintf("%s: waiting for %s", doing, progress.WaitingFor)

@@ -184,7 +184,7 @@ func TestUnderWay(t *testing.T) {
 	}{
 		{Progress{Phase: PhaseProgressing}, report{condition: v1alpha1.ConditionReconciling, reason: "Progressing", message: "rolling out web-1"}},
 		{Progress{Phase: PhaseSoaking, Revision: "web-1"}, report{condition: v1alpha1.ConditionReconciling, reason: "Soaking",
-			message: "web-1 is complete, and has to stay healthy for a while before it counts as good"}},
+			message: "web-1 is complete, and each of its pods has to stay available for spec.guard.soakSeconds before it counts as good"}},
 		{Progress{Phase: PhaseBlocked, WaitingReason: "WaitingForScheduler", WaitingFor: "the scheduler"},
 			report{condition: v1alpha1.ConditionReconciling, reason: "WaitingForScheduler", message: "rolling out web-1: waiting for the scheduler"}},
 		{Progress{Phase: PhaseBlocked, WaitingReason: "WaitingForScheduler", WaitingFor: "the scheduler", Overdue: true},

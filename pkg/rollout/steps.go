@@ -104,7 +104,7 @@ func (s *state) correct(d *Decision, changed string) *report {
 	if wait := memory.corrected.Add(correctionPause).Sub(s.Now); memory.corrections >= freeCorrections && wait > 0 {
 		d.recheckIn(wait)
 		return &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
-			"%s keeps changing %s of the Deployment; it is put back once in %s", somebody(memory.rival), changed, correctionPause)}
+			"%s keeps changing %s of the Deployment; it is put back every %d minutes", somebody(memory.rival), changed, correctionPause/time.Minute)}
 	}
 	memory.corrections++
 	memory.corrected, memory.correctedPath = s.Now, changed

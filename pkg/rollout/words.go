@@ -33,7 +33,7 @@ func (a account) failure(l *look, p *Progress, kind kind) *v1alpha1.Failure {
 	case !l.log:
 		besides += "; log: off by spec.guard.log"
 	case read == nil:
-		besides += "; its log was not read: the node is suspected"
+		besides += "; its log was not read: its node may not answer"
 	case read.Unread != "":
 		besides += "; its log could not be read: " + read.Unread
 	default:
@@ -68,11 +68,10 @@ func lastLine(text string) string {
 
 // howManyAreFine says it of the pods that the rollout makes: in a rollback they are not those of the release that failed.
 func (l *look) howManyAreFine() string {
-	pods := "new pods"
 	if l.knownGood {
-		pods = "of its pods"
+		return fmt.Sprintf("%d of its %d pods are fine", l.fine, l.wanted)
 	}
-	return fmt.Sprintf("%d of %d %s are fine", l.fine, l.wanted, pods)
+	return fmt.Sprintf("%d of %d new pods are fine", l.fine, l.wanted)
 }
 
 // countFine counts the new pods that are fine.
@@ -263,7 +262,7 @@ func (t *trouble) ofPod() account {
 // podsEnded is about a release whose pods end by themselves, so many of them, this one for example.
 func podsEnded(e *podEnd, times int) account {
 	a := tell(v1alpha1.FailurePodsEnded, e.cause, cmp.Or(e.words, "nothing is known of why"),
-		"%d of its pods ended by themselves, pod %s for example", times, onNode(e.pod))
+		"%d of its pods ended, pod %s for example", times, onNode(e.pod))
 	a.Container, a.ExitCode = e.container, e.exitCode
 	switch {
 	case e.cause == v1alpha1.CauseEvicted || e.exitCode == nil:

@@ -180,7 +180,7 @@ const (
 
 	// CauseEvicted: the kubelet evicted pods for what they did, for example more storage than their limit.
 	CauseEvicted = "Evicted"
-	// CauseRefused: the kubelet refuses pods for what the template states, a sysctl for example.
+	// CauseRefused: the kubelet refuses pods for what the template states, a sysctl for example; or node after node refuses them.
 	CauseRefused = "Refused"
 	// CauseEndedByItself: pods ended, and nobody had asked them to.
 	CauseEndedByItself = "EndedByItself"
