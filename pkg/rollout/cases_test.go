@@ -42,7 +42,7 @@ var cases = []struct {
 		want: "Failed PodsEnded", says: "Evicted: Pod ephemeral local storage", by: 57},
 	{name: "A7 a release that eats its nodes", set: asks(2), at: replacedEvery(2, 10, evictedForPressure("web")),
 		want: "Failed PodsEnded", says: "The node was low on resource: memory", by: 57},
-	{name: "A8 crashes in bursts of an autoscaler", set: asks(1), at: bursts(14, 30, crashesTwice), want: "Failed CrashLoop", says: "boom"},
+	{name: "A8 crashes in bursts of an autoscaler", set: asks(1), at: bursts(14, 30, crashesTwice), want: "Failed CrashLoop", says: "after 2 restarts, as in 2 before it, in pod"},
 
 	// The cluster's trouble.
 	{name: "B1 a node goes silent in the soak", set: asks(3), at: func(second int) sight {

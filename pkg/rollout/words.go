@@ -179,6 +179,9 @@ func (t *trouble) ofContainer(l *look, p *Progress) account {
 			times = " after 1 restart"
 		}
 	}
+	if t.kind == kindCrash && p.lost > 0 {
+		times += fmt.Sprintf(", as in %d before it,", p.lost)
+	}
 	a := tell(v1alpha1.FailureCrashLoop, f.cause, f.why, "%s %s %s%s %s", kind, c.Name, f.verb, times, where(t.pod))
 	a.Container, a.Restarts = c.Name, c.RestartCount
 	if f.end != nil {
