@@ -187,14 +187,6 @@ func isDuring(event *corev1.Event, end *corev1.ContainerStateTerminated, early t
 	return !end.StartedAt.IsZero() && last.After(end.StartedAt.Add(-early)) && !first.After(end.FinishedAt.Time)
 }
 
-// What a registry says, in the forms of containerd and CRI-O, when the image is not there, and when it does not give it out. Docker Hub
-// says the latter of a repository that it does not have.
-var (
-	imageAbsent    = regexp.MustCompile(`not found|manifest unknown|name unknown|does not exist`)
-	imageForbidden = regexp.MustCompile(`unauthorized: |401 Unauthorized|403 Forbidden|access denied|denied: |is denied|no basic auth credentials|` +
-		`authentication required|authorization failed|failed to authorize`)
-)
-
 // imageCause returns why a container has no image, by the reason for which it waits and the kubelet's words.
 func imageCause(reason, words string) string {
 	switch reason {

@@ -238,15 +238,18 @@ func registryDown(p *Progress, l *look, t *trouble) string {
 	}
 }
 
-// deadNode excuses what a pod waits for, or does not do, whose Node is gone or not ready.
+// deadNode excuses what a pod waits for, or does not do, whose Node is gone or not ready, or has no container runtime.
 func deadNode(p *Progress, l *look, t *trouble) string {
 	if (t.kind != kindDeadline && t.kind != kindWait) || t.pod == nil || t.pod.Spec.NodeName == "" {
 		return ""
 	}
-	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; !dead {
-		return ""
+	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; dead {
+		return fmt.Sprintf("node %s, which does not report; %s", t.pod.Spec.NodeName, l.howManyAreFine())
 	}
-	return fmt.Sprintf("node %s, which does not report; %s", t.pod.Spec.NodeName, l.howManyAreFine())
+	if (t.topic == topicImage || t.topic == topicConfig) && runtimeSilent.MatchString(t.words) {
+		return fmt.Sprintf("node %s, whose container runtime does not answer: %s", t.pod.Spec.NodeName, t.words)
+	}
+	return ""
 }
 
 // lonelyNode excuses pods that do not get as far as starting on at most a tenth of the nodes (one at least), while on all others,
