@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -149,6 +150,16 @@ func injected(p *Progress, l *look, t *trouble) string {
 	return ""
 }
 
+// pulledImage returns the image that the words about a container's pull name: an image volume's, or else its own.
+func pulledImage(spec *corev1.PodSpec, container, words string) string {
+	for _, volume := range spec.Volumes {
+		if volume.Image != nil && volume.Image.Reference != "" && strings.Contains(words, strconv.Quote(volume.Image.Reference)) {
+			return volume.Image.Reference
+		}
+	}
+	return imageOf(spec, container)
+}
+
 // imageOf returns the image of a container or init container, empty if there is none.
 func imageOf(spec *corev1.PodSpec, container string) string {
 	if c := containerOf(spec, container); c != nil {
@@ -230,7 +241,7 @@ func clusterRefuses(_ *Progress, _ *look, t *trouble) string {
 func registryDown(p *Progress, l *look, t *trouble) string {
 	switch {
 	case t.topic == topicImage && registryAway(t.words) && (l.good == nil || sameRegistry(l.template, l.good, t.container.Name)):
-		return fmt.Sprintf("the registry %s: %s", registryOf(imageOf(&t.pod.Spec, t.container.Name)), t.words)
+		return fmt.Sprintf("the registry %s: %s", registryOf(pulledImage(&t.pod.Spec, t.container.Name, t.words)), t.words)
 	case t.topic == topicCreating && p.pods[t.pod.UID].pulling:
 		return fmt.Sprintf("the image of pod %s, which is being pulled on node %s, or waits there for other pulls", t.pod.Name, t.pod.Spec.NodeName)
 	default:
