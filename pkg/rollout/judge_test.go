@@ -561,6 +561,10 @@ func TestJudge(t *testing.T) {
 		{"an image volume whose registry is away", nil, scenes(seeing(660, changed(pullFails("a", `failed to pull image "ghcr.io/model:2": connection refused`), func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "m", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "ghcr.io/model:2"}}}}
 		}))), `Blocked registry ghcr.io: failed to pull image "ghcr.io/model:2": connection refused`},
+		{"a Secret goes after a container has started", nil, scenes(seeing(300, pod("a", waits("ContainerCreating"), func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = up("mesh").Status.ContainerStatuses
+			p.Status.InitContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+		})).telling("uid-of-a", corev1.Event{Reason: "FailedMount", Message: `secret "s" not found`})), "Progressing"},
 		{"a node whose container runtime is away", nil, scenes(seeing(660, pullFails("a",
 			`code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix /c.sock: connect: no such file or directory"`))), "Blocked node node-a"},
 		{"another container beside one whose registry is away", nil, scenes(seeing(660, changed(pullFails("a", "connection refused"), func(p *corev1.Pod) {
