@@ -272,6 +272,15 @@ var cases = []struct {
 		s.told = map[types.UID][]*corev1.Event{p.UID: {{Reason: "Scheduled"}, {Reason: "Pulling"}}}
 		return s
 	}, want: "Blocked image of pod a"},
+	{name: "D8 an image of a container after another", set: asks(1), at: func(int) sight {
+		p := pod("a", waits("PodInitializing"), func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", Ready: true,
+				State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed"}}}}
+		})
+		s := seeing(3, p)
+		s.told = map[types.UID][]*corev1.Event{p.UID: {{Reason: "Started"}, {Reason: "Pulling"}}}
+		return s
+	}, want: "Blocked image of pod a"},
 	{name: "E3 healthy in bursts of an autoscaler", set: both(asks(2), func(w *watched) { w.limits.soak = 20 * time.Second }), at: bursts(14, 30, ready), want: "Healthy", by: 100},
 }
 

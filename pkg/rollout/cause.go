@@ -163,12 +163,18 @@ func hookWords(events []*corev1.Event, container string, end *corev1.ContainerSt
 	return ""
 }
 
+// probeSays are what the kubelet says of a probe that fails, and of one that it cannot make, for lack of the command for example, in the
+// order in which they tell: in a container that ends, none can be made (pkg/kubelet/prober/prober.go of v1.37.2).
+var probeSays = []string{" probe failed: ", " probe errored and resulted in unknown state: "}
+
 // probeWords returns what a probe of a container said last in a run that began at a time, empty if nothing tells.
 func probeWords(events []*corev1.Event, container, probe string, began time.Time) string {
-	for _, event := range slices.Backward(events) {
-		said, failed := strings.CutPrefix(strings.TrimPrefix(event.Message, combined), probe+" probe failed: ")
-		if failed && event.Reason == "Unhealthy" && isAbout(event, container) && LastSeen(event).After(began) {
-			return strings.TrimSpace(said)
+	for _, how := range probeSays {
+		for _, event := range slices.Backward(events) {
+			said, found := strings.CutPrefix(strings.TrimPrefix(event.Message, combined), probe+how)
+			if found && event.Reason == "Unhealthy" && isAbout(event, container) && LastSeen(event).After(began) {
+				return strings.TrimSpace(said)
+			}
 		}
 	}
 	return ""
@@ -185,18 +191,10 @@ func isAbout(event *corev1.Event, container string) bool {
 func isDuring(event *corev1.Event, end *corev1.ContainerStateTerminated, early time.Duration) bool {
 	first, last := event.FirstTimestamp.Time, LastSeen(event)
 	if first.IsZero() {
-		first = last
+		first = event.EventTime.Truncate(time.Second)
 	}
 	return !end.StartedAt.IsZero() && last.After(end.StartedAt.Add(-early)) && !first.After(end.FinishedAt.Time)
 }
-
-// What a registry says, in the forms of containerd and CRI-O, when the image is not there, and when it does not give it out. Docker Hub
-// says the latter of a repository that it does not have.
-var (
-	imageAbsent    = regexp.MustCompile(`not found|manifest unknown|name unknown|does not exist`)
-	imageForbidden = regexp.MustCompile(`unauthorized: |401 Unauthorized|403 Forbidden|access denied|denied: |is denied|no basic auth credentials|` +
-		`authentication required|authorization failed|failed to authorize`)
-)
 
 // imageCause returns why a container has no image, by the reason for which it waits and the kubelet's words.
 func imageCause(reason, words string) string {

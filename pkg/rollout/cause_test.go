@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -45,6 +46,12 @@ func at(second int) metav1.Time { return metav1.NewTime(noon.Add(time.Duration(s
 func from(first, last int, container, reason, message string) *corev1.Event {
 	return &corev1.Event{Reason: reason, Message: message, FirstTimestamp: at(first), LastTimestamp: at(last), Count: 2,
 		InvolvedObject: corev1.ObjectReference{FieldPath: container}}
+}
+
+// series is the same in the form of events.k8s.io.
+func series(first, last int, container, reason, message string) *corev1.Event {
+	return &corev1.Event{Reason: reason, Message: message, EventTime: metav1.NewMicroTime(at(first).Time), InvolvedObject: corev1.ObjectReference{FieldPath: container},
+		Series: &corev1.EventSeries{Count: 2, LastObservedTime: metav1.NewMicroTime(at(last).Time)}}
 }
 
 // The containers that the Events are about.
@@ -115,6 +122,12 @@ func TestCrashCause(t *testing.T) {
 		{"was ended by its probe in an earlier run", run(1, "Error", ""), []*corev1.Event{killed(80)}, v1alpha1.CauseExitCode, "exited with code 1", true},
 		{"was ended by its probe in the second before", run(1, "Error", ""), []*corev1.Event{killed(100)}, v1alpha1.CauseExitCode, "exited with code 1", true},
 		{"is ended by its probe later", run(1, "Error", ""), []*corev1.Event{from(140, 175, theContainer, "Killing", liveness)}, v1alpha1.CauseExitCode, "exited with code 1", true},
+		{"is ended by its probe, in another form of Events", run(137, "Error", ""), []*corev1.Event{series(20, 175, theContainer, "Killing", liveness)}, v1alpha1.CauseLivenessProbe,
+			"was ended by its liveness probe", true},
+		{"is ended by its probe later, in another form", run(1, "Error", ""), []*corev1.Event{series(140, 175, theContainer, "Killing", liveness)}, v1alpha1.CauseExitCode,
+			"exited with code 1", true},
+		{"its probe cannot be made once it ends", run(137, "Error", ""), []*corev1.Event{unhealthy(119, "Liveness probe failed: full"), killed(120),
+			unhealthy(125, "Liveness probe errored and resulted in unknown state: not running")}, v1alpha1.CauseLivenessProbe, "in pod a on node node: full", true},
 		{"another one fails its probe", run(1, "Error", ""), []*corev1.Event{from(20, 120, "spec.containers{log}", "Killing", "Container log failed liveness probe, will be restarted")},
 			v1alpha1.CauseExitCode, "exited with code 1", true},
 		{"a probe fails and does not kill", run(1, "Error", ""), []*corev1.Event{unhealthy(120, "Liveness probe failed: once")}, v1alpha1.CauseExitCode, "exited with code 1", true},
@@ -174,6 +187,17 @@ func crashes(p *corev1.Pod, events []*corev1.Event) *watched {
 		w.Failure.Restarts--
 	}
 	return w
+}
+
+// The log is that of the run which crashed, not of the one that a reboot ended.
+func TestCrashCause_RebootAfterCrash(t *testing.T) {
+	p := pod("a", restarted(5), probed, bornAtNoon)
+	c := &p.Status.ContainerStatuses[0]
+	c.LastTerminationState.Terminated, c.State.Terminated = new(run(1, "Error", "")), new(run(255, "Unknown", ""))
+	w := crashes(p, nil)
+	if want := (&LogRequest{Node: "node", Pod: "a", Container: "web", Previous: true}); w.Failure.Cause != v1alpha1.CauseExitCode || !cmp.Equal(w.logAsked, want) {
+		t.Errorf("%s: %+v, log %+v", w.stands(), w.Failure, w.logAsked)
+	}
 }
 
 // An init sidecar that its startup probe ends is blamed, and not the containers that wait for it.
@@ -295,6 +319,8 @@ func TestUnreadyCause(t *testing.T) {
 	}{
 		{"its readiness probe", pod("a", probed, running(true)), says(500, readiness), v1alpha1.CauseReadinessProbe,
 			"container web is not ready by its readiness probe in pod a on node node: connection refused", true},
+		{"its readiness probe, which cannot be made", pod("a", probed, running(true)), says(500, `Readiness probe errored and resulted in unknown state: exec: "/nope": no such file`),
+			v1alpha1.CauseReadinessProbe, `not ready by its readiness probe in pod a on node node: exec: "/nope": no such file`, true},
 		{"and its Events are gone", pod("a", probed, running(true)), nil, v1alpha1.CauseReadinessProbe, "is not ready by its readiness probe", true},
 		{"and they are of the run before", pod("a", probed, running(true)), []*corev1.Event{from(1, 9, theContainer, "Unhealthy", readiness)},
 			v1alpha1.CauseReadinessProbe, "is not ready by its readiness probe in pod a on node node$", true},
@@ -315,6 +341,8 @@ func TestUnreadyCause(t *testing.T) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 		}), nil, v1alpha1.CauseNotReady, "init container migrate has not ended in pod a", true},
 		{"its sandbox", pod("a", waits("ContainerCreating")), []*corev1.Event{{Reason: "FailedCreatePodSandBox", Message: sandbox}},
+			v1alpha1.CauseSandbox, "pod a on node node is not set up: " + sandbox, false},
+		{"its sandbox, again and again", pod("a", waits("ContainerCreating")), []*corev1.Event{{Reason: "FailedCreatePodSandBox", Message: combined + sandbox}},
 			v1alpha1.CauseSandbox, "pod a on node node is not set up: " + sandbox, false},
 		{"its volume", pod("a", waits("ContainerCreating")), []*corev1.Event{{Reason: "FailedAttachVolume", Message: notAttached}},
 			v1alpha1.CauseMountFailed, "pod a on node node is not set up: " + notAttached, false},
@@ -348,6 +376,11 @@ func TestWaitCause(t *testing.T) {
 		{"no credentials", "ErrImagePull", pull + `failed to authorize: failed to fetch anonymous token: unexpected status from GET request to https://ghcr.io/token: 401 Unauthorized`, "ImagePull", v1alpha1.CauseImageAuth},
 		{"forbidden", "ErrImagePull", pull + `unexpected status from HEAD request to https://r/v2/web/manifests/9: 403 Forbidden`, "ImagePull", v1alpha1.CauseImageAuth},
 		{"no repository, by Docker Hub", "ErrImagePull", pull + `pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed`, "ImagePull", v1alpha1.CauseImageAuth},
+		{"no credentials, by quay", "ErrImagePull", pull + `unexpected status from HEAD request to https://quay.io/v2/web/manifests/9: 401 UNAUTHORIZED`, "ImagePull", v1alpha1.CauseImageAuth},
+		{"forbidden, without a word", "ErrImagePull", pull + `unexpected status from HEAD request to https://r/v2/web/manifests/9: 403 `, "ImagePull", v1alpha1.CauseImageAuth},
+		{"forbidden, by CRI-O", "ErrImagePull", `Requesting bearer token: invalid status code from registry 403 (Forbidden)`, "ImagePull", v1alpha1.CauseImageAuth},
+		{"a page in place of a manifest", "ErrImagePull", `reading manifest 9 in docker.io/shop/web: StatusCode: 404, "<html>"`, "ImagePull", v1alpha1.CauseImageNotFound},
+		{"a name like an answer", "ErrImagePull", `reading manifest 9 in docker.io/shop/denied: manifest unknown`, "ImagePull", v1alpha1.CauseImageNotFound},
 		{"nobody answers", "ErrImagePull", pull + `dial tcp 10.0.0.9:443: connect: connection refused`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
 		{"nobody answers for the token", "ErrImagePull", pull + `failed to authorize: failed to fetch oauth token: Post "https://auth": dial tcp: i/o timeout`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
 		{"too many requests", "ErrImagePull", pull + `unexpected status: 429 Too Many Requests`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
@@ -550,6 +583,19 @@ func TestGist(t *testing.T) {
 		if got := gist(said); got != want {
 			t.Errorf("%q: %q", said, got)
 		}
+	}
+}
+
+// A wrapped error says last what is wrong: of a text that is too long, the middle is left out.
+func TestMessage_KeepsBothEnds(t *testing.T) {
+	w := watching(1)
+	otherRegistry(w)
+	name := strings.Repeat("é", 100) + ":9"
+	p := pullFails("a", strings.Repeat(`failed to resolve reference "`+name+`": `, 4)+name+": not found")
+	w.see(seeing(150, p))
+	if m := w.Failure.Message; len(m) > maxMessage || len(m) < maxMessage-4 || !utf8.ValidString(m) ||
+		!strings.HasPrefix(m, "container web cannot start (ErrImagePull) in pod a") || !strings.HasSuffix(m, ":9: not found") {
+		t.Errorf("%d bytes: %q", len(m), m)
 	}
 }
 

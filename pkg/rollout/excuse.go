@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -149,6 +150,16 @@ func injected(p *Progress, l *look, t *trouble) string {
 	return ""
 }
 
+// pulledImage returns the image that the words about a container's pull name: an image volume's, or else its own.
+func pulledImage(spec *corev1.PodSpec, container, words string) string {
+	for _, volume := range spec.Volumes {
+		if volume.Image != nil && volume.Image.Reference != "" && strings.Contains(words, strconv.Quote(volume.Image.Reference)) {
+			return volume.Image.Reference
+		}
+	}
+	return imageOf(spec, container)
+}
+
 // imageOf returns the image of a container or init container, empty if there is none.
 func imageOf(spec *corev1.PodSpec, container string) string {
 	if c := containerOf(spec, container); c != nil {
@@ -230,7 +241,7 @@ func clusterRefuses(_ *Progress, _ *look, t *trouble) string {
 func registryDown(p *Progress, l *look, t *trouble) string {
 	switch {
 	case t.topic == topicImage && registryAway(t.words) && (l.good == nil || sameRegistry(l.template, l.good, t.container.Name)):
-		return fmt.Sprintf("the registry %s: %s", registryOf(imageOf(&t.pod.Spec, t.container.Name)), t.words)
+		return fmt.Sprintf("the registry %s: %s", registryOf(pulledImage(&t.pod.Spec, t.container.Name, t.words)), t.words)
 	case t.topic == topicCreating && p.pods[t.pod.UID].pulling:
 		return fmt.Sprintf("the image of pod %s, which is being pulled on node %s, or waits there for other pulls", t.pod.Name, t.pod.Spec.NodeName)
 	default:
@@ -238,15 +249,18 @@ func registryDown(p *Progress, l *look, t *trouble) string {
 	}
 }
 
-// deadNode excuses what a pod waits for, or does not do, whose Node is gone or not ready.
+// deadNode excuses what a pod waits for, or does not do, whose Node is gone or not ready, or has no container runtime.
 func deadNode(p *Progress, l *look, t *trouble) string {
 	if (t.kind != kindDeadline && t.kind != kindWait) || t.pod == nil || t.pod.Spec.NodeName == "" {
 		return ""
 	}
-	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; !dead {
-		return ""
+	if _, dead := p.deadNodes[t.pod.Spec.NodeName]; dead {
+		return fmt.Sprintf("node %s, which does not report; %s", t.pod.Spec.NodeName, l.howManyAreFine())
 	}
-	return fmt.Sprintf("node %s, which does not report; %s", t.pod.Spec.NodeName, l.howManyAreFine())
+	if (t.topic == topicImage || t.topic == topicConfig) && runtimeSilent.MatchString(t.words) {
+		return fmt.Sprintf("node %s, whose container runtime does not answer: %s", t.pod.Spec.NodeName, t.words)
+	}
+	return ""
 }
 
 // lonelyNode excuses pods that do not get as far as starting on at most a tenth of the nodes (one at least), while on all others,

@@ -558,6 +558,15 @@ func TestJudge(t *testing.T) {
 		{"a Secret that is missing fails in time", nil, scenes(lasting(123, mounts(`secret "nope" not found`))), "Failed ContainerConfig"},
 		{"and not before", nil, scenes(lasting(120, mounts(`secret "nope" not found`))), "Progressing"},
 		{"a claim that is missing does not either", withClaims("data"), scenes(seeing(120, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
+		{"an image volume whose registry is away", nil, scenes(seeing(660, changed(pullFails("a", `failed to pull image "ghcr.io/model:2": connection refused`), func(p *corev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "m", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "ghcr.io/model:2"}}}}
+		}))), `Blocked registry ghcr.io: failed to pull image "ghcr.io/model:2": connection refused`},
+		{"a Secret goes after a container has started", nil, scenes(seeing(300, pod("a", waits("ContainerCreating"), func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = up("mesh").Status.ContainerStatuses
+			p.Status.InitContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+		})).telling("uid-of-a", corev1.Event{Reason: "FailedMount", Message: `secret "s" not found`})), "Progressing"},
+		{"a node whose container runtime is away", nil, scenes(seeing(660, pullFails("a",
+			`code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix /c.sock: connect: no such file or directory"`))), "Blocked node node-a"},
 		{"another container beside one whose registry is away", nil, scenes(seeing(660, changed(pullFails("a", "connection refused"), func(p *corev1.Pod) {
 			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "other"})
 		}))), "Blocked registry docker.io: connection refused"},

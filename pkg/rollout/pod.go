@@ -155,7 +155,7 @@ func containerNamed(pod *corev1.Pod, pattern *regexp.Regexp, message string) str
 func containerEnd(pod *corev1.Pod) end {
 	culprit := culpritOf(pod)
 	switch {
-	case culprit == nil && pod.Status.Phase == corev1.PodSucceeded:
+	case pod.Status.Phase == corev1.PodSucceeded: // How its sidecars ended, when they were stopped after that, is no cause.
 		sole := ""
 		if len(pod.Status.ContainerStatuses) == 1 {
 			sole = pod.Status.ContainerStatuses[0].Name
@@ -376,12 +376,15 @@ func isSidecar(c *corev1.Container) bool {
 	return c != nil && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-// creating reports whether no container of the pod could start yet. One that its kubelet has not taken on says nothing of its
-// containers.
+// creating reports whether a container of the pod could not start yet, and those before it are up or, as init containers, done: they are
+// started one after the other, each with its image. One that its kubelet has not taken on says nothing of its containers.
 func creating(pod *corev1.Pod) bool {
 	waits := len(pod.Status.ContainerStatuses) == 0
 	for c := range containers(pod) {
-		if c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil {
+		if c.Ready {
+			continue
+		}
+		if c.State.Running != nil || ended(c) != nil {
 			return false
 		}
 		waits = waits || (c.State.Waiting != nil && c.State.Waiting.Reason == "ContainerCreating") || isInitializing(c)

@@ -176,6 +176,10 @@ func TestPod_EndOf(t *testing.T) {
 			end{kind: endOwn, cause: v1alpha1.CauseExitCode, words: "exited with code 3", container: "log"}, 3},
 		{"not the sidecar that was stopped first", aPod(withSidecar, phase(failed, "", ""), exitedAt("log", 143, "Error", "", 1), exitedAt("web", 3, "Error", "", 2)),
 			end{kind: endOwn, cause: v1alpha1.CauseExitCode, words: "exited with code 3", container: "web"}, 3},
+		{"not the sidecar that does not obey", aPod(withSidecar, phase(succeeded, "", ""), exitedAt("log", 137, "Error", "", 2), func(pod *corev1.Pod) {
+			pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses = pod.Status.ContainerStatuses, nil
+		}, exitedAt("web", 0, "Completed", "", 1)),
+			end{kind: endOwn, cause: v1alpha1.CauseEndedByItself, words: "exited with code 0", container: "web"}, 0},
 		{"not the sidecar, told last", aPod(withSidecar, phase(failed, "", ""), exitedAt("web", 3, "Error", "", 2), exitedAt("log", 143, "Error", "", 1)),
 			end{kind: endOwn, cause: v1alpha1.CauseExitCode, words: "exited with code 3", container: "web"}, 3},
 		{"all with 0", aPod(phase(succeeded, "", ""), exitedAt("web", 0, "Completed", "", 1)),
@@ -360,11 +364,16 @@ func TestPod_Creating(t *testing.T) {
 	runs := status("log", func(c *corev1.ContainerStatus) { c.State.Running = &corev1.ContainerStateRunning{} })
 	ended := status("log", func(c *corev1.ContainerStatus) { c.State.Terminated = end })
 	again := status("log", func(c *corev1.ContainerStatus) { c.LastTerminationState.Terminated = end })
+	up := status("log", func(c *corev1.ContainerStatus) { c.Ready, c.State.Running = true, &corev1.ContainerStateRunning{} })
+	done := status("migrate", func(c *corev1.ContainerStatus) { c.Ready, c.State.Terminated = true, end })
 	for _, test := range []struct {
 		name string
 		pod  *corev1.Pod
 		want bool
 	}{
+		{"after the one before it", aPod(on("n1"), up, waits("web", creatingIt)), true},
+		{"after its init containers", aPod(on("n1"), done, waits("web", initializing)), true},
+		{"all are up", aPod(on("n1"), done, up), false},
 		{"not taken on", aPod(on("n1")), true},
 		{"without a node", aPod(waits("web", creatingIt)), false},
 		{"created", aPod(on("n1"), waits("web", creatingIt)), true},

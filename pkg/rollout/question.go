@@ -110,14 +110,15 @@ func nodeReady(node *corev1.Node) bool {
 // The reasons are the kubelet's (https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/kubelet/events/event.go), the cluster
 // autoscaler's and Karpenter's.
 func (r *podRecord) hear(event *corev1.Event) {
+	words := strings.TrimPrefix(event.Message, combined)
 	switch event.Reason {
 	case "FailedMount":
-		r.mount, r.trouble = "", event.Message
-		if missingObject(event.Message) {
-			r.mount, r.trouble = event.Message, ""
+		r.mount, r.trouble = "", words
+		if missingObject(words) {
+			r.mount, r.trouble = words, ""
 		}
 	case "FailedAttachVolume", "FailedCreatePodSandBox":
-		r.mount, r.trouble = "", event.Message
+		r.mount, r.trouble = "", words
 	case "Pulling":
 		r.mount, r.trouble, r.pulling = "", "", true
 	case "SuccessfulAttachVolume", "Pulled", "Created", "Started", "Failed", "BackOff":

@@ -70,6 +70,7 @@ var neverJudged = []string{
 	"cannot set blockOwnerDeletion ",
 	"cannot set an ownerRef ",
 	`User "`,
+	`Post "`, "an error on the server ", "Error contacting webhook: ", // ImagePolicyWebhook: its backend does not answer
 }
 
 // forbiddenBy returns what a 403 means, by the words after "is forbidden".
@@ -111,23 +112,43 @@ func refusedPlainly(message string) (kind refusalKind, cause string) {
 	return refusedByCluster, ""
 }
 
-// registryRefuses are what a registry says when it has answered, and the answer is no.
-var registryRefuses = regexp.MustCompile(`not found|manifest unknown|manifest invalid|name unknown|invalid reference|unauthorized:|` +
-	`401 Unauthorized|403 Forbidden|denied:|access denied|is denied|authentication required|authorization failed`)
+// withStatus matches a status of HTTP where containerd and CRI-O tell one. A server may leave out the words after it, or write them in
+// capitals.
+func withStatus(codes string) string {
+	return `: (?:` + codes + `)(?:\s|$)|(?i:status(?: ?code)?(?: from registry)?:? )(?:` + codes + `)\b`
+}
 
-// registrySilent are what Go's net, net/http and crypto packages, containerd, CRI-O and the kubelet say when nobody answers, or when the
-// answer is that there are too many requests. A certificate is the registry's own, too: what came from there before would not
-// come today. "context canceled" is containerd's word for a pull that makes no progress; RegistryUnavailable is from
-// https://github.com/kubernetes/cri-api/blob/v0.37.2/pkg/errors/errors.go, "pull QPS exceeded" from pkg/kubelet/images/helpers.go.
+// What a registry says, in the forms of containerd and CRI-O, when the image is not there, and when it does not give it out. Docker Hub
+// says the latter of a repository that it does not have. Images may be called like it: their names have no spaces.
+var (
+	absentWords    = `(?i:not found)|manifest unknown|name unknown|does not exist|` + withStatus("404")
+	forbiddenWords = `(?:^|[\s"])(?:unauthorized|denied): |(?i:401 unauthorized|403 forbidden)|access denied|is denied|` +
+		`authentication required|authorization failed|` + withStatus("401|403")
+	imageAbsent    = regexp.MustCompile(absentWords)
+	imageForbidden = regexp.MustCompile(forbiddenWords + `|no basic auth credentials|failed to authorize`)
+)
+
+// registryRefuses are what a registry says when it has answered, and the answer is no.
+var registryRefuses = regexp.MustCompile(absentWords + `|manifest invalid|invalid reference|` + forbiddenWords)
+
+// registrySilent are what Go's net, net/http and crypto packages, the C library, containerd, CRI-O and the kubelet say when nobody answers,
+// or when the answer is that there are too many requests; after a proxy's name, the proxy's answer. A certificate is the registry's own,
+// too: what came from there before would not come today. "context canceled" is containerd's word for a pull that makes no progress;
+// RegistryUnavailable is from https://github.com/kubernetes/cri-api/blob/v0.37.2/pkg/errors/errors.go, "the registry is unavailable" from
+// pkg/kubelet/images/image_manager.go, "pull QPS exceeded" from pkg/kubelet/images/helpers.go.
 var registrySilent = regexp.MustCompile(`connection refused|connection reset|connection timed out|broken pipe|no route to host|` +
-	`network is unreachable|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded|context canceled|` +
-	`no such host|server misbehaving|\bEOF\b|x509: |RegistryUnavailable|pull QPS exceeded|toomanyrequests|` +
-	`\b(429|500|502|503|504) [A-Z]|(?i:status(?: ?code)?:? )(429|50[0234])\b`)
+	`network is unreachable|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded|timeout awaiting|context deadline exceeded|context canceled|` +
+	`no such host|server misbehaving|Temporary failure in name resolution|server gave HTTP response|stream error: stream ID|` +
+	`(?:^|\s)(?:EOF\b|RegistryUnavailable\b|x509: |tls: |http2: |(?i:too ?many ?requests))|the registry is unavailable|pull QPS exceeded|` +
+	`": (?i:service unavailable|bad gateway|gateway time-?out)|\b(?:429|500|502|503|504) [A-Z]|` + withStatus(`429|50[0234]|52\d`))
+
+// runtimeSilent is what the kubelet says when the node's container runtime does not answer.
+var runtimeSilent = regexp.MustCompile(`code = Unavailable desc = .*dial unix `)
 
 // registryAway reports whether the kubelet's message about a pull says that the registry does not answer or throttles. If one of
 // several mirrors has said no, it does not.
 func registryAway(message string) bool {
-	return !registryRefuses.MatchString(message) && registrySilent.MatchString(message)
+	return !registryRefuses.MatchString(message) && !runtimeSilent.MatchString(message) && registrySilent.MatchString(message)
 }
 
 // objectMissing is from pkg/volume/{secret,configmap,hostpath} of v1.37.2 and the API server's 404. A bare "not found" would be too

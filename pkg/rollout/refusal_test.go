@@ -79,6 +79,10 @@ func TestRefusal_Kind(t *testing.T) {
 			refusedByCluster, ""},
 		{"owner cannot be deleted", `Error creating: pods "web-x" is forbidden: cannot set an ownerRef on a resource you can't delete: , <nil>`,
 			refusedByCluster, ""},
+		{"image policy", `Error creating: pods "web-x" is forbidden: image policy webhook backend denied one or more images: no`, refusedForGood, v1alpha1.CauseForbidden},
+		{"image policy away", `Error creating: pods "web-x" is forbidden: Post "https://policy.example.com/": dial tcp 10.0.0.7:443: connect: connection refused`, refusedByCluster, ""},
+		{"image policy fails", `Error creating: pods "web-x" is forbidden: an error on the server ("") has prevented the request from succeeding`, refusedByCluster, ""},
+		{"image policy answers nonsense", `Error creating: pods "web-x" is forbidden: Error contacting webhook: 302`, refusedByCluster, ""},
 		{"store", `Error creating: etcdserver: leader changed`, refusedByCluster, ""},
 		{"nothing", ``, refusedByCluster, ""},
 	} {
@@ -118,7 +122,20 @@ func TestRefusal_RegistryAway(t *testing.T) {
 		`Status 429 trying to pull repository app`:                                             true,
 		`tls: failed to verify certificate: x509: certificate has expired or is not yet valid`: true,
 		`RegistryUnavailable: image pull failed`:                                               true,
-		`pull QPS exceeded`:                                                                    true,
+		`image pull failed for reg.example.com/app:503 because the registry is unavailable: 1`: true,
+		`reading manifest 503 in reg.example.com/app: too many requests to registry`:           true,
+		`unexpected status from HEAD request to https://reg.example.com/v2/: 502 BAD GATEWAY`:  true,
+		`unexpected status from HEAD request to https://reg.example.com/v2/: 503 `:             true,
+		`unexpected status from GET request to https://cdn.example.com/blob: 525 <none>`:       true,
+		`requesting bearer token: invalid status code from registry 503 (Service Unavailable)`: true,
+		`dial tcp: lookup reg.example.com: Temporary failure in name resolution`:               true,
+		`failed to do request: Head "https://reg": Service Unavailable`:                        true,
+		`net/http: timeout awaiting response headers`:                                          true,
+		`http2: server sent GOAWAY and closed the connection`:                                  true,
+		`stream error: stream ID 3; INTERNAL_ERROR; received from peer`:                        true,
+		`remote error: tls: internal error`:                                                    true,
+		`http: server gave HTTP response to HTTPS client`:                                      true,
+		`pull QPS exceeded`: true,
 
 		`reg.example.com/app:503: not found`: false,
 		`manifest unknown: 500 Oops`:         false,
@@ -128,13 +145,32 @@ func TestRefusal_RegistryAway(t *testing.T) {
 		`requested access to the resource is denied`:                                                                                           false,
 		`denied: your authorization token has expired`:                                                                                         false,
 		`unauthorized: authentication required`:                                                                                                false,
-		`invalid reference format`:                                                                                                             false,
-		`no space left on device`:                                                                                                              false,
-		`no match for platform in manifest: EOFs`:                                                                                              false,
-		`(mirrors also failed: [dial tcp: connection refused]): name unknown`:                                                                  false,
+		`unexpected status from HEAD request to https://reg.example.com/v2/: 401 UNAUTHORIZED`:                                                 false,
+		`unexpected status from HEAD request to https://reg.example.com/v2/: 403 `:                                                             false,
+		`unexpected status from GET request to https://reg.example.com/token: 404 Not Found`:                                                   false,
+		`code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix /c.sock: connect: connection refused"`:  false,
+		`invalid reference format`:                                            false,
+		`no space left on device`:                                             false,
+		`no match for platform in manifest: EOFs`:                             false,
+		`(mirrors also failed: [dial tcp: connection refused]): name unknown`: false,
 	} {
 		if got := registryAway(pull + text); got != away {
 			t.Errorf("%s: got %v, want %v", text, got, away)
+		}
+	}
+}
+
+// What an image is called says nothing of its registry.
+func TestRefusal_RegistryAway_Names(t *testing.T) {
+	for _, name := range []string{"denied", "unauthorized", "x509", "tls", "toomanyrequests", "app:EOF", "app:RegistryUnavailable"} {
+		for text, away := range map[string]bool{
+			`failed to pull and unpack image "r.io/` + name + `": r.io/` + name + `: connect: connection refused`: true,
+			`reading manifest 1 in r.io/` + name + `: StatusCode: 503`:                                            true,
+			`failed to pull and unpack image "r.io/` + name + `": r.io/` + name + `: no space left on device`:     false,
+		} {
+			if got := registryAway(text); got != away {
+				t.Errorf("%s: got %v, want %v", text, got, away)
+			}
 		}
 	}
 }

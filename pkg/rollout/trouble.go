@@ -109,7 +109,7 @@ func (p *Progress) placed(l *look, pod *corev1.Pod, record *podRecord) (all []tr
 		return all
 	}
 	switch {
-	case record.mount != "":
+	case record.mount != "" && !started(pod): // The kubelet says it of pods that run, too, when a Secret goes.
 		tell(trouble{kind: kindWait, topic: topicConfig, words: record.mount, due: p.creatingFor(record) >= l.stuck})
 		unready.topic, unready.words, unready.container = topicConfig, record.mount, nil
 	case creating(pod):

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -41,8 +42,22 @@ func (a account) failure(l *look, p *Progress, kind kind) *v1alpha1.Failure {
 		a.why = cmp.Or(a.why, lastLine(a.Log))
 	}
 	besides = Clean(besides, maxMessage/2)
-	a.Message = Clean(reasoned(a.what, gist(a.why)), maxMessage-len(besides)) + besides
+	room := maxMessage - len(besides)
+	a.Message = Clean(bothEnds(strings.ToValidUTF8(reasoned(a.what, gist(a.why)), "\uFFFD"), room), room) + besides
 	return &a.Failure
+}
+
+// bothEnds returns the beginning and the end of a text that has more than limit bytes: a wrapped error says last what is wrong.
+func bothEnds(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	end := lastOf(text, limit/2)
+	cut := limit - len(end)
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + end
 }
 
 // maxGist is the most bytes of what is said that lines are left out for: with what failed and where it fits into a message.
@@ -201,7 +216,8 @@ func runOf(pod *corev1.Pod, c *corev1.ContainerStatus, crashes bool, f finding) 
 	if !ran {
 		return nil
 	}
-	previous := crashes && c.State.Terminated == nil && c.LastTerminationState.Terminated != nil
+	last := c.LastTerminationState.Terminated
+	previous := crashes && last != nil && (c.State.Terminated == nil || f.end == last)
 	return &LogRequest{Node: pod.Spec.NodeName, Pod: pod.Name, Container: c.Name, Previous: previous}
 }
 
