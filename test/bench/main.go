@@ -48,6 +48,7 @@ var parts = []part{
 	{"burst", measureBurst},
 	{"alone", measureAlone},
 	{"waves", measureWaves},
+	{"soak", measureSoak},
 	{"memory", measureMemory},
 }
 

@@ -72,6 +72,39 @@ func measureWaves(ctx context.Context, b *bench) error {
 	return nil
 }
 
+// measureSoak gives all objects of the burst a good template and a soak at once: however many there are, it ends.
+func measureSoak(ctx context.Context, b *bench) error {
+	const soak = 30 * time.Second
+	seen := b.watchGuarded(ctx, guardedNamespace)
+	defer seen.stop()
+	if len(seen.store.List()) < b.Objects {
+		return fmt.Errorf("the objects of the burst are not there: run it, too")
+	}
+	if _, err := b.start(ctx, metav1.NamespaceAll); err != nil {
+		return err
+	}
+	if err := b.untilQuiet(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	err := each(ctx, 0, b.Objects, func(ctx context.Context, i int) error {
+		patch := fmt.Appendf(nil, `{"spec":{"guard":{"soakSeconds":%d},"template":{"metadata":{"annotations":{"bench":"soak"}}}}}`, int(soak.Seconds()))
+		_, err := b.guard.BelayV1alpha1().GuardedDeployments(guardedNamespace).Patch(ctx, nameOf(i), types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	soaked := func(g *v1alpha1.GuardedDeployment) bool {
+		return g.Spec.Template.Annotations["bench"] == "soak" && reason(v1alpha1.ReasonRolledOut)(g)
+	}
+	if err := seen.all(ctx, b.Objects, "all have soaked", soaked); err != nil {
+		return err
+	}
+	b.results.number("soak wave: all released with a soak of 30 s until all are Ready", time.Since(began).Seconds(), "s", "")
+	return nil
+}
+
 // measureDetection lets a few objects fail at once, with nothing else going on.
 func measureDetection(ctx context.Context, b *bench) error {
 	const namespace = "bench-detection"
