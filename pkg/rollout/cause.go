@@ -246,6 +246,9 @@ var (
 
 // roomCause returns why a pod fits on no node: the one reason that the scheduler gives for all of them, or NoRoom.
 func roomCause(words string) string {
+	if cannotBind(words) {
+		return v1alpha1.CauseMountFailed
+	}
 	all := noNode.FindStringSubmatch(words)
 	words, _, _ = strings.Cut(words, preemptWords)
 	if all == nil {

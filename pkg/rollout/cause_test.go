@@ -477,6 +477,7 @@ func TestRoomCause(t *testing.T) {
 		"0/13 nodes are available: 13 Insufficient memory. preemption: 0/13 nodes are available: 13 No preemption victims found for incoming pod.":         v1alpha1.CauseNoRoom,
 		"0/3 nodes are available: 3 Insufficient cpu. preemption: 3 node(s) had untolerated taint(s).":                                                     v1alpha1.CauseNoRoom,
 		"0/3 nodes are available: persistentvolumeclaim \"3 node(s) had untolerated taint\" is being deleted.":                                             v1alpha1.CauseNoRoom,
+		`running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "data"`:                                                      v1alpha1.CauseMountFailed,
 		"0/0 nodes are available: ":           v1alpha1.CauseNoRoom,
 		"no nodes available to schedule pods": v1alpha1.CauseNoRoom,
 	} {

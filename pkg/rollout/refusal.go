@@ -162,6 +162,12 @@ func missingObject(eventMessage string) bool {
 	return objectMissing.MatchString(eventMessage) && !strings.Contains(eventMessage, "not registered")
 }
 
+// cannotBind reports whether the scheduler says that a volume of a pod cannot be provisioned: volumebinding/binder.go of v1.37.2. Its reason
+// is SchedulerError then, as for errors of its own, which say nothing about the pod.
+func cannotBind(schedulerMessage string) bool {
+	return strings.Contains(schedulerMessage, ": binding volumes: ")
+}
+
 // claimNotFound is from pkg/scheduler/framework/plugins/volumebinding/volume_binding.go of v1.37.2.
 var claimNotFound = regexp.MustCompile(`\bpersistentvolumeclaim "([^"]+)" not found`)
 
