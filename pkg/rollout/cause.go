@@ -202,11 +202,13 @@ func imageCause(reason, words string) string {
 		return v1alpha1.CauseImageNeverPull
 	}
 	switch {
+	case strings.Contains(words, "the signature validation failed"):
+		return v1alpha1.CauseImage
 	case reason == "RegistryUnavailable" || registryAway(words):
 		return v1alpha1.CauseRegistryUnavailable
 	case imageForbidden.MatchString(words):
 		return v1alpha1.CauseImageAuth
-	case imageAbsent.MatchString(words) && !strings.Contains(words, "no match for platform"):
+	case imageAbsent.MatchString(words) && !imageThere.MatchString(words):
 		return v1alpha1.CauseImageNotFound
 	}
 	return v1alpha1.CauseImage

@@ -386,6 +386,8 @@ func TestWaitCause(t *testing.T) {
 		{"unavailable", "RegistryUnavailable", `try again`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
 		{"a name that says too much", "ErrImagePull", `failed to pull image "docker.io/unauthorized/denied:1": docker.io/unauthorized/denied:1: not found`, "ImagePull", v1alpha1.CauseImageNotFound},
 		{"another architecture", "ErrImagePull", pull + `no match for platform in manifest: not found`, "ImagePull", v1alpha1.CauseImage},
+		{"a part that the node has lost", "ErrImagePull", `failed to pull and unpack image "docker.io/shop/web:9": failed to unpack image on snapshotter overlayfs: content digest sha256:1: not found`, "ImagePull", v1alpha1.CauseImage},
+		{"a signature that is not there", "ImagePullBackOff", `Back-off pulling image "shop/web:9": SignatureValidationFailed: image pull failed for shop/web:9 because the signature validation failed: key not found`, "ImagePull", v1alpha1.CauseImage},
 		{"a bad layer", "ErrImagePull", `failed to extract layer sha256:1: unexpected media type`, "ImagePull", v1alpha1.CauseImage},
 		{"a bad signature", "SignatureValidationFailed", `no signature`, "ImagePull", v1alpha1.CauseImage},
 		{"no name", "InvalidImageName", `Failed to apply default image tag "Shop//web": couldn't parse image name: invalid reference format`, "ImagePull", v1alpha1.CauseInvalidImageName},
@@ -433,6 +435,15 @@ func TestWaitCause(t *testing.T) {
 		if w.Failure.Reason != v1alpha1.FailureContainerConfig || w.Failure.Cause != cause || w.Failure.Message != "pod a on node node cannot start: "+words {
 			t.Errorf("%s, cause %s, want %s: %q", w.stands(), w.Failure.Cause, cause, w.Failure.Message)
 		}
+	}
+}
+
+// An init container is called so.
+func TestWaitCause_InitContainer(t *testing.T) {
+	w := watching(1)
+	p := pod("a", waits("PodInitializing"), func(p *corev1.Pod) { p.Status.InitContainerStatuses = pullFails("a", "manifest unknown").Status.ContainerStatuses })
+	if w.see(seeing(150, p)); !strings.HasPrefix(w.Failure.Message, "init container web cannot start (ErrImagePull) in pod a") {
+		t.Errorf("%s: %q", w.stands(), w.Failure.Message)
 	}
 }
 

@@ -289,7 +289,7 @@ func (p *Progress) lonelyNodes(l *look, troubles []trouble) []string {
 	for _, pod := range l.active {
 		switch {
 		case pod.Spec.NodeName == "":
-		case started(pod) || readyByOwnWord(pod):
+		case readyByOwnWord(pod) || (started(pod) && !creating(pod) && !isWaiting(pod)):
 			past[pod.Spec.NodeName] = true
 		default:
 			short[pod.Spec.NodeName] = true
@@ -305,6 +305,16 @@ func (p *Progress) lonelyNodes(l *look, troubles []trouble) []string {
 		return nil
 	}
 	return slices.Sorted(maps.Keys(short))
+}
+
+// isWaiting reports whether a container of the pod waits for its image or its configuration: others before it may have started.
+func isWaiting(pod *corev1.Pod) bool {
+	for c := range containers(pod) {
+		if _, stuck := stuckReason(c); stuck {
+			return true
+		}
+	}
+	return false
 }
 
 // isNodes reports whether a trouble may be that of a node: never a crash, an end or a pod that was ready.

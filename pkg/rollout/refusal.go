@@ -128,6 +128,9 @@ var (
 	imageForbidden = regexp.MustCompile(forbiddenWords + `|no basic auth credentials|failed to authorize`)
 )
 
+// imageThere is what containerd says when something else than the image is not found: its platform, a tool or a part of it on the node.
+var imageThere = regexp.MustCompile(`no match for platform|failed to unpack image|failed to extract layer|content digest |executable file not found`)
+
 // registryRefuses are what a registry says when it has answered, and the answer is no.
 var registryRefuses = regexp.MustCompile(absentWords + `|manifest invalid|invalid reference|` + forbiddenWords)
 

@@ -163,6 +163,14 @@ func tell(reason, cause, why, format string, args ...any) account {
 // where says in which pod something is, and on which node that is.
 func where(pod *corev1.Pod) string { return "in pod " + onNode(pod) }
 
+// called names a container of the pod.
+func called(pod *corev1.Pod, c *corev1.ContainerStatus) string {
+	if isInit(pod, c.Name) {
+		return "init container " + c.Name
+	}
+	return "container " + c.Name
+}
+
 func onNode(pod *corev1.Pod) string {
 	if pod.Spec.NodeName == "" {
 		return pod.Name
@@ -185,17 +193,14 @@ func (t *trouble) ofContainer(l *look, p *Progress) account {
 	} else {
 		f = unreadyCause(t.pod, c, events)
 	}
-	kind, times := "container", ""
-	if isInit(t.pod, c.Name) {
-		kind = "init container"
-	}
+	times := ""
 	if crashes && c.RestartCount > 0 {
 		times = fmt.Sprintf(" after %d restarts", c.RestartCount)
 		if c.RestartCount == 1 {
 			times = " after 1 restart"
 		}
 	}
-	a := tell(v1alpha1.FailureCrashLoop, f.cause, f.why, "%s %s %s%s %s", kind, c.Name, f.verb, times, where(t.pod))
+	a := tell(v1alpha1.FailureCrashLoop, f.cause, f.why, "%s %s%s %s", called(t.pod, c), f.verb, times, where(t.pod))
 	a.Container, a.Restarts = c.Name, c.RestartCount
 	if f.end != nil {
 		a.ExitCode = new(f.end.ExitCode)
@@ -245,7 +250,7 @@ func (t *trouble) ofWait() account {
 	if reason == v1alpha1.FailureImagePull {
 		cause = imageCause(c.State.Waiting.Reason, words)
 	}
-	a := tell(reason, cause, words, "container %s cannot start (%s) %s", c.Name, c.State.Waiting.Reason, where(t.pod))
+	a := tell(reason, cause, words, "%s cannot start (%s) %s", called(t.pod, c), c.State.Waiting.Reason, where(t.pod))
 	a.Container, a.Restarts = c.Name, c.RestartCount
 	return a
 }
