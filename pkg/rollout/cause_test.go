@@ -345,6 +345,10 @@ func TestUnreadyCause(t *testing.T) {
 			v1alpha1.CauseSandbox, "pod a on node node is not set up: " + sandbox, false},
 		{"its volume", pod("a", waits("ContainerCreating")), []*corev1.Event{{Reason: "FailedAttachVolume", Message: notAttached}},
 			v1alpha1.CauseMountFailed, "pod a on node node is not set up: " + notAttached, false},
+		{"nothing is known of a second container", pod("a", waits("ContainerCreating"), func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = up("mesh").Status.ContainerStatuses
+			p.Status.InitContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+		}), nil, v1alpha1.CauseNotReady, "container web in pod a on node node is not set up: nothing is known of why", false},
 		{"nothing is known", pod("a", waits("ContainerCreating")), nil, v1alpha1.CauseNotReady, "pod a on node node is not set up: nothing is known of why", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -441,7 +445,9 @@ func TestWaitCause(t *testing.T) {
 // An init container is called so.
 func TestWaitCause_InitContainer(t *testing.T) {
 	w := watching(1)
-	p := pod("a", waits("PodInitializing"), func(p *corev1.Pod) { p.Status.InitContainerStatuses = pullFails("a", "manifest unknown").Status.ContainerStatuses })
+	p := pod("a", waits("PodInitializing"), func(p *corev1.Pod) {
+		p.Status.InitContainerStatuses = pullFails("a", "manifest unknown").Status.ContainerStatuses
+	})
 	if w.see(seeing(150, p)); !strings.HasPrefix(w.Failure.Message, "init container web cannot start (ErrImagePull) in pod a") {
 		t.Errorf("%s: %q", w.stands(), w.Failure.Message)
 	}

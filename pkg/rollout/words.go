@@ -265,7 +265,11 @@ func (t *trouble) ofPod() account {
 	case topicRewrite:
 		return tell(v1alpha1.FailureDeadlineExceeded, v1alpha1.CauseTemplateRewritten, t.words, "the ReplicaSets made for it have another template")
 	case topicCreating:
-		return tell("", configCause(t.words, v1alpha1.CauseNotReady), cmp.Or(t.words, "nothing is known of why"), "pod %s is not set up", onNode(t.pod))
+		what := "pod " + onNode(t.pod)
+		if t.container != nil && started(t.pod) {
+			what = called(t.pod, t.container) + " " + where(t.pod)
+		}
+		return tell("", configCause(t.words, v1alpha1.CauseNotReady), cmp.Or(t.words, "nothing is known of why"), "%s is not set up", what)
 	case topicRoom:
 		return tell("", roomCause(t.words), t.words, "pod %s fits on no node", t.pod.Name)
 	case topicClaim:
