@@ -66,14 +66,16 @@ func (g *Guard) tailOf(ctx context.Context, namespace string, wanted rollout.Log
 	if err := spent.take(ctx); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, logTimeout)
+	waiting, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	lines, err := g.streamLog(ctx, namespace, wanted)
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	lines, err := g.streamLog(waiting, namespace, wanted)
+	switch {
+	case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(waiting.Err(), context.DeadlineExceeded):
+		return lines, err
+	case ctx.Err() == nil: // Else others took the time.
 		g.noteNoLog(wanted.Node)
-		return "", errNoLog
 	}
-	return lines, err
+	return "", errNoLog
 }
 
 func (g *Guard) streamLog(ctx context.Context, namespace string, wanted rollout.LogRequest) (string, error) {

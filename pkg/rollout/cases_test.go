@@ -272,6 +272,14 @@ var cases = []struct {
 		s.told = map[types.UID][]*corev1.Event{p.UID: {{Reason: "Scheduled"}, {Reason: "Pulling"}}}
 		return s
 	}, want: "Blocked image of pod a"},
+	{name: "B5 one of five nodes cannot pull, after an init container", set: asks(10), at: func(second int) sight {
+		s := oneBadNode(second)
+		for _, p := range s.Pods {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", Ready: true,
+				State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed"}}}}
+		}
+		return s
+	}, want: "Blocked node node-4"},
 	{name: "D8 an image of a container after another", set: asks(1), at: func(int) sight {
 		p := pod("a", waits("PodInitializing"), func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", Ready: true,

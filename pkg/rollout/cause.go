@@ -205,11 +205,13 @@ func imageCause(reason, words string) string {
 		return v1alpha1.CauseImageNeverPull
 	}
 	switch {
+	case strings.Contains(words, "the signature validation failed"):
+		return v1alpha1.CauseImage
 	case reason == "RegistryUnavailable" || registryAway(words):
 		return v1alpha1.CauseRegistryUnavailable
 	case imageForbidden.MatchString(words):
 		return v1alpha1.CauseImageAuth
-	case imageAbsent.MatchString(words) && !strings.Contains(words, "no match for platform"):
+	case imageAbsent.MatchString(words) && !imageThere.MatchString(words):
 		return v1alpha1.CauseImageNotFound
 	}
 	return v1alpha1.CauseImage
@@ -249,6 +251,9 @@ var (
 
 // roomCause returns why a pod fits on no node: the one reason that the scheduler gives for all of them, or NoRoom.
 func roomCause(words string) string {
+	if cannotBind(words) {
+		return v1alpha1.CauseMountFailed
+	}
 	all := noNode.FindStringSubmatch(words)
 	words, _, _ = strings.Cut(words, preemptWords)
 	if all == nil {

@@ -346,6 +346,10 @@ func TestUnreadyCause(t *testing.T) {
 			v1alpha1.CauseSandbox, "pod a on node node is not set up: " + sandbox, false},
 		{"its volume", pod("a", waits("ContainerCreating")), []*corev1.Event{{Reason: "FailedAttachVolume", Message: notAttached}},
 			v1alpha1.CauseMountFailed, "pod a on node node is not set up: " + notAttached, false},
+		{"nothing is known of a second container", pod("a", waits("ContainerCreating"), func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = up("mesh").Status.ContainerStatuses
+			p.Status.InitContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+		}), nil, v1alpha1.CauseNotReady, "container web in pod a on node node is not set up: nothing is known of why", false},
 		{"nothing is known", pod("a", waits("ContainerCreating")), nil, v1alpha1.CauseNotReady, "pod a on node node is not set up: nothing is known of why", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -387,6 +391,8 @@ func TestWaitCause(t *testing.T) {
 		{"unavailable", "RegistryUnavailable", `try again`, "ImagePull", v1alpha1.CauseRegistryUnavailable},
 		{"a name that says too much", "ErrImagePull", `failed to pull image "docker.io/unauthorized/denied:1": docker.io/unauthorized/denied:1: not found`, "ImagePull", v1alpha1.CauseImageNotFound},
 		{"another architecture", "ErrImagePull", pull + `no match for platform in manifest: not found`, "ImagePull", v1alpha1.CauseImage},
+		{"a part that the node has lost", "ErrImagePull", `failed to pull and unpack image "docker.io/shop/web:9": failed to unpack image on snapshotter overlayfs: content digest sha256:1: not found`, "ImagePull", v1alpha1.CauseImage},
+		{"a signature that is not there", "ImagePullBackOff", `Back-off pulling image "shop/web:9": SignatureValidationFailed: image pull failed for shop/web:9 because the signature validation failed: key not found`, "ImagePull", v1alpha1.CauseImage},
 		{"a bad layer", "ErrImagePull", `failed to extract layer sha256:1: unexpected media type`, "ImagePull", v1alpha1.CauseImage},
 		{"a bad signature", "SignatureValidationFailed", `no signature`, "ImagePull", v1alpha1.CauseImage},
 		{"no name", "InvalidImageName", `Failed to apply default image tag "Shop//web": couldn't parse image name: invalid reference format`, "ImagePull", v1alpha1.CauseInvalidImageName},
@@ -437,6 +443,17 @@ func TestWaitCause(t *testing.T) {
 	}
 }
 
+// An init container is called so.
+func TestWaitCause_InitContainer(t *testing.T) {
+	w := watching(1)
+	p := pod("a", waits("PodInitializing"), func(p *corev1.Pod) {
+		p.Status.InitContainerStatuses = pullFails("a", "manifest unknown").Status.ContainerStatuses
+	})
+	if w.see(seeing(150, p)); !strings.HasPrefix(w.Failure.Message, "init container web cannot start (ErrImagePull) in pod a") {
+		t.Errorf("%s: %q", w.stands(), w.Failure.Message)
+	}
+}
+
 // A deadline that is over before the patience with a wait says the same of it.
 func TestWaitCause_ByDeadline(t *testing.T) {
 	const words = `MountVolume.SetUp failed for volume "s" : secret "nope" not found`
@@ -478,6 +495,7 @@ func TestRoomCause(t *testing.T) {
 		"0/13 nodes are available: 13 Insufficient memory. preemption: 0/13 nodes are available: 13 No preemption victims found for incoming pod.":         v1alpha1.CauseNoRoom,
 		"0/3 nodes are available: 3 Insufficient cpu. preemption: 3 node(s) had untolerated taint(s).":                                                     v1alpha1.CauseNoRoom,
 		"0/3 nodes are available: persistentvolumeclaim \"3 node(s) had untolerated taint\" is being deleted.":                                             v1alpha1.CauseNoRoom,
+		`running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "data"`:                                                      v1alpha1.CauseMountFailed,
 		"0/0 nodes are available: ":           v1alpha1.CauseNoRoom,
 		"no nodes available to schedule pods": v1alpha1.CauseNoRoom,
 	} {

@@ -140,7 +140,7 @@ func injected(p *Progress, l *look, t *trouble) string {
 		return ""
 	}
 	for c := range containers(t.pod) {
-		if c.Ready || isInitializing(c) || containerOf(&l.template.Spec, c.Name) != nil || p.borne[c.Name+" "+imageOf(&t.pod.Spec, c.Name)] {
+		if c.Ready || isInitializing(c) || containerOf(&l.template.Spec, c.Name) != nil || p.isInjectedAsBefore(l, t.pod, c.Name) {
 			continue
 		}
 		if _, stuck := stuckReason(c); stuck || ended(c) != nil || (t.kind == kindDeadline && c.State.Running != nil) {
@@ -148,6 +148,11 @@ func injected(p *Progress, l *look, t *trouble) string {
 		}
 	}
 	return ""
+}
+
+// isInjectedAsBefore reports whether others put this container into a pod with the same image as into old pods, where it was up.
+func (p *Progress) isInjectedAsBefore(l *look, pod *corev1.Pod, container string) bool {
+	return containerOf(&l.template.Spec, container) == nil && p.borne[container+" "+imageOf(&pod.Spec, container)]
 }
 
 // pulledImage returns the image that the words about a container's pull name: an image volume's, or else its own.
@@ -237,10 +242,11 @@ func clusterRefuses(_ *Progress, _ *look, t *trouble) string {
 }
 
 // registryDown excuses an image that cannot be pulled because its registry, from which the last good one's came, too, does not
-// answer; and one that waits for other pulls of its node.
+// answer, also one that others put into the pods of both; and one that waits for other pulls of its node.
 func registryDown(p *Progress, l *look, t *trouble) string {
 	switch {
-	case t.topic == topicImage && registryAway(t.words) && (l.good == nil || sameRegistry(l.template, l.good, t.container.Name)):
+	case t.topic == topicImage && registryAway(t.words) &&
+		(l.good == nil || sameRegistry(l.template, l.good, t.container.Name) || p.isInjectedAsBefore(l, t.pod, t.container.Name)):
 		return fmt.Sprintf("the registry %s: %s", registryOf(pulledImage(&t.pod.Spec, t.container.Name, t.words)), t.words)
 	case t.topic == topicCreating && p.pods[t.pod.UID].pulling:
 		return fmt.Sprintf("the image of pod %s, which is being pulled on node %s, or waits there for other pulls", t.pod.Name, t.pod.Spec.NodeName)
@@ -283,7 +289,7 @@ func (p *Progress) lonelyNodes(l *look, troubles []trouble) []string {
 	for _, pod := range l.active {
 		switch {
 		case pod.Spec.NodeName == "":
-		case started(pod) || readyByOwnWord(pod):
+		case readyByOwnWord(pod) || (started(pod) && !creating(pod) && !isWaiting(pod)):
 			past[pod.Spec.NodeName] = true
 		default:
 			short[pod.Spec.NodeName] = true
@@ -299,6 +305,16 @@ func (p *Progress) lonelyNodes(l *look, troubles []trouble) []string {
 		return nil
 	}
 	return slices.Sorted(maps.Keys(short))
+}
+
+// isWaiting reports whether a container of the pod waits for its image or its configuration: others before it may have started.
+func isWaiting(pod *corev1.Pod) bool {
+	for c := range containers(pod) {
+		if _, stuck := stuckReason(c); stuck {
+			return true
+		}
+	}
+	return false
 }
 
 // isNodes reports whether a trouble may be that of a node: never a crash, an end or a pod that was ready.

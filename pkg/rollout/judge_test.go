@@ -338,6 +338,22 @@ func withClaim(t *corev1.PodTemplateSpec, claim string) {
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
 }
 
+func cannotProvision(p *corev1.Pod) {
+	setCondition(p, corev1.PodScheduled, corev1.ConditionFalse, corev1.PodReasonSchedulerError,
+		`running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded`)
+}
+
+// meshed adds an injected container whose image is there, or whose registry is away.
+func meshed(p *corev1.Pod, up bool) *corev1.Pod {
+	proxy := corev1.ContainerStatus{Name: "proxy", Ready: up}
+	if !up {
+		proxy.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "dial tcp: connection refused"}
+	}
+	p.Spec.Containers = []corev1.Container{{Name: "web"}, {Name: "proxy", Image: "mesh.io/proxy:1"}}
+	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, proxy)
+	return p
+}
+
 func changed(p *corev1.Pod, is ...func(*corev1.Pod)) *corev1.Pod {
 	for _, change := range is {
 		change(p)
@@ -558,6 +574,11 @@ func TestJudge(t *testing.T) {
 		{"a Secret that is missing fails in time", nil, scenes(lasting(123, mounts(`secret "nope" not found`))), "Failed ContainerConfig"},
 		{"and not before", nil, scenes(lasting(120, mounts(`secret "nope" not found`))), "Progressing"},
 		{"a claim that is missing does not either", withClaims("data"), scenes(seeing(120, changed(homeless("a"), notScheduled(`persistentvolumeclaim "nope" not found`)))), "Progressing"},
+		{"a volume that cannot be provisioned", withClaims("data"), scenes(seeing(606, changed(unlooked("a"), cannotProvision))), "Failed DeadlineExceeded"},
+		{"nor for the last good one", withClaims("nope"), scenes(seeing(660, changed(unlooked("a"), cannotProvision))),
+			`Blocked room for pod a: running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded`},
+		{"a registry of injected images that is away", nil, scenes(seeing(660, meshed(pod("a"), false)).beside(meshed(up("b"), true))),
+			"Blocked registry mesh.io: dial tcp: connection refused"},
 		{"an image volume whose registry is away", nil, scenes(seeing(660, changed(pullFails("a", `failed to pull image "ghcr.io/model:2": connection refused`), func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "m", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "ghcr.io/model:2"}}}}
 		}))), `Blocked registry ghcr.io: failed to pull image "ghcr.io/model:2": connection refused`},

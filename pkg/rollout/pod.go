@@ -251,11 +251,11 @@ func probeTime(probe *corev1.Probe) time.Duration {
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
 
 // isStarting reports whether the pod is within the time that its startup probes allow it: one of them has not succeeded, and no
-// container has restarted.
+// container has restarted; one that is done, an init container, may have needed more tries.
 func isStarting(pod *corev1.Pod) bool {
 	up := map[string]bool{}
 	for c := range containers(pod) {
-		if c.RestartCount > 0 {
+		if done := c.Ready && c.State.Terminated != nil; c.RestartCount > 0 && !done {
 			return false
 		}
 		up[c.Name] = c.Started != nil && *c.Started

@@ -274,6 +274,13 @@ func TestPod_IsStarting(t *testing.T) {
 			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", Started: started, RestartCount: restarts}}
 		}
 	}
+	initialized := func(done bool) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			c := corev1.ContainerStatus{Name: "migrate", RestartCount: 1, Ready: done}
+			c.State.Terminated = &corev1.ContainerStateTerminated{}
+			pod.Status.InitContainerStatuses = []corev1.ContainerStatus{c}
+		}
+	}
 	for _, test := range []struct {
 		name string
 		pod  *corev1.Pod
@@ -285,6 +292,8 @@ func TestPod_IsStarting(t *testing.T) {
 		{"not started", aPod(probed, web(new(false), 0)), true},
 		{"started", aPod(probed, web(new(true), 0)), false},
 		{"restarted", aPod(probed, web(new(false), 1)), false},
+		{"init container restarted, and done", aPod(probed, web(new(false), 0), initialized(true)), true},
+		{"init container restarts", aPod(probed, web(new(false), 0), initialized(false)), false},
 		{"sidecar not started", aPod(sidecarProbed, web(new(false), 0)), true},
 		{"sidecar started", aPod(sidecarProbed, func(pod *corev1.Pod) {
 			pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "log", Started: new(true)}}

@@ -128,6 +128,9 @@ var (
 	imageForbidden = regexp.MustCompile(forbiddenWords + `|no basic auth credentials|failed to authorize`)
 )
 
+// imageThere is what containerd says when something else than the image is not found: its platform, a tool or a part of it on the node.
+var imageThere = regexp.MustCompile(`no match for platform|failed to unpack image|failed to extract layer|content digest |executable file not found`)
+
 // registryRefuses are what a registry says when it has answered, and the answer is no.
 var registryRefuses = regexp.MustCompile(absentWords + `|manifest invalid|invalid reference|` + forbiddenWords)
 
@@ -160,6 +163,12 @@ var objectMissing = regexp.MustCompile(`\b(secrets?|configmaps?) "[^"]*" not fou
 // that was restarted says "not registered" of objects that are, also about healthy pods.
 func missingObject(eventMessage string) bool {
 	return objectMissing.MatchString(eventMessage) && !strings.Contains(eventMessage, "not registered")
+}
+
+// cannotBind reports whether the scheduler says that a volume of a pod cannot be provisioned: volumebinding/binder.go of v1.37.2. Its reason
+// is SchedulerError then, as for errors of its own, which say nothing about the pod.
+func cannotBind(schedulerMessage string) bool {
+	return strings.Contains(schedulerMessage, ": binding volumes: ")
 }
 
 // claimNotFound is from pkg/scheduler/framework/plugins/volumebinding/volume_binding.go of v1.37.2.

@@ -137,7 +137,7 @@ func (p *Progress) unplaced(l *look, pod *corev1.Pod, record *podRecord) []troub
 	switch {
 	case scheduled.Reason == corev1.PodReasonSchedulingGated || (scheduled.Status == "" && len(pod.Spec.SchedulingGates) > 0):
 		t.topic = topicSchedulingGate
-	case scheduled.Reason == corev1.PodReasonUnschedulable:
+	case scheduled.Reason == corev1.PodReasonUnschedulable || cannotBind(scheduled.Message):
 		t.topic = topicRoom
 		if _, missing := claimMissing(scheduled.Message); missing {
 			wait := t

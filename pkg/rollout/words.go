@@ -162,6 +162,14 @@ func tell(reason, cause, why, format string, args ...any) account {
 // where says in which pod something is, and on which node that is.
 func where(pod *corev1.Pod) string { return "in pod " + onNode(pod) }
 
+// called names a container of the pod.
+func called(pod *corev1.Pod, c *corev1.ContainerStatus) string {
+	if isInit(pod, c.Name) {
+		return "init container " + c.Name
+	}
+	return "container " + c.Name
+}
+
 func onNode(pod *corev1.Pod) string {
 	if pod.Spec.NodeName == "" {
 		return pod.Name
@@ -184,10 +192,7 @@ func (t *trouble) ofContainer(l *look, p *Progress) account {
 	} else {
 		f = unreadyCause(t.pod, c, events)
 	}
-	kind, times := "container", ""
-	if isInit(t.pod, c.Name) {
-		kind = "init container"
-	}
+	times := ""
 	if crashes && c.RestartCount > 0 {
 		times = fmt.Sprintf(" after %d restarts", c.RestartCount)
 		if c.RestartCount == 1 {
@@ -197,7 +202,7 @@ func (t *trouble) ofContainer(l *look, p *Progress) account {
 	if t.kind == kindCrash && p.lost > 0 {
 		times += fmt.Sprintf(", as in %d before it,", p.lost)
 	}
-	a := tell(v1alpha1.FailureCrashLoop, f.cause, f.why, "%s %s %s%s %s", kind, c.Name, f.verb, times, where(t.pod))
+	a := tell(v1alpha1.FailureCrashLoop, f.cause, f.why, "%s %s%s %s", called(t.pod, c), f.verb, times, where(t.pod))
 	a.Container, a.Restarts = c.Name, c.RestartCount
 	if f.end != nil {
 		a.ExitCode = new(f.end.ExitCode)
@@ -247,7 +252,7 @@ func (t *trouble) ofWait() account {
 	if reason == v1alpha1.FailureImagePull {
 		cause = imageCause(c.State.Waiting.Reason, words)
 	}
-	a := tell(reason, cause, words, "container %s cannot start (%s) %s", c.Name, c.State.Waiting.Reason, where(t.pod))
+	a := tell(reason, cause, words, "%s cannot start (%s) %s", called(t.pod, c), c.State.Waiting.Reason, where(t.pod))
 	a.Container, a.Restarts = c.Name, c.RestartCount
 	return a
 }
@@ -262,7 +267,11 @@ func (t *trouble) ofPod() account {
 	case topicRewrite:
 		return tell(v1alpha1.FailureDeadlineExceeded, v1alpha1.CauseTemplateRewritten, t.words, "the ReplicaSets made for it have another template")
 	case topicCreating:
-		return tell("", configCause(t.words, v1alpha1.CauseNotReady), cmp.Or(t.words, "nothing is known of why"), "pod %s is not set up", onNode(t.pod))
+		what := "pod " + onNode(t.pod)
+		if t.container != nil && started(t.pod) {
+			what = called(t.pod, t.container) + " " + where(t.pod)
+		}
+		return tell("", configCause(t.words, v1alpha1.CauseNotReady), cmp.Or(t.words, "nothing is known of why"), "%s is not set up", what)
 	case topicRoom:
 		return tell("", roomCause(t.words), t.words, "pod %s fits on no node", t.pod.Name)
 	case topicClaim:
