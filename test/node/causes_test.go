@@ -167,6 +167,7 @@ var causes = []made{
 
 // TestCause makes each cause for real, and the status names it.
 func TestCause(t *testing.T) {
+	t.Parallel() // after the story, which takes Belay away
 	var right atomic.Int32
 	t.Run("of", func(t *testing.T) {
 		for _, m := range causes {
