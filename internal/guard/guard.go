@@ -170,7 +170,7 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 			o.RevisionsLive = true
 		case decision.NeedEvidence:
 			o.Evidence, err = g.readEvidence(ctx, key, o.Deployment)
-		case decision.NeedLog != nil || len(decision.NeedEvents)+len(decision.NeedNodes) > 0:
+		case decision.NeedsDetails():
 			g.readDetails(ctx, key.Namespace, o.Evidence, decision, &spent)
 		default:
 			return decision, nil

@@ -131,7 +131,7 @@ func whyUnread(err error) string {
 	var request *url.Error
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return noAnswer
+		return errNoAnswer.Error()
 	case apierrors.IsForbidden(err):
 		return "the right to read pods/log is missing"
 	case apierrors.IsNotFound(err):

@@ -135,8 +135,8 @@ func TestReadLog_SharesTheBudget(t *testing.T) {
 		"no request left":          {maxDetails, 0, fake.Log{Text: "one"}, rollout.Log{Unread: "8 requests were made for the release already"}},
 		"none for a second try":    {maxDetails - 1, 0, fake.Log{Err: apierrors.NewBadRequest("no")}, rollout.Log{Unread: "8 requests were made for the release already"}},
 		"less than its time left":  {1, detailsTimeout - logTimeout/2, fake.Log{Hangs: true}, rollout.Log{Unread: "it did not come within 1s"}},
-		"no time left":             {1, detailsTimeout, fake.Log{Text: "one"}, rollout.Log{Unread: noAnswer}},
-		"no time after many":       {maxDetails / 2, detailsTimeout / (maxDetails / 2), fake.Log{Text: "one"}, rollout.Log{Unread: noAnswer}},
+		"no time left":             {1, detailsTimeout, fake.Log{Text: "one"}, rollout.Log{Unread: errNoAnswer.Error()}},
+		"no time after many":       {maxDetails / 2, detailsTimeout / (maxDetails / 2), fake.Log{Text: "one"}, rollout.Log{Unread: errNoAnswer.Error()}},
 		"slow Events, and a reply": {1, detailsTimeout / 2, fake.Log{Text: "one"}, rollout.Log{Lines: "one"}},
 	} {
 		t.Run(name, func(t *testing.T) {

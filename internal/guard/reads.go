@@ -110,8 +110,8 @@ func (g *Guard) readPodsApart(ctx context.Context, d *appsv1.Deployment) ([]core
 	return pods, nil
 }
 
-// noAnswer says that the time of the details was over.
-var noAnswer = fmt.Sprintf("there was no answer within %s", detailsTimeout)
+// errNoAnswer says that the time of the details was over.
+var errNoAnswer = fmt.Errorf("there was no answer within %s", detailsTimeout)
 
 // budget is what the details of one sync have taken.
 type budget struct {
@@ -142,7 +142,7 @@ func (g *Guard) readDetails(ctx context.Context, namespace string, evidence *rol
 			return
 		}
 		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-			err = errors.New(noAnswer)
+			err = errNoAnswer
 		}
 		unread = append(unread, fmt.Sprintf("%s cannot be read: %v", what, err))
 	}

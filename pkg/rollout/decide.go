@@ -73,7 +73,7 @@ func Decide(o Observed) Decision {
 func (s *state) decide(r *row) Decision {
 	d := Decision{Memory: s.Memory, row: r.name}
 	report := r.act(s, &d)
-	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
+	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedsDetails() {
 		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
 			NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog,
 			Memory: s.Memory, row: d.row}

@@ -86,3 +86,8 @@ func (d *Decision) recheckIn(wait time.Duration) {
 		d.Recheck = wait
 	}
 }
+
+// NeedsDetails reports whether Events, Nodes or a log have to be read before anything is decided.
+func (d *Decision) NeedsDetails() bool {
+	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0
+}

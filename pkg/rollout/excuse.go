@@ -140,7 +140,7 @@ func injected(p *Progress, l *look, t *trouble) string {
 		return ""
 	}
 	for c := range containers(t.pod) {
-		if c.Ready || isInitializing(c) || containerOf(&l.template.Spec, c.Name) != nil || p.isInjectedAsBefore(l, t.pod, c.Name) {
+		if c.Ready || isInitializing(c) || containerOf(&l.template.Spec, c.Name) != nil || p.bears(t.pod, c.Name) {
 			continue
 		}
 		if _, stuck := stuckReason(c); stuck || ended(c) != nil || (t.kind == kindDeadline && c.State.Running != nil) {
@@ -150,9 +150,14 @@ func injected(p *Progress, l *look, t *trouble) string {
 	return ""
 }
 
-// isInjectedAsBefore reports whether others put this container into a pod with the same image as into old pods, where it was up.
-func (p *Progress) isInjectedAsBefore(l *look, pod *corev1.Pod, container string) bool {
-	return containerOf(&l.template.Spec, container) == nil && p.borne[container+" "+imageOf(&pod.Spec, container)]
+// bears reports whether others put this container into a pod with the same image as into old pods, where it was up.
+func (p *Progress) bears(pod *corev1.Pod, container string) bool {
+	return p.borne[withImage(pod, container)]
+}
+
+// withImage names a container of a pod together with its image.
+func withImage(pod *corev1.Pod, container string) string {
+	return container + " " + imageOf(&pod.Spec, container)
 }
 
 // pulledImage returns the image that the words about a container's pull name: an image volume's, or else its own.
@@ -246,7 +251,7 @@ func clusterRefuses(_ *Progress, _ *look, t *trouble) string {
 func registryDown(p *Progress, l *look, t *trouble) string {
 	switch {
 	case t.topic == topicImage && registryAway(t.words) &&
-		(l.good == nil || sameRegistry(l.template, l.good, t.container.Name) || p.isInjectedAsBefore(l, t.pod, t.container.Name)):
+		(l.good == nil || sameRegistry(l.template, l.good, t.container.Name) || p.bears(t.pod, t.container.Name)):
 		return fmt.Sprintf("the registry %s: %s", registryOf(pulledImage(&t.pod.Spec, t.container.Name, t.words)), t.words)
 	case t.topic == topicCreating && p.pods[t.pod.UID].pulling:
 		return fmt.Sprintf("the image of pod %s, which is being pulled on node %s, or waits there for other pulls", t.pod.Name, t.pod.Spec.NodeName)

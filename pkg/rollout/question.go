@@ -92,7 +92,7 @@ func (p *Progress) learn(l *look) {
 func (p *Progress) noteBorne(l *look) {
 	for _, pod := range l.evidence.OldPods {
 		for c := range containers(pod) {
-			key := c.Name + " " + imageOf(&pod.Spec, c.Name)
+			key := withImage(pod, c.Name)
 			if c.Ready && containerOf(&l.template.Spec, c.Name) == nil && !p.borne[key] {
 				p.borne = with(p.borne, key, true)
 			}

@@ -234,9 +234,13 @@ func Clean(text string, limit int) string {
 		return text
 	}
 	const ellipsis = "..."
-	cut := limit - len(ellipsis)
-	for cut > 0 && !utf8.RuneStart(text[cut]) {
-		cut--
+	return beginningOf(text, limit-len(ellipsis)) + ellipsis
+}
+
+// beginningOf returns the beginning of a text that has more than limit bytes, in at most so many.
+func beginningOf(text string, limit int) string {
+	for limit > 0 && !utf8.RuneStart(text[limit]) {
+		limit--
 	}
-	return text[:cut] + ellipsis
+	return text[:limit]
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -53,11 +52,7 @@ func bothEnds(text string, limit int) string {
 		return text
 	}
 	end := lastOf(text, limit/2)
-	cut := limit - len(end)
-	for !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut] + end
+	return beginningOf(text, limit-len(end)) + end
 }
 
 // maxGist is the most bytes of what is said that lines are left out for: with what failed and where it fits into a message.
