@@ -218,7 +218,7 @@ func TestMonitoring_MetricsAreUsedAndDocumented(t *testing.T) {
 func TestMonitoring_ReasonsAreDocumented(t *testing.T) {
 	names, docs := readText("pkg/apis/belay/v1alpha1/names.go"), operations()+readText("docs/failures.md")
 	reasons := regexp.MustCompile(`\b(?:Reason|Failure)\w+\s+= "(\w+)"`).FindAllStringSubmatch(names, -1)
-	if want := 26 + len(v1alpha1.FailureReasons); len(reasons) != want {
+	if want := 27 + len(v1alpha1.FailureReasons); len(reasons) != want {
 		t.Errorf("%d reasons, want %d: is one missing in FailureReasons?", len(reasons), want)
 	}
 	for _, reason := range reasons {

@@ -69,7 +69,7 @@ func (g *Guard) write(ctx context.Context, key cache.ObjectName, o *rollout.Obse
 	case d.Mark != nil:
 		answer.Revision, err = g.updateRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
-		return g.putDeployment(ctx, key, o, d.Deployment)
+		return g.putDeployment(ctx, key, o, d.Deployment, d.Template)
 	}
 	if err != nil {
 		answer.Revision = nil // It may have come back without its label or verdict: that is nothing to go on with.
@@ -145,9 +145,11 @@ func checkIntact(written, answer *appsv1.ControllerRevision) error {
 	return nil
 }
 
-// putDeployment writes desired into the Deployment, or creates it. Everything that the decision rests on is read live before,
+// putDeployment writes desired, and template if it is given, into the Deployment, or creates it. Everything that the decision rests on is read live before,
 // at the same time, and nothing is written if any of it has changed.
-func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, desired *appsv1.Deployment) (answer rollout.Answer, err error) {
+func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed,
+	desired *appsv1.Deployment, template *corev1.PodTemplateSpec,
+) (answer rollout.Answer, err error) {
 	var before *appsv1.Deployment
 	var questions errgroup.Group
 	questions.Go(func() error { return g.stillAsked(ctx, o) })
@@ -167,7 +169,7 @@ func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *roll
 	var written *appsv1.Deployment
 	client := g.kube.AppsV1().Deployments(key.Namespace)
 	if before != nil {
-		written, err = client.Update(ctx, rollout.Overlay(before, desired), metav1.UpdateOptions{FieldManager: FieldManager})
+		written, err = client.Update(ctx, rollout.Overlay(before, desired, template), metav1.UpdateOptions{FieldManager: FieldManager})
 	} else {
 		written, err = client.Create(ctx, desired, metav1.CreateOptions{FieldManager: FieldManager})
 	}

@@ -200,13 +200,13 @@ func (s *state) rollOutTarget(d *Decision) report {
 		return *unjudged
 	}
 	if !s.target.Retrying && s.equalsAdoptedRevision() {
-		s.markGood(d)
+		d.Mark = s.asGood(s.target)
 		return report{}
 	}
 	progress := s.watch(d, s.target, false)
 	switch progress.Phase {
 	case PhaseHealthy:
-		s.markGood(d)
+		s.markGood(d, s.target)
 		d.Verdict = &Verdict{After: progress.Lasted()}
 	case PhaseFailed:
 		d.Verdict = &Verdict{Failure: progress.Failure.Reason, After: progress.Lasted()}
@@ -218,9 +218,17 @@ func (s *state) rollOutTarget(d *Decision) report {
 	return underWay(progress, doing)
 }
 
-// markGood marks the target good.
-func (s *state) markGood(d *Decision) {
-	d.Mark = withVerdict(s.target, nil)
+// markGood marks a revision good that has come up. When that could not be stored at once, it is looked at again what runs now.
+func (s *state) markGood(d *Decision, r *Revision) {
+	switch current := s.currentSet(); {
+	case s.Evidence == nil:
+		d.NeedEvidence = true
+	case current == nil || current.Annotations[setNumber] != d.Memory.Progress.number:
+		d.Memory.Progress = newProgress(r, s.Now, s.Now)
+		d.recheckIn(0)
+	default:
+		d.Mark = s.asGood(r)
+	}
 }
 
 // maintainGoodTarget runs the target, which is good.
@@ -232,10 +240,18 @@ func (s *state) maintainGoodTarget(d *Decision) report {
 	if unjudged := s.notJudged(d); unjudged != nil {
 		return *unjudged
 	}
-	switch progress := s.watch(d, s.target, true); progress.Phase {
-	case PhaseHealthy:
-		return report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running"}
-	case PhaseFailed:
+	switch progress := s.watch(d, s.target, true); {
+	case progress.restart != "":
+		return s.judgeRestart(d, s.target, progress)
+	case progress.Phase == PhaseHealthy:
+		good := report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running"}
+		if s.target.restartFailed() {
+			good.message += "; " + failureSentence(&s.target.Failure.Failure) + "; it was undone"
+		}
+		return good
+	case progress.undone && progress.Phase != PhaseFailed:
+		return s.undoing(s.target)
+	case progress.Phase == PhaseFailed:
 		return report{condition: v1alpha1.ConditionStalled, reason: progress.Failure.Reason,
 			message: fmt.Sprintf("%s was good, and does not come up: %s", s.target.Name, progress.Failure.Message)}
 	default:
@@ -249,6 +265,10 @@ const untilAsked = "until the template changes or " + v1alpha1.RetryAnnotation +
 // rollBack runs the last good revision in place of the target, which failed, and stays there.
 func (s *state) rollBack(d *Decision) report {
 	s.awaitRetry(d)
+	if s.Evidence == nil && s.Deployment != nil && s.runningName() != s.lastGood.Name && s.lastGood.goodWith() != (goodWith{}) {
+		d.NeedEvidence = true // for the template that was good
+		return report{}
+	}
 	doing := fmt.Sprintf("%s; rolling back to %s", s.failureMessage(), s.lastGood.Name)
 	busy := s.run(d, s.lastGood, doing)
 	d.RollBack = d.Deployment != nil && s.Deployment != nil && s.runningName() != s.lastGood.Name
@@ -262,10 +282,12 @@ func (s *state) rollBack(d *Decision) report {
 	} else if unjudged != nil {
 		return back
 	}
-	switch progress := s.watch(d, s.lastGood, true); progress.Phase {
-	case PhaseHealthy:
+	switch progress := s.watch(d, s.lastGood, true); {
+	case progress.restart != "":
+		return s.judgeRestart(d, s.lastGood, progress)
+	case progress.Phase == PhaseHealthy:
 		return back
-	case PhaseFailed:
+	case progress.Phase == PhaseFailed:
 		return report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRollbackFailed,
 			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s; the Deployment stays on it, %s",
 				s.failureMessage(), s.lastGood.Name, progress.Failure.Message, untilAsked)}
@@ -308,7 +330,7 @@ func (s *state) holdFailedTarget(d *Decision) report {
 		return r
 	}
 	if progress := s.watch(d, s.target, false); progress.Phase == PhaseHealthy {
-		s.markGood(d)
+		s.markGood(d, s.target)
 		d.Verdict = &Verdict{After: progress.Lasted()}
 	}
 	return r
@@ -326,7 +348,7 @@ func (s *state) heldRevision() *Revision {
 		if r != s.target && !r.lastVerdictGood() {
 			continue
 		}
-		desired := desiredDeployment(s.Guarded, r)
+		desired := desiredDeployment(s.Guarded, r, nil)
 		if carries(s.Deployment, desired) {
 			return r
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -30,7 +31,9 @@ type Decision struct {
 	Verdict *Verdict
 	// Deployment is what to write into the Deployment, which is created if Observed has none.
 	Deployment *appsv1.Deployment
-	// RollBack says that Deployment goes back to the last good revision.
+	// Template is what its template is to be with all that others have added to it; nil if Overlay is to say that.
+	Template *corev1.PodTemplateSpec
+	// RollBack says that Deployment goes back to the last good revision, or to the ReplicaSet that was good.
 	RollBack bool
 	// Correction is what Deployment puts back, after somebody else changed it; empty if it is no such write.
 	Correction string

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,13 +20,17 @@ import (
 // restartedAt, on a pod template, is the time at which "kubectl rollout restart" was last said.
 const restartedAt = "kubectl.kubernetes.io/restartedAt"
 
-// desiredDeployment returns what Belay desires of the Deployment that runs revision, and nothing else: what is left out here
-// belongs to others.
-func desiredDeployment(guarded *v1alpha1.GuardedDeployment, revision *Revision) *appsv1.Deployment {
+// desiredDeployment returns what Belay desires of the Deployment that runs revision, with these pins, and nothing else: what is left
+// out here belongs to others.
+func desiredDeployment(guarded *v1alpha1.GuardedDeployment, revision *Revision, pinned pins) *appsv1.Deployment {
 	desired := desiredMeta(guarded)
 	desired.Annotations = map[string]string{v1alpha1.RevisionAnnotation: revision.Name}
 	guarded.Spec.DeploymentSpec.DeepCopyInto(&desired.Spec)
 	revision.Template.DeepCopyInto(&desired.Spec.Template)
+	if len(pinned) > 0 {
+		pinned.in(&desired.Spec.Template)
+		desired.Annotations[v1alpha1.PinnedAnnotation] = pinned.String()
+	}
 	return withAppliedHash(desired)
 }
 
@@ -57,8 +62,9 @@ func withAppliedHash(desired *appsv1.Deployment) *appsv1.Deployment {
 // Overlay returns live with everything that desired sets, and the rest as it was: replicas that it does not set, and
 // other people's labels, annotations and owners. Other spec fields that the GuardedDeployment leaves out get the API
 // server's default. The template of a release is replaced whole: what it drops is gone. Two things stay: what others added
-// to the template of a revision that runs already, and the time of a "kubectl rollout restart", as with "kubectl apply".
-func Overlay(live, desired *appsv1.Deployment) *appsv1.Deployment {
+// to the template of a revision that runs already, and the time of a "kubectl rollout restart", as with "kubectl apply". A
+// template that is given takes the place of all of that.
+func Overlay(live, desired *appsv1.Deployment, template *corev1.PodTemplateSpec) *appsv1.Deployment {
 	updated := live.DeepCopy()
 	updated.Labels = merged(live.Labels, desired.Labels)
 	updated.Annotations = merged(live.Annotations, desired.Annotations)
@@ -71,10 +77,15 @@ func Overlay(live, desired *appsv1.Deployment) *appsv1.Deployment {
 	}
 	if StatesTemplate(desired) {
 		desired.Spec.DeepCopyInto(&updated.Spec)
-		if carries(live, desired) {
-			live.Spec.Template.DeepCopyInto(&updated.Spec.Template)
+		if desired.Annotations[v1alpha1.PinnedAnnotation] == "" {
+			delete(updated.Annotations, v1alpha1.PinnedAnnotation)
 		}
-		if at := live.Spec.Template.Annotations[restartedAt]; at != "" && updated.Spec.Template.Annotations[restartedAt] == "" {
+		if kept := repinned(live, desired); template == nil && carries(kept, desired) {
+			template = &kept.Spec.Template
+		}
+		if template != nil {
+			template.DeepCopyInto(&updated.Spec.Template)
+		} else if at := live.Spec.Template.Annotations[restartedAt]; at != "" && updated.Spec.Template.Annotations[restartedAt] == "" {
 			metav1.SetMetaDataAnnotation(&updated.Spec.Template.ObjectMeta, restartedAt, at)
 		}
 	} else {
@@ -82,6 +93,18 @@ func Overlay(live, desired *appsv1.Deployment) *appsv1.Deployment {
 	}
 	updated.Spec.Replicas = replicas
 	return updated
+}
+
+// repinned returns live with the images that desired has where either of them has pins.
+func repinned(live, desired *appsv1.Deployment) *appsv1.Deployment {
+	kept, changed := live.DeepCopy(), pins{}
+	for _, d := range []*appsv1.Deployment{live, desired} {
+		for key := range strings.SplitSeq(d.Annotations[v1alpha1.PinnedAnnotation], ",") {
+			changed[key] = imageNamed(&desired.Spec.Template.Spec, key)
+		}
+	}
+	changed.in(&kept.Spec.Template)
+	return kept
 }
 
 // StatesTemplate reports whether desired says what the Deployment runs. Otherwise its spec says no more than whether it

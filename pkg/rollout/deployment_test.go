@@ -23,7 +23,7 @@ func desiredWith(change func(*v1alpha1.GuardedDeployment)) *appsv1.Deployment {
 	if change != nil {
 		change(g)
 	}
-	return desiredDeployment(g, decode(g, recorded(g, 1)))
+	return desiredDeployment(g, decode(g, recorded(g, 1)), nil)
 }
 
 func TestDesiredDeployment_NoMoreThanTheSpec(t *testing.T) {
@@ -55,7 +55,7 @@ func TestOverlay_KeepsWhatOthersHave(t *testing.T) {
 	want.Annotations[v1alpha1.RevisionAnnotation] = desired.Annotations[v1alpha1.RevisionAnnotation]
 	want.Annotations[v1alpha1.AppliedAnnotation] = desired.Annotations[v1alpha1.AppliedAnnotation]
 	want.Spec.Template, want.Spec.MinReadySeconds = template("v1"), 5 // the template as a whole
-	if diff := cmp.Diff(want, Overlay(live, desired)); diff != "" {
+	if diff := cmp.Diff(want, Overlay(live, desired, nil)); diff != "" {
 		t.Errorf("overlaid (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(before, live); diff != "" {
@@ -63,10 +63,10 @@ func TestOverlay_KeepsWhatOthersHave(t *testing.T) {
 	}
 
 	desired = desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(2)) })
-	if got := *Overlay(live, desired).Spec.Replicas; got != 2 {
+	if got := *Overlay(live, desired, nil).Spec.Replicas; got != 2 {
 		t.Errorf("%d replicas, of 2 that are stated", got)
 	}
-	bare := Overlay(&appsv1.Deployment{}, desired)
+	bare := Overlay(&appsv1.Deployment{}, desired, nil)
 	if bare.Labels[v1alpha1.GuardedLabel] != "true" || len(bare.Annotations) != 2 {
 		t.Errorf("labels and annotations where there were none: %v", bare.ObjectMeta)
 	}
@@ -77,7 +77,7 @@ func TestOverlay_SameRevision(t *testing.T) {
 	live := defaulted(desiredWith(nil))
 	live.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"}
 	scaled := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(7)) })
-	got := Overlay(live, scaled)
+	got := Overlay(live, scaled, nil)
 	if diff := cmp.Diff(live.Spec.Template, got.Spec.Template); diff != "" || *got.Spec.Replicas != 7 {
 		t.Errorf("scaled to %d (-before +after):\n%s", *got.Spec.Replicas, diff)
 	}
@@ -85,7 +85,7 @@ func TestOverlay_SameRevision(t *testing.T) {
 	live.Spec.Template.Spec.Containers[0].Image = "forged"
 	live.Spec.Template.Annotations["added"] = "too"
 	scaled.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"} // as with kubectl apply
-	if diff := cmp.Diff(scaled.Spec.Template, Overlay(live, scaled).Spec.Template); diff != "" {
+	if diff := cmp.Diff(scaled.Spec.Template, Overlay(live, scaled, nil).Spec.Template); diff != "" {
 		t.Errorf("a changed template is not put back as a whole (-want +got):\n%s", diff)
 	}
 }
@@ -97,11 +97,11 @@ func TestOverlay_KeepsTheTimeOfARestart(t *testing.T) {
 	live.Spec.Template.Annotations = map[string]string{restarted: "now", "theirs": "too"}
 	next := desiredWith(func(g *v1alpha1.GuardedDeployment) { g.Spec.Template = template("v2") })
 	next.Annotations[v1alpha1.RevisionAnnotation], next.Annotations[v1alpha1.AppliedAnnotation] = "web-2", "hash-2"
-	if got := Overlay(live, next).Spec.Template.Annotations; len(got) != 1 || got[restarted] != "now" {
+	if got := Overlay(live, next, nil).Spec.Template.Annotations; len(got) != 1 || got[restarted] != "now" {
 		t.Errorf("annotations are %v, want the time of the restart and no other", got)
 	}
 	next.Spec.Template.Annotations = map[string]string{restarted: "later"}
-	if got := Overlay(live, next).Spec.Template.Annotations[restarted]; got != "later" {
+	if got := Overlay(live, next, nil).Spec.Template.Annotations[restarted]; got != "later" {
 		t.Errorf("restarted %s, want the time that is stated", got)
 	}
 }
@@ -115,7 +115,7 @@ func TestOverlay_Paused(t *testing.T) {
 	want.Spec.Paused = true
 	desired := desiredPaused(g)
 	want.Annotations[v1alpha1.AppliedAnnotation] = desired.Annotations[v1alpha1.AppliedAnnotation]
-	if diff := cmp.Diff(want, Overlay(live, desired)); diff != "" {
+	if diff := cmp.Diff(want, Overlay(live, desired, nil)); diff != "" {
 		t.Errorf("paused (-want +got):\n%s", diff)
 	}
 }
@@ -263,10 +263,10 @@ func TestDrift_NothingByItself(t *testing.T) {
 		fill.Fill(&g.Spec.DeploymentSpec)
 		g.Spec.Paused = false
 		g.Spec.Selector = newGuarded("v1").Spec.Selector // required
-		desired := desiredDeployment(g, decode(g, recorded(g, 1)))
+		desired := desiredDeployment(g, decode(g, recorded(g, 1)), nil)
 		live := desired
 		if before != nil {
-			live = Overlay(before, desired)
+			live = Overlay(before, desired, nil)
 		}
 		before = live
 		var back appsv1.Deployment
@@ -281,7 +281,7 @@ func TestDrift_NothingByItself(t *testing.T) {
 			t.Fatalf("%s drifted on its way: %s", got, data)
 		}
 		again := g.DeepCopy()
-		if desiredDeployment(again, decode(again, recorded(again, 1))).Annotations[v1alpha1.AppliedAnnotation] != desired.Annotations[v1alpha1.AppliedAnnotation] {
+		if desiredDeployment(again, decode(again, recorded(again, 1)), nil).Annotations[v1alpha1.AppliedAnnotation] != desired.Annotations[v1alpha1.AppliedAnnotation] {
 			t.Fatal("the same statement has two hashes")
 		}
 	}

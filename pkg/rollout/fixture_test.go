@@ -146,19 +146,19 @@ func (s *scene) revision(image string) *Revision {
 
 // runs adds a Deployment that is up with that image, and says all that the GuardedDeployment states by now.
 func (s *scene) runningName(image string) *scene {
-	s.write(desiredDeployment(s.Guarded, s.revision(image)))
+	s.write(desiredDeployment(s.Guarded, s.revision(image), nil), nil)
 	s.up()
 	return s
 }
 
 // write does what the API server does with a write of the Deployment.
-func (s *scene) write(desired *appsv1.Deployment) {
+func (s *scene) write(desired *appsv1.Deployment, template *corev1.PodTemplateSpec) {
 	before := s.Deployment
 	if before == nil {
 		before = &appsv1.Deployment{ObjectMeta: *desired.ObjectMeta.DeepCopy()}
 		before.UID = "uid-of-deployment"
 	}
-	s.Deployment = Overlay(before, desired)
+	s.Deployment = Overlay(before, desired, template)
 	s.Deployment.Generation++
 	if s.Deployment.Spec.Replicas == nil {
 		s.Deployment.Spec.Replicas = new(int32(1))
@@ -263,7 +263,7 @@ func (s *scene) send(d Decision) Answer {
 	case d.Mark != nil:
 		return Answer{Revision: s.store(d.Mark)}
 	case d.Deployment != nil:
-		s.write(d.Deployment)
+		s.write(d.Deployment, d.Template)
 		return Answer{Before: before, Written: s.Deployment, Manager: "belay"}
 	default:
 		return Answer{}

@@ -56,6 +56,15 @@ func everyReport() []reported {
 		}), stalled, "Suspended"},
 		{"rolled back", v1alpha1.ReasonRolledBack, failedV2(), stalled, "Degraded"},
 		{"rolled back, in vain", v1alpha1.ReasonRollbackFailed, failedV2().down().remembers("v1", PhaseFailed), stalled, "Degraded"},
+		{"a restart failed, and is undone", v1alpha1.ReasonRestartFailed, goodV1().with(restartFailed).with(func(s *scene) {
+			s.remembers("v1", PhaseProgressing)
+			s.Memory.Progress.undone, s.Memory.Progress.pollAfter = true, s.Now.Add(pollInterval)
+		}), inProgress, "Progressing"},
+		{"a restart failed, and was undone", v1alpha1.ReasonRolledOut, goodV1().with(restartFailed), current, "Healthy"},
+		{"a restart failed, and is left", v1alpha1.ReasonRestartFailed, goodV1().with(restartFailed).hold().with(func(s *scene) {
+			s.remembers("v1", PhaseFailed).down()
+			s.Memory.Progress.restart = s.revision("v1").Failure.ReplicaSet
+		}), stalled, "Degraded"},
 		{"failed, and left", v1alpha1.ReasonHeld, failedV2().hold().runningName("v2").down(), stalled, "Degraded"},
 		{"failed, with nothing to go back to", v1alpha1.ReasonNoGoodRevision,
 			asking("v1").knows("v1", 1, failed).runningName("v1").down().listed(), stalled, "Degraded"},
@@ -92,6 +101,15 @@ func everyReport() []reported {
 		rows = append(rows, reported{"good before, and does not come up", failure, down, stalled, "Degraded"})
 	}
 	return rows
+}
+
+// restartFailed lets the last restart of v1 have failed.
+func restartFailed(s *scene) {
+	failure := Failure{Attempt: Attempt{Number: 1}}
+	failure.Reason, failure.ReplicaSet, failure.Time = v1alpha1.FailureCrashLoop, "web-2", metav1.NewTime(noon)
+	marked := s.revision("v1").ControllerRevision.DeepCopy()
+	annotate(marked, v1alpha1.FailureAnnotation, failure)
+	s.store(marked)
 }
 
 func dying(s *scene) { s.Deployment.DeletionTimestamp = &metav1.Time{Time: noon} }

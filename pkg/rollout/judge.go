@@ -47,6 +47,7 @@ const (
 type Progress struct {
 	Revision string
 	Attempt  int
+	restart  string // the ReplicaSet of a restart that it is of, empty if it is of none
 
 	Phase   Phase
 	Failure v1alpha1.Failure // in PhaseFailed
@@ -60,6 +61,9 @@ type Progress struct {
 	recorded       metav1.Time // when the revision was: what is reported from before is not about it
 	polledAt       time.Time   // when evidence was last read, or the rollout began
 	pollAfter      time.Time   // when to read it next
+	number         string      // in PhaseHealthy: setNumber of the ReplicaSet that came up, empty if that is not known
+	undone         bool        // a restart that failed is being undone
+	final          bool        // in PhaseFailed: there is no ReplicaSet to go back to
 	hinted         bool        // at the last poll the Deployment controller said that all was done
 	stopped        bool        // there are no replicas: the clock stands still
 	clock          instant
@@ -167,7 +171,7 @@ func (p *Progress) stand(l *look, waiting waiting) {
 		p.complete = firstOf(p.complete, p.clock)
 		p.Phase = PhaseSoaking
 		if l.knownGood || (soaked && l.wanted-passed <= l.tolerated) {
-			p.Phase = PhaseHealthy
+			p.Phase, p.number = PhaseHealthy, l.current.Annotations[setNumber]
 			p.sightings = nil
 		}
 	case waiting.reason != "" && p.since(p.progressed) >= blockedAfter:
@@ -267,7 +271,7 @@ func dueOf(kind kind, troubles []trouble) (first *trouble, pods int32) {
 
 // failed returns the progress with its failure. What is observed after that starts anew, with the pods as they are.
 func (p Progress) failed(failure *v1alpha1.Failure) Progress {
-	return Progress{Revision: p.Revision, Attempt: p.Attempt, recorded: p.recorded, began: p.began, Phase: PhaseFailed, Failure: *failure,
+	return Progress{Revision: p.Revision, Attempt: p.Attempt, restart: p.restart, recorded: p.recorded, began: p.began, Phase: PhaseFailed, Failure: *failure,
 		polledAt: p.polledAt, pollAfter: p.pollAfter, clock: 1, failedAt: p.clock, progressed: 1}
 }
 

@@ -21,6 +21,8 @@ type limits struct {
 	knownGood             bool // the revision was good before: only whether it comes up is watched
 	// template is the revision's, and good the last good one's, nil if there is none: a rollback must be able to help.
 	template, good *corev1.PodTemplateSpec
+	// was is the revision with whose images those of the pods are compared, nil if there is none.
+	was *Revision
 }
 
 func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -63,9 +64,10 @@ type Refusal struct {
 type unanswered struct {
 	sentAt        time.Time
 	desired       *appsv1.Deployment
-	appliedBefore string // the hash of what was desired of the Deployment before
-	generation    int64  // the Deployment's after this write alone
-	correction    string // Decision.Correction
+	template      *corev1.PodTemplateSpec // Decision.Template
+	appliedBefore string                  // the hash of what was desired of the Deployment before
+	generation    int64                   // the Deployment's after this write alone
+	correction    string                  // Decision.Correction
 	progress      Progress
 	written       written
 }
@@ -77,7 +79,7 @@ const unansweredFor = 10 * time.Minute
 // sent returns the writes without a good answer, that of d being one of them now: of several that were sent on the same
 // generation at most one can have taken effect.
 func (d Decision) sent(o Observed, known Memory, answer Answer) []*unanswered {
-	u := &unanswered{sentAt: o.Now, desired: d.Deployment, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
+	u := &unanswered{sentAt: o.Now, desired: d.Deployment, template: d.Template, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
 	if before := answer.Before; before != nil {
 		u.appliedBefore, u.generation = before.Annotations[v1alpha1.AppliedAnnotation], before.Generation+1
 	}
@@ -91,8 +93,11 @@ func (d Decision) sent(o Observed, known Memory, answer Answer) []*unanswered {
 }
 
 // tookEffect reports whether live shows it. Nobody else writes the hash of what is desired; where it was there before,
-// all that is desired has to be there now.
+// all that is desired has to be there now, and a template that was given as it was.
 func (u *unanswered) tookEffect(live *appsv1.Deployment) bool {
+	if u.appliedBefore == u.applied() && u.template != nil && !sameTemplate(u.template, &live.Spec.Template) {
+		return false
+	}
 	return live.Annotations[v1alpha1.AppliedAnnotation] == u.applied() && (u.appliedBefore != u.applied() || drift(u.desired, live) == "" ||
 		fingerprint(u.desired, live) == u.written.accepted)
 }
@@ -122,7 +127,7 @@ func (o *Observed) recall() Memory {
 		memory.accepted = Accept(lost.desired, o.Deployment)
 	}
 	if lost.correction != "" {
-		memory.owed = append(slices.Clip(memory.owed), putBack(o.Guarded.Name, lost.correction, memory.rival))
+		memory.owed = append(slices.Clip(memory.owed), putBack(o.Guarded.Name, lost.correction, memory.rival, lost.template != nil))
 	}
 	return memory
 }

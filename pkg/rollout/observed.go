@@ -34,10 +34,8 @@ type Observed struct {
 	PollInterval time.Duration
 }
 
-// replace puts a revision, as the API server answered its write, in the place of the one that was observed. What was read of
-// the pods is old news after that.
+// replace puts a revision, as the API server answered its write, in the place of the one that was observed.
 func (o *Observed) replace(revision *appsv1.ControllerRevision) {
 	others := slices.DeleteFunc(slices.Clone(o.Revisions), func(r *appsv1.ControllerRevision) bool { return r.Name == revision.Name })
 	o.Revisions = append(others, revision)
-	o.Evidence = nil
 }

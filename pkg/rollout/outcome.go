@@ -52,6 +52,9 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 		return again(o, known)
 	case answer.Revision != nil:
 		o.replace(answer.Revision)
+		if d.Record != nil {
+			o.Evidence = nil // An attempt begins: what was read of the pods is old news.
+		}
 		outcome := again(o, d.stored(answer.Revision))
 		outcome.Done = true
 		return outcome
@@ -90,7 +93,7 @@ func (d Decision) done(known Memory, guarded *v1alpha1.GuardedDeployment, answer
 	}
 	if d.Correction != "" {
 		outcome.Memory.rival = rivalOf(answer.Before, d.Correction, answer.Manager)
-		told := []Event{putBack(guarded.Name, d.Correction, outcome.Memory.rival)}
+		told := []Event{putBack(guarded.Name, d.Correction, outcome.Memory.rival, d.Template != nil)}
 		outcome.Events = slices.Concat(d.Events, told)
 		owed = slices.Concat(owed, told)
 	}
@@ -110,6 +113,9 @@ func (d Decision) stored(revision *appsv1.ControllerRevision) Memory {
 	memory := d.Memory
 	if d.Mark != nil && revision.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood {
 		memory.Progress.Attempt = 1
+	}
+	if d.Verdict != nil && d.Verdict.Failure == "" {
+		memory.Progress.restart = "" // It is what was good now.
 	}
 	return memory
 }

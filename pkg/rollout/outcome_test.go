@@ -37,13 +37,13 @@ func TestAfter(t *testing.T) {
 			t.Errorf("decided then: %s", told)
 		}
 	})
-	t.Run("a revision that is stored is decided on at once, without the old evidence", func(t *testing.T) {
+	t.Run("a verdict that is stored is decided on at once", func(t *testing.T) {
 		s := goodV1("v2").knows("v2", 2, unjudged).runningName("v2").with(func(s *scene) { s.cluster = crashing })
 		s.remembers("v2", PhaseProgressing)
 		d := s.decided()
 		outcome := d.After(s.Observed, Answer{Revision: s.store(d.Mark)})
-		if !outcome.Again || !outcome.Done || outcome.Observed.Evidence != nil {
-			t.Errorf("again: %t, done: %t, evidence: %v", outcome.Again, outcome.Done, outcome.Observed.Evidence)
+		if !outcome.Again || !outcome.Done {
+			t.Errorf("again: %t, done: %t", outcome.Again, outcome.Done)
 		}
 		if told := s.tell(Decide(outcome.Observed)); told != "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s" {
 			t.Errorf("decided then: %s", told)
@@ -70,7 +70,6 @@ func TestAfter(t *testing.T) {
 				t.Fatalf("%s: decided: %s", name, s.tell(d))
 			}
 			s.Memory = d.After(s.Observed, Answer{}).Memory
-			s.Evidence = nil
 			if again := Decide(s.Observed); again.Mark == nil || !reflect.DeepEqual(again.Mark.Annotations, d.Mark.Annotations) {
 				t.Errorf("%s: decided then: %s", name, s.tell(again))
 			}
@@ -118,7 +117,7 @@ func (s *scene) lose(tookEffect bool) Decision {
 	d := s.decided()
 	before := s.Deployment
 	if tookEffect {
-		s.write(d.Deployment)
+		s.write(d.Deployment, d.Template)
 	}
 	observed := s.Observed
 	observed.Deployment, observed.Evidence = before, nil
@@ -359,7 +358,7 @@ func TestAfter_FirstOfTwoLostWritesLands(t *testing.T) {
 	s.step() // v3 is recorded
 	d = s.decided()
 	s.Memory = d.After(s.Observed, Answer{Before: running, Lost: true, Manager: "belay"}).Memory // a conflict: the rollback has just landed
-	s.write(rollback)
+	s.write(rollback, nil)
 	s.ask("v2").cluster = allUp
 	if told := s.corrected(6); len(told) > 0 {
 		t.Errorf("told of corrections %v, %d counted", told, s.Memory.corrections)
@@ -387,7 +386,7 @@ func TestAfter_RefusedOnSecondTry(t *testing.T) {
 	}
 	before := s.Deployment
 	o := s.Observed
-	s.write(d.Deployment)
+	s.write(d.Deployment, d.Template)
 	o.Deployment = before
 	refusal := Refusal{Write: d.Write(), Generation: s.Guarded.Generation, Reason: v1alpha1.ReasonDenied, Message: "no", Until: s.Now.Add(5 * time.Minute)}
 	s.Memory = d.After(o, Answer{Before: before, Lost: true, Manager: "belay", Refusal: &refusal}).Memory
@@ -405,7 +404,7 @@ func TestAfter_LostCorrectionUnderAPolicy(t *testing.T) {
 	mirror := func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "mirror/v1" }
 	s.step()
 	d := s.decided()
-	s.write(d.Deployment)
+	s.write(d.Deployment, d.Template)
 	mirror(s.Deployment)
 	s.Memory = d.After(s.Observed, Answer{Written: s.Deployment, Manager: "belay"}).Memory
 	s.up().play()
@@ -416,7 +415,7 @@ func TestAfter_LostCorrectionUnderAPolicy(t *testing.T) {
 	d = s.decided()
 	t.Log(s.tell(d), d.Correction)
 	before := s.Deployment
-	s.write(d.Deployment)
+	s.write(d.Deployment, d.Template)
 	mirror(s.Deployment)
 	o := s.Observed
 	o.Deployment = before

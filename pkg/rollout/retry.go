@@ -91,7 +91,7 @@ func (s *state) isRollingBack() bool {
 
 // failureMessage returns the sentence about the target's failure.
 func (s *state) failureMessage() string {
-	sentence := fmt.Sprintf("%s failed: %s", s.target.Name, s.target.Failure.Message)
+	sentence := s.target.Name + " failed: " + s.target.Failure.Message
 	if most := valueOr(s.Guarded.Spec.Guard.Retries, 0); most > 0 {
 		sentence += fmt.Sprintf("; that was attempt %s", s.attempts(s.target.Failure.Attempt))
 	}

@@ -169,7 +169,7 @@ func TestAdopt_FightIsSlow(t *testing.T) {
 func TestLeave_TakenOverAgain(t *testing.T) {
 	s := asking("v2").finds("v1").pause()
 	s.play()
-	s.restart().write(desiredAdopted(s.Guarded, s.revision("v1")))
+	s.restart().write(desiredAdopted(s.Guarded, s.revision("v1")), nil)
 	s.Deployment.OwnerReferences = nil
 	if s.play(); !metav1.IsControlledBy(s.Deployment, s.Guarded) {
 		t.Error("it is not taken over again")
@@ -234,7 +234,7 @@ func TestCorrect_TemplateIsWatchedAnew(t *testing.T) {
 // What a policy makes of every template is no reason for a new rollout when the replicas are written.
 func TestCorrect_ScalingWhatAPolicyChanges(t *testing.T) {
 	s := asking("v1").knows("v1", 1, good).runningName("v1").remembers("v1", PhaseHealthy)
-	desired := desiredDeployment(s.Guarded, s.revision("v1"))
+	desired := desiredDeployment(s.Guarded, s.revision("v1"), nil)
 	s.Memory.applied = s.Deployment.Annotations[v1alpha1.AppliedAnnotation]
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "mirror/v1"
 	s.Memory.accepted = Accept(desired, s.Deployment)

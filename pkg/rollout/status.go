@@ -112,8 +112,10 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 	status.TargetRevision, status.Failure = "", nil
 	if s.target != nil {
 		status.TargetRevision = s.target.Name
-		if s.target.Failed() {
+		if s.target.Failed() || s.target.restartFailed() {
 			status.Failure = s.target.Failure.DeepCopy()
+		}
+		if s.target.Failed() {
 			status.Failure.Attempt = int32(s.target.Failure.Retries) + 1
 			status.Failure.NextAttempt = s.retryAt()
 		}
@@ -181,7 +183,7 @@ func truth(value bool) metav1.ConditionStatus {
 func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	var events []Event
 	if f := after.Failure; f != nil && (before.Failure == nil || before.Failure.Revision != f.Revision || !before.Failure.Time.Equal(&f.Time)) {
-		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(f.Revision+" failed: "+f.Message, maxEvent)})
+		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(failureSentence(f), maxEvent)})
 	}
 	was, is := meta.FindStatusCondition(before.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionReady)
 	again := was != nil && was.Reason == is.Reason
@@ -196,6 +198,11 @@ func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 		event.Action = "RollBack"
 	case v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld:
 		event.Action = "Stay"
+	case v1alpha1.ReasonRestartFailed:
+		if meta.IsStatusConditionTrue(after.Conditions, v1alpha1.ConditionReconciling) {
+			return events // The write that undoes it is told.
+		}
+		event.Action = "Stay"
 	case v1alpha1.ReasonInvalid, v1alpha1.ReasonDenied, v1alpha1.ReasonNameTaken, v1alpha1.ReasonContested:
 		event.Action = "Write"
 	default:
@@ -205,8 +212,13 @@ func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 }
 
 // putBack is the Event about a value of the Deployment of the GuardedDeployment name that rival changed, and Belay changed
-// back. A pipeline that sets the image of a Deployment is told success by kubectl: this says what to do instead.
-func putBack(name, path, rival string) Event {
+// back. A pipeline that sets the image of a Deployment is told success by kubectl: this says what to do instead. What was undone
+// is a restart that failed.
+func putBack(name, path, rival string, undone bool) Event {
+	if undone {
+		return Event{Type: Normal, Reason: v1alpha1.ReasonRestartFailed, Action: ActionPutBack, Message: Clean(fmt.Sprintf(
+			"undid a restart that failed: put back %s of the Deployment, which %s had changed, to what it was when its pods were good", path, somebody(rival)), maxEvent)}
+	}
 	message := fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival))
 	if strings.HasPrefix(path, "spec.") { // All else is Belay's own.
 		message += fmt.Sprintf(": change it in GuardedDeployment %[1]s instead, in git or with \"kubectl patch gd %[1]s\"", name)

@@ -26,7 +26,7 @@ const (
 // does. Writing the template begins a rollout.
 func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	moving := s.runningName() != r.Name
-	desired := desiredDeployment(s.Guarded, r)
+	desired := desiredDeployment(s.Guarded, r, s.pinsFor(r))
 	busy := s.put(d, desired)
 	if busy != nil && s.Deployment != nil && carries(s.Deployment, desired) {
 		s.blockedWrite, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
@@ -38,7 +38,12 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	if d.Deployment == nil {
 		return nil
 	}
-	if moving || s.overwritesForeignTemplate(desired, r) || !d.Memory.Progress.isFor(r) {
+	if moving && r.lastVerdictGood() {
+		if d.Template = s.goodTemplate(r); d.Template != nil {
+			s.pinsFor(r).in(d.Template)
+		}
+	}
+	if moving || s.overwritesForeignTemplate(desired) || !d.Memory.Progress.isFor(r) {
 		d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
 	}
 	d.recheckIn(s.PollInterval)
@@ -49,10 +54,10 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	return &begun
 }
 
-// overwritesForeignTemplate reports whether writing desired puts r's template in the place of what somebody else wrote. What a
-// policy made of our own last write is nobody else's.
-func (s *state) overwritesForeignTemplate(desired *appsv1.Deployment, r *Revision) bool {
-	return !hasTemplate(s.Deployment, &r.Template) && fingerprint(desired, s.Deployment) != s.Memory.accepted
+// overwritesForeignTemplate reports whether writing desired puts its template in the place of another one, what somebody else wrote for
+// example. What a policy made of our own last write is nobody else's.
+func (s *state) overwritesForeignTemplate(desired *appsv1.Deployment) bool {
+	return !hasTemplate(s.Deployment, &desired.Spec.Template) && fingerprint(desired, s.Deployment) != s.Memory.accepted
 }
 
 // put asks for desired to be written, unless the Deployment has it already. It returns what to report if it may not be
@@ -122,19 +127,26 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 		case r.Failed():
 			progress.Phase = PhaseFailed
 		case knownGood && completedBefore(s.Deployment):
-			progress.Phase = PhaseHealthy
+			progress.Phase, progress.number = PhaseHealthy, r.goodWith().Number
 		}
 	}
+	renumbered := knownGood && progress.isRenumbered(s.Deployment)
 	hint := rolloutComplete(s.Deployment)
 	waiting := progress.Phase == PhaseFailed && !hint
 	switch next := progress.nextPoll(hint); {
-	case progress.Phase == PhaseHealthy || waiting:
+	case (progress.Phase == PhaseHealthy && !renumbered) || waiting:
 	case s.Now.Before(next):
 		d.recheckIn(next.Sub(s.Now))
 	case s.Evidence == nil:
 		d.NeedEvidence = true
 	default:
-		next, questions := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood), s.Now, s.PollInterval)
+		if knownGood {
+			progress = s.follow(progress, r)
+		}
+		if progress.Phase == PhaseHealthy || (progress.restart != "" && progress.restart == r.Failure.ReplicaSet && !hint) {
+			break
+		}
+		next, questions := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood, progress.restart), s.Now, s.PollInterval)
 		if questions.any() {
 			d.NeedEvents, d.NeedNodes, d.NeedLog = questions.events, questions.nodes, questions.log
 			return progress
@@ -147,16 +159,19 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 	return progress
 }
 
-// limits returns what a rollout to the revision is judged by. One that was good before would have to go back to itself.
-func (s *state) limits(r *Revision, knownGood bool) limits {
-	limits := limitsOf(s.Guarded, knownGood)
+// limits returns what a rollout to the revision is judged by. One that was good before would have to go back to itself; a
+// restart of it is judged like a release.
+func (s *state) limits(r *Revision, knownGood bool, restart string) limits {
+	limits := limitsOf(s.Guarded, knownGood && restart == "")
 	limits.template = &r.Template
-	limits.log = limits.log && !r.Failed() // It has been read, at the verdict.
+	limits.log = limits.log && !r.Failed() && (restart == "" || restart != r.Failure.ReplicaSet) // It has been read, at the verdict.
 	switch {
+	case restart != "":
+		limits.template, limits.good, limits.was = &s.Deployment.Spec.Template, s.goodTemplate(r), r
 	case knownGood:
-		limits.good = &r.Template
+		limits.good, limits.was = &r.Template, r
 	case s.lastGood != nil:
-		limits.good = &s.lastGood.Template
+		limits.good, limits.was = &s.lastGood.Template, s.lastGood
 	}
 	return limits
 }

@@ -21,9 +21,10 @@ type account struct {
 
 // failure puts the account into words, with the last lines of the log, if they were asked for.
 func (a account) failure(l *look, p *Progress, kind kind) *v1alpha1.Failure {
-	var besides string
+	a.Images = l.moved(a.Pod)
+	besides := l.movedWords(a.Images)
 	if l.fine > 0 && l.fine < l.wanted {
-		besides = "; " + l.howManyAreFine() + p.whereOthersAre(l)
+		besides += "; " + l.howManyAreFine() + p.whereOthersAre(l)
 	}
 	if p.unread != "" && (kind == kindDeadline || l.evidence.Unread != "") {
 		besides += "; " + p.unread

@@ -141,7 +141,8 @@ func TestAdmission_Unchanged(t *testing.T) {
 	}
 
 	want := parse(t, manifest)
-	guard := map[string]any{"onFailure": "Rollback", "maxRestarts": int64(3), "stuckSeconds": int64(120), "toleratedPods": int64(0), "soakSeconds": int64(30), "retries": int64(0), "log": true}
+	guard := map[string]any{"onFailure": "Rollback", "maxRestarts": int64(3), "stuckSeconds": int64(120), "toleratedPods": int64(0), "soakSeconds": int64(30), "retries": int64(0), "log": true,
+		"pinImages": "WhenMoved"}
 	want["spec"].(map[string]any)["guard"] = guard
 	want["status"] = map[string]any{"observedGeneration": int64(-1)}
 	if diff := cmp.Diff(want, object); diff != "" {
@@ -182,6 +183,7 @@ func TestAdmission_NothingPruned(t *testing.T) {
 				m.APIVersion, m.Kind = "belay.dev/v1alpha1", "GuardedDeployment"
 			},
 			func(f *v1alpha1.OnFailure, _ randfill.Continue) { *f = v1alpha1.Hold }, // left out, it has a default
+			func(f *v1alpha1.PinImages, _ randfill.Continue) { *f = v1alpha1.PinNever },
 			func(s *v1alpha1.GuardedDeploymentStatus, _ randfill.Continue) {},       // not the users'
 		).Fill(&filled)
 		filled.Status.ObservedGeneration = max(filled.Status.ObservedGeneration, 1) // There is no generation 0: it is left out.
@@ -302,6 +304,8 @@ func TestAdmission(t *testing.T) {
 		"time of a claim, no zone": {[]edit{set(claimed, "2026-01-01T00:00:00+25:00")}, "creationTimestamp in body should match"},
 
 		"guard: Hold":                  {[]edit{set("spec.guard.onFailure", "Hold")}, ""},
+		"guard: never pinned":          {[]edit{set("spec.guard.pinImages", "Never")}, ""},
+		"guard: unknown pinImages":     {[]edit{set("spec.guard.pinImages", "Sometimes")}, `spec.guard.pinImages: Unsupported value: "Sometimes": supported values: "WhenMoved", "Never", "Always"`},
 		"guard: unknown onFailure":     {[]edit{set("spec.guard.onFailure", "Explode")}, `spec.guard.onFailure: Unsupported value: "Explode": supported values: "Rollback", "Hold"`},
 		"guard: all 0":                 {[]edit{set("spec.guard", map[string]any{"maxRestarts": int64(0), "stuckSeconds": int64(0), "soakSeconds": int64(0), "retries": int64(0), "log": true})}, ""},
 		"guard: maxRestarts negative":  {[]edit{set("spec.guard.maxRestarts", -1)}, "spec.guard.maxRestarts in body should be greater than or equal to 0"},

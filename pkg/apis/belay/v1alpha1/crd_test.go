@@ -93,13 +93,14 @@ func TestCRD_MirrorsGoTypes(t *testing.T) {
 // writer of a spec name an object: a GuardedDeployment reaches no further than a Deployment of its name. What the status
 // names is a report, which nobody acts on. status.failure.log is what pods of the namespace wrote: who may read the object reads it.
 var beyondDeployment = []string{
-	"spec.guard", "spec.guard.log", "spec.guard.maxRestarts", "spec.guard.onFailure", "spec.guard.retries", "spec.guard.soakSeconds", "spec.guard.stuckSeconds", "spec.guard.toleratedPods",
+	"spec.guard", "spec.guard.log", "spec.guard.maxRestarts", "spec.guard.onFailure", "spec.guard.pinImages", "spec.guard.retries", "spec.guard.soakSeconds", "spec.guard.stuckSeconds", "spec.guard.toleratedPods",
 	"status", "status.*", "status.availableReplicas", // Go ignores what the status of an exported Deployment has more
 	"status.conditions", "status.conditions[].*", "status.conditions[].lastTransitionTime", "status.conditions[].message", "status.conditions[].observedGeneration",
 	"status.conditions[].reason", "status.conditions[].status", "status.conditions[].type",
-	"status.failure", "status.failure.attempt", "status.failure.cause", "status.failure.container", "status.failure.exitCode", "status.failure.log",
+	"status.failure", "status.failure.attempt", "status.failure.cause", "status.failure.container", "status.failure.exitCode",
+	"status.failure.images", "status.failure.images[].container", "status.failure.images[].good", "status.failure.images[].image", "status.failure.images[].now", "status.failure.log",
 	"status.failure.message", "status.failure.nextAttempt", "status.failure.node", "status.failure.pod",
-	"status.failure.reason", "status.failure.restarts", "status.failure.revision", "status.failure.time",
+	"status.failure.reason", "status.failure.replicaSet", "status.failure.restarts", "status.failure.revision", "status.failure.time",
 	"status.goodRevision", "status.observedGeneration", "status.readyReplicas", "status.replicas", "status.runningRevision",
 	"status.selector", "status.targetRevision", "status.updatedReplicas",
 }

@@ -12,6 +12,10 @@ const (
 	// that would be stated now has Belay write the Deployment.
 	AppliedAnnotation = "belay.dev/applied"
 
+	// PinnedAnnotation, on the Deployment, names the containers that run the digest that was good in the place of a tag that
+	// points to another image since. It goes with the next release.
+	PinnedAnnotation = "belay.dev/pinned"
+
 	// AdoptAnnotation, on a Deployment, is its owner's consent that the GuardedDeployment of this name takes it over. Without
 	// it a Deployment that Belay does not own is left alone, and NameTaken is reported.
 	AdoptAnnotation = "belay.dev/adopt"
@@ -19,9 +23,14 @@ const (
 	// VerdictAnnotation, on a ControllerRevision, is VerdictGood or VerdictFailed; absent while it is unjudged. It is written
 	// before anything acts on the verdict.
 	VerdictAnnotation = "belay.dev/verdict"
-	// FailureAnnotation, on a ControllerRevision, is the evidence of the failure, as JSON. It comes with VerdictFailed, and the
-	// status shows it while the spec asks for this revision.
+	// FailureAnnotation, on a ControllerRevision, is the evidence of the failure, as JSON: of the release with VerdictFailed, of its
+	// last restart with VerdictGood. The status shows it while the spec asks for this revision.
 	FailureAnnotation = "belay.dev/failure"
+	// GoodWithAnnotation, on a ControllerRevision, is the ReplicaSet with which it was good last, as JSON. Another one under the
+	// same revision, a restart for example, is judged like a release.
+	GoodWithAnnotation = "belay.dev/good-with"
+	// ImagesAnnotation, on a ControllerRevision, has the digests of the images that its pods ran when it was good, as JSON.
+	ImagesAnnotation = "belay.dev/images"
 	// AttemptAnnotation, on a ControllerRevision, is a further attempt under way, as JSON: it is unjudged again. The next
 	// verdict ends the attempt.
 	AttemptAnnotation = "belay.dev/attempt"
@@ -71,6 +80,10 @@ const (
 	// ReasonRollbackFailed: the release failed, and the last good revision does not come up either (Stalled). The Deployment
 	// stays on that: look at its pods, the cause is hardly in the template.
 	ReasonRollbackFailed = "RollbackFailed"
+	// ReasonRestartFailed: others gave a good revision another ReplicaSet, by a restart or an addition to the template, and its pods
+	// failed. The Deployment goes back to the ReplicaSet that was good (Reconciling), and is RolledOut again; with Hold, and
+	// where that ReplicaSet is gone, it is left as it is (Stalled).
+	ReasonRestartFailed = "RestartFailed"
 	// ReasonPaused: spec.paused is set, or the Deployment was paused by hand: nothing is judged (Stalled, or Ready if the
 	// revision had come up before). The release starts to be watched anew on resume.
 	ReasonPaused = "Paused"

@@ -142,7 +142,29 @@ type Guard struct {
 	// +optional
 	// +kubebuilder:default=true
 	Log *bool `json:"log,omitempty"`
+
+	// Which images are run when the Deployment is put back on what was good. WhenMoved: repository@digest, as it was when it was
+	// good, for the containers whose tag points to another image since. Always: that for all containers. Never: what the template
+	// says, whatever that is now. The digests go with the next release. Default: WhenMoved.
+	//
+	// +optional
+	// +kubebuilder:default=WhenMoved
+	PinImages PinImages `json:"pinImages,omitempty"`
 }
+
+// PinImages says when the Deployment runs digests in the place of tags.
+//
+// +kubebuilder:validation:Enum=WhenMoved;Never;Always
+type PinImages string
+
+const (
+	// PinWhenMoved: where a tag points to another image than when the revision was good.
+	PinWhenMoved PinImages = "WhenMoved"
+	// PinNever: nowhere.
+	PinNever PinImages = "Never"
+	// PinAlways: wherever the digest is known.
+	PinAlways PinImages = "Always"
+)
 
 // GuardedDeploymentStatus is a report of what runs, and why.
 type GuardedDeploymentStatus struct {
@@ -192,7 +214,7 @@ type GuardedDeploymentStatus struct {
 	// +optional
 	GoodRevision string `json:"goodRevision,omitempty"`
 
-	// Why the target revision failed; absent while it has not.
+	// Why the target revision failed, or the last restart of it; absent while neither has.
 	//
 	// +optional
 	Failure *Failure `json:"failure,omitempty"`
@@ -211,6 +233,12 @@ type Failure struct {
 	//
 	// +optional
 	Revision string `json:"revision,omitempty"`
+
+	// The ReplicaSet that failed, if the revision was good before and others gave it this one: by a restart, for example. Absent
+	// after a release.
+	//
+	// +optional
+	ReplicaSet string `json:"replicaSet,omitempty"`
 
 	// Why: CrashLoop, PodsEnded, ImagePull, ContainerConfig, DeadlineExceeded, QuotaExceeded, PodsForbidden or UnhealthyInSoak.
 	//
@@ -258,6 +286,12 @@ type Failure struct {
 	// +optional
 	Log string `json:"log,omitempty"`
 
+	// The images whose tag points to another one than when the revision to go back to was good, at most 10.
+	//
+	// +optional
+	// +listType=atomic
+	Images []MovedImage `json:"images,omitempty"`
+
 	// When it was judged.
 	//
 	// +optional
@@ -272,6 +306,21 @@ type Failure struct {
 	//
 	// +optional
 	NextAttempt *metav1.Time `json:"nextAttempt,omitempty"`
+}
+
+// MovedImage is an image whose tag points to another one than before.
+type MovedImage struct {
+	// The container, init container or, for an image volume, volume that has it.
+	Container string `json:"container"`
+
+	// The image, as the template names it.
+	Image string `json:"image"`
+
+	// Its digest when it was good.
+	Good string `json:"good"`
+
+	// Its digest in a pod of the release that failed.
+	Now string `json:"now"`
 }
 
 // GuardedDeploymentList is a list of GuardedDeployments.

@@ -1,0 +1,240 @@
+package rollout
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// Every new ReplicaSet is a release, also one of a revision that is good: "kubectl rollout restart", the mark or the sidecar that a
+// tool puts into the template. It is called a restart here. One that fails is undone: the Deployment gets the template of the
+// ReplicaSet that was good again, with all that others had added to it by then.
+
+// setNumber, on a Deployment and its ReplicaSets, is where the Deployment controller numbers its ReplicaSets. The Deployment's is that
+// of the current one: it tells that there is another one, and that none has to be looked for.
+const setNumber = "deployment.kubernetes.io/revision"
+
+// goodWith is the ReplicaSet that a revision was good with last.
+type goodWith struct {
+	// ReplicaSet is its uid, empty after an adoption: then its template tells which it is.
+	ReplicaSet types.UID `json:"replicaSet,omitempty"`
+	// Number is the one that the Deployment controller had given it by then.
+	Number string `json:"number,omitempty"`
+	// Template is a hash of its template, without pins.
+	Template string `json:"template"`
+}
+
+// goodWith returns the ReplicaSet that the revision was good with, the zero value if that is not known.
+func (r *Revision) goodWith() goodWith {
+	var good goodWith
+	if json.Unmarshal([]byte(r.Annotations[v1alpha1.GoodWithAnnotation]), &good) != nil {
+		return goodWith{}
+	}
+	return good
+}
+
+// restartFailed reports whether the revision is good, and its last restart has failed.
+func (r *Revision) restartFailed() bool { return r.Good() && r.Failure.ReplicaSet != "" }
+
+// templateHash identifies a template that runs the revision, whatever of it is pinned.
+func (r *Revision) templateHash(template *corev1.PodTemplateSpec) string {
+	return hash(withoutHash(r.unpinned(template)))
+}
+
+// currentSet returns the ReplicaSet with the Deployment's template, nil if none was read.
+func (s *state) currentSet() *appsv1.ReplicaSet {
+	if s.Evidence == nil {
+		return nil
+	}
+	return CurrentReplicaSet(s.Deployment, s.Evidence.ReplicaSets)
+}
+
+// goodSet returns the ReplicaSet that the revision was good with, nil if it is gone or was not read.
+func (s *state) goodSet(r *Revision) *appsv1.ReplicaSet {
+	good := r.goodWith()
+	if s.Evidence == nil || good.Template == "" {
+		return nil
+	}
+	for _, set := range s.Evidence.ReplicaSets {
+		if set.UID == good.ReplicaSet || (good.ReplicaSet == "" && r.templateHash(&set.Spec.Template) == good.Template) {
+			return set
+		}
+	}
+	return nil
+}
+
+// goodTemplate returns the template that the revision was good with, all additions of others included; nil if its ReplicaSet is gone,
+// or has not all that the revision states.
+func (s *state) goodTemplate(r *Revision) *corev1.PodTemplateSpec {
+	set := s.goodSet(r)
+	if set == nil {
+		return nil
+	}
+	template := withoutHash(r.unpinned(&set.Spec.Template))
+	if difference("", toUnstructured(&r.Template), toUnstructured(template)) != "" {
+		return nil
+	}
+	return template
+}
+
+// isAsGood reports whether the Deployment has the template that the revision was good with, whatever of it is pinned.
+func (s *state) isAsGood(r *Revision) bool {
+	return r.templateHash(&s.Deployment.Spec.Template) == r.goodWith().Template
+}
+
+// asGood returns the revision with the verdict good, and with what the Deployment runs by: the ReplicaSet and, where pods were read,
+// their images.
+func (s *state) asGood(r *Revision) *appsv1.ControllerRevision {
+	marked := withVerdict(r, nil)
+	good := goodWith{Number: s.Deployment.Annotations[setNumber], Template: r.templateHash(&s.Deployment.Spec.Template)}
+	if current := s.currentSet(); current != nil {
+		good.ReplicaSet, good.Number = current.UID, current.Annotations[setNumber]
+	}
+	annotate(marked, v1alpha1.GoodWithAnnotation, good)
+	delete(marked.Annotations, v1alpha1.ImagesAnnotation)
+	if s.Evidence != nil {
+		if ran := imagesOf(active(s.Evidence.Pods), &r.Template); len(ran) > 0 {
+			annotate(marked, v1alpha1.ImagesAnnotation, ran)
+		}
+	}
+	return marked
+}
+
+// isRestart reports whether the current ReplicaSet is a restart of the revision, which was good. Pins make one that is none, and so does
+// a rollback for which the good one is gone.
+func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
+	good := r.goodWith()
+	switch {
+	case good.Template == "" || current.UID == good.ReplicaSet:
+		return false
+	case good.ReplicaSet == "" || s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "":
+		return r.templateHash(&current.Spec.Template) != good.Template
+	default:
+		return r == s.target || s.goodSet(r) != nil
+	}
+}
+
+// isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up.
+func (p *Progress) isRenumbered(d *appsv1.Deployment) bool {
+	return p.Phase == PhaseHealthy && p.number != "" && d.Annotations[setNumber] != p.number
+}
+
+// follow returns the progress of what the evidence shows to be the current ReplicaSet of a revision that was good: a restart has one
+// of its own.
+func (s *state) follow(p Progress, r *Revision) Progress {
+	current := s.currentSet()
+	if current == nil {
+		return p
+	}
+	restart := ""
+	if s.isRestart(r, current) {
+		restart = current.Name
+	}
+	if restart != p.restart {
+		p = newProgress(r, s.Now, s.Now)
+		p.restart, p.recorded = restart, current.CreationTimestamp
+		if restart == "" && completedBefore(s.Deployment) {
+			p.Phase = PhaseHealthy
+		}
+		if restart != "" && restart == r.Failure.ReplicaSet {
+			p.Phase, p.Failure = PhaseFailed, r.Failure.Failure
+		}
+	}
+	if p.Phase == PhaseHealthy {
+		p.number = current.Annotations[setNumber]
+	}
+	return p
+}
+
+// judgeRestart says what becomes of a restart of a revision that was good, by its progress.
+func (s *state) judgeRestart(d *Decision, r *Revision, progress Progress) report {
+	switch {
+	case progress.Phase == PhaseHealthy:
+		s.markGood(d, r)
+		d.Verdict = &Verdict{After: progress.Lasted()}
+		return report{}
+	case progress.restart == r.Failure.ReplicaSet:
+		return s.undoRestart(d, r)
+	case progress.Phase == PhaseFailed:
+		d.Verdict = &Verdict{Failure: progress.Failure.Reason, After: progress.Lasted()}
+		failure := Failure{Attempt: r.Attempt, Failure: progress.Failure}
+		failure.Revision, failure.ReplicaSet, failure.Time = r.Name, progress.restart, metav1.NewTime(s.Now)
+		d.Mark = withVerdict(r, nil)
+		annotate(d.Mark, v1alpha1.FailureAnnotation, failure)
+		return report{}
+	default:
+		return underWay(progress, "restarting "+r.Name)
+	}
+}
+
+// undoRestart puts the template back that the revision was good with, unless that is not asked for, or cannot be.
+func (s *state) undoRestart(d *Decision, r *Revision) report {
+	stay := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRestartFailed, message: failureSentence(&r.Failure.Failure)}
+	switch {
+	case s.Guarded.Spec.Guard.OnFailure == v1alpha1.Hold:
+		stay.message += "; it is left as it is, as spec.guard.onFailure asks, until it is undone by hand or restarted again"
+		return stay
+	case d.Memory.Progress.final:
+		stay.message += "; the ReplicaSet that was good is gone, so it is left as it is: restart it again, or release another template"
+		return stay
+	case s.Evidence == nil:
+		d.NeedEvidence = true
+		return report{}
+	}
+	template := s.goodTemplate(r)
+	if template == nil {
+		d.Memory.Progress.final = true
+		return s.undoRestart(d, r)
+	}
+	keys := map[string]bool{}
+	if s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever && !serves(s.goodSet(r)) {
+		note(keys, r.Failure.Images)
+	}
+	pinned := r.pins(maps.Keys(keys))
+	desired := desiredDeployment(s.Guarded, r, pinned)
+	if refused := s.refusalInForce(d, writeOfDeployment(desired)); refused != nil {
+		refused.message = stay.message + "; " + refused.message
+		return *refused
+	}
+	if contested := s.correct(d, additionIn(&s.Deployment.Spec.Template, template)); contested != nil {
+		contested.message = stay.message + "; " + contested.message
+		return *contested
+	}
+	pinned.in(template)
+	d.Deployment, d.Template, d.RollBack = desired, template, true
+	d.Memory.applied = desired.Annotations[v1alpha1.AppliedAnnotation]
+	d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
+	d.Memory.Progress.undone = true
+	d.recheckIn(s.PollInterval)
+	return s.undoing(r)
+}
+
+// undoing reports a restart that is being undone.
+func (s *state) undoing(r *Revision) report {
+	return report{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonRestartFailed,
+		message: failureSentence(&r.Failure.Failure) + "; it is undone: the Deployment goes back to the ReplicaSet that was good"}
+}
+
+// additionIn returns the path of what a template has got, or has lost, in comparison with the one that was good.
+func additionIn(template, good *corev1.PodTemplateSpec) string {
+	has, had := toUnstructured(template), toUnstructured(good)
+	if path := difference("spec.template", has, had); path != "" {
+		return path
+	}
+	return difference("spec.template", had, has)
+}
+
+// failureSentence says what failed, and why.
+func failureSentence(f *v1alpha1.Failure) string {
+	if f.ReplicaSet != "" {
+		return fmt.Sprintf("the restart of %s failed: %s", f.Revision, f.Message)
+	}
+	return fmt.Sprintf("%s failed: %s", f.Revision, f.Message)
+}
