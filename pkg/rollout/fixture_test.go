@@ -72,6 +72,7 @@ func recorded(g *v1alpha1.GuardedDeployment, number int64) *appsv1.ControllerRev
 type scene struct {
 	Observed
 	cluster func(*appsv1.Deployment) *Evidence // what is found when Decide needs evidence
+	objects map[Reference]Finding              // what is found of objects that a template refers to; nobody has touched the others
 	version int
 }
 
@@ -227,8 +228,9 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 		s.Evidence = s.cluster(s.Deployment)
 		d = Decide(s.Observed)
 	}
-	for d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
+	for d.NeedsDetails() {
 		s.Evidence.answer(d.NeedEvents, d.NeedNodes)
+		s.Evidence.find(d.NeedObjects, s.objects)
 		s.Evidence.Log = &Log{}
 		d = Decide(s.Observed)
 	}
@@ -394,6 +396,20 @@ func (e *Evidence) answer(events []types.UID, nodes []string) {
 		node.Name = name
 		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 		e.Nodes[name] = node
+	}
+}
+
+// find adds what was found of the objects that were asked for.
+func (e *Evidence) find(wanted []Reference, found map[Reference]Finding) {
+	for _, object := range wanted {
+		finding, known := found[object]
+		if !known {
+			finding = Present
+		}
+		if e.Objects == nil {
+			e.Objects = map[Reference]Finding{}
+		}
+		e.Objects[object] = finding
 	}
 }
 

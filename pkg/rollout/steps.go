@@ -134,6 +134,9 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 	case s.Evidence == nil:
 		d.NeedEvidence = true
 	default:
+		if d.NeedObjects = s.askForObjects(d, r); len(d.NeedObjects) > 0 {
+			return progress
+		}
 		next, questions := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood), s.Now, s.PollInterval)
 		if questions.any() {
 			d.NeedEvents, d.NeedNodes, d.NeedLog = questions.events, questions.nodes, questions.log
