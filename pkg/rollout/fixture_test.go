@@ -73,6 +73,7 @@ type scene struct {
 	Observed
 	cluster func(*appsv1.Deployment) *Evidence // what is found when Decide needs evidence
 	objects map[Reference]Finding              // what is found of objects that a template refers to; nobody has touched the others
+	asked   []string                           // the objects that were asked for, in one line each time
 	version int
 }
 
@@ -230,7 +231,7 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 	}
 	for d.NeedsDetails() {
 		s.Evidence.answer(d.NeedEvents, d.NeedNodes)
-		s.Evidence.find(d.NeedObjects, s.objects)
+		s.find(d.NeedObjects)
 		s.Evidence.Log = &Log{}
 		d = Decide(s.Observed)
 	}
@@ -399,18 +400,22 @@ func (e *Evidence) answer(events []types.UID, nodes []string) {
 	}
 }
 
-// find adds what was found of the objects that were asked for.
-func (e *Evidence) find(wanted []Reference, found map[Reference]Finding) {
+// find adds to the evidence what is found of the objects that are asked for.
+func (s *scene) find(wanted []Reference) {
+	if len(wanted) == 0 {
+		return
+	}
+	var names []string
+	s.Evidence.Objects = map[Reference]Finding{}
 	for _, object := range wanted {
-		finding, known := found[object]
+		finding, known := s.objects[object]
 		if !known {
 			finding = Present
 		}
-		if e.Objects == nil {
-			e.Objects = map[Reference]Finding{}
-		}
-		e.Objects[object] = finding
+		s.Evidence.Objects[object] = finding
+		names = append(names, object.String())
 	}
+	s.asked = append(s.asked, strings.Join(names, ", "))
 }
 
 func allUp(d *appsv1.Deployment) *Evidence {
