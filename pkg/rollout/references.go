@@ -43,9 +43,10 @@ const (
 
 // lookup is what was found of the objects that the last good revision needs and the target does not.
 type lookup struct {
-	rollout string // the target's, in an attempt, with that last good revision
-	back    bool   // read when the rollback had begun
-	found   map[Reference]Finding
+	rollout   string // the target's, in an attempt, with that last good revision
+	back      bool   // read when the rollback had begun
+	missing   []string
+	forbidden []Reference
 }
 
 // references returns the ConfigMaps and Secrets without which no pod of the template starts, sorted. Not among them are those that
@@ -139,18 +140,18 @@ func (s *state) askForObjects(d *Decision, r *Revision) []Reference {
 	if known != nil && (known.back || !back) {
 		return nil
 	}
-	lost := lostReferences(&s.lastGood.Template.Spec, &s.target.Template.Spec)
-	next := &lookup{rollout: s.rolloutName(), back: back, found: map[Reference]Finding{}}
+	next := &lookup{rollout: s.rolloutName(), back: back}
 	var unread []Reference
-	for _, object := range lost {
+	for _, object := range lostReferences(&s.lastGood.Template.Spec, &s.target.Template.Spec) {
 		finding, read := s.Evidence.Objects[object]
 		switch {
-		case read:
-			next.found[object] = finding
-		case known != nil && known.found[object] == Forbidden:
-			next.found[object] = Forbidden
-		default:
+		case known != nil && slices.Contains(known.forbidden, object):
+		case !read:
 			unread = append(unread, object)
+		case finding == Missing:
+			next.missing = append(next.missing, object.String())
+		case finding == Forbidden:
+			next.forbidden = append(next.forbidden, object)
 		}
 	}
 	if len(unread) == 0 {
@@ -175,28 +176,22 @@ func (s *state) lookup(d *Decision) *lookup {
 // tellMissing adds to a report what the last good revision needs and is not there, while the target is rolled out, and
 // while the Deployment goes back or cannot.
 func (s *state) tellMissing(d *Decision, r *report) {
-	known := s.lookup(d)
 	underWay := r.condition == v1alpha1.ConditionReconciling || r.reason == d.Memory.Progress.WaitingReason || r.reason == v1alpha1.ReasonRollbackFailed
-	if known == nil || !underWay || s.target.Good() || !s.mayRollBack() {
+	if !underWay {
 		return
 	}
-	var missing []string
-	for _, object := range lostReferences(&s.lastGood.Template.Spec, &s.target.Template.Spec) {
-		if known.found[object] == Missing {
-			missing = append(missing, object.String())
-		}
-	}
-	if len(missing) == 0 {
+	known := s.lookup(d)
+	if known == nil || len(known.missing) == 0 || s.target.Good() || !s.mayRollBack() {
 		return
 	}
 	whose, are := s.lastGood.Name, "is"
 	if !s.target.Failed() {
 		whose += ", which it would go back to,"
 	}
-	if len(missing) > 1 {
+	if len(known.missing) > 1 {
 		are = "are"
 	}
-	r.message += fmt.Sprintf("; %s needs %s, which %s not there any more", whose, listed(missing), are)
+	r.message += fmt.Sprintf("; %s needs %s, which %s not there any more", whose, listed(known.missing), are)
 }
 
 // listed lists words for a sentence.

@@ -254,6 +254,11 @@ func TestDecide_MissingReferences(t *testing.T) {
 			[]string{"ConfigMap a, Secret b", "ConfigMap a"}, tells("ConfigMap a, which is not there any more")},
 		{"a release that succeeds", changing([]string{"ConfigMap a"}, nil), map[Reference]Finding{a: Missing}, []string{"ConfigMap a"},
 			map[string]string{v1alpha1.ReasonSoaking: "; app:1, which it would go back to, needs ConfigMap a, which is not there any more", v1alpha1.ReasonRolledOut: ""}},
+		{"one that waits past its deadline", changing([]string{"ConfigMap a"}, nil).with(func(s *scene) {
+			s.cluster = func(d *appsv1.Deployment) *Evidence { return evidence(d) }
+		}), map[Reference]Finding{a: Missing}, []string{"ConfigMap a"},
+			map[string]string{"Progressing": "; app:1, which it would go back to, needs ConfigMap a, which is not there any more",
+				v1alpha1.ReasonWaitingForDeploymentController: "; app:1, which it would go back to, needs ConfigMap a, which is not there any more"}},
 		{"hold", changing([]string{"ConfigMap a"}, nil).failing().hold(), map[Reference]Finding{a: Missing}, nil,
 			map[string]string{"Progressing": "", v1alpha1.ReasonHeld: ""}},
 	} {
@@ -325,5 +330,45 @@ func TestDecide_ReferencesOfAnotherRollout(t *testing.T) {
 		if len(s.asked) != next.want {
 			t.Errorf("%s: asked %d times by then, want %d", next.name, len(s.asked), next.want)
 		}
+	}
+}
+
+// Nobody is told while nothing is under way, when what was found may be old, or would go back.
+func TestDecide_ReferencesPausedOrHeld(t *testing.T) {
+	s := changing([]string{"ConfigMap a"}, nil)
+	s.cluster = noneReady
+	s.objects = map[Reference]Finding{{KindConfigMap, "a"}: Missing}
+	says := func() string {
+		for range 3 {
+			d, _ := s.step()
+			s.after(d.Recheck)
+		}
+		return meta.FindStatusCondition(s.Guarded.Status.Conditions, v1alpha1.ConditionReady).Message
+	}
+	if message := says(); !strings.Contains(message, "needs ConfigMap a") {
+		t.Errorf("under way it says %q", message)
+	}
+	s.hold()
+	if message := says(); strings.Contains(message, "needs ConfigMap a") {
+		t.Errorf("with Hold it says %q", message)
+	}
+	s.Guarded.Spec.Guard.OnFailure = v1alpha1.Rollback
+	s.pause()
+	if message := says(); strings.Contains(message, "needs ConfigMap a") {
+		t.Errorf("paused it says %q", message)
+	}
+}
+
+// A good release that comes up again later would go back to nothing.
+func TestDecide_ReferencesOfGoodTarget(t *testing.T) {
+	s := changing([]string{"ConfigMap a"}, nil)
+	s.objects = map[Reference]Finding{{KindConfigMap, "a"}: Missing}
+	s.notes()
+	s.down()
+	s.Memory.Progress = newProgress(decode(s.Guarded, s.Revisions[len(s.Revisions)-1]), s.Now, s.Now)
+	s.step()
+	ready := meta.FindStatusCondition(s.Guarded.Status.Conditions, v1alpha1.ConditionReady)
+	if ready.Reason != v1alpha1.ReasonProgressing || strings.Contains(ready.Message, "needs") {
+		t.Errorf("%s: it says %q", ready.Reason, ready.Message)
 	}
 }
