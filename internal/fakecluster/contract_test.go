@@ -2,6 +2,7 @@ package fakecluster
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/informers"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/belay-dev/belay/internal/expect"
 	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
@@ -509,5 +511,31 @@ func TestCluster_Logs(t *testing.T) {
 		}
 		previous.TailLines = new(int64(2))
 		want("the last two", "two\nthree", "a", previous)
+	})
+}
+
+// That an object is there is told without its content, and with its content it is not told at all.
+func TestCluster_LinesWithoutContent(t *testing.T) {
+	Empty(t, func(w *World) {
+		Add(w, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "here", Namespace: Namespace}, Data: map[string][]byte{"key": []byte("hush")}})
+		client := w.NewProcess().Kube.CoreV1().RESTClient()
+		get := func(name string) *rest.Request {
+			return client.Get().Namespace(Namespace).Resource("secrets").Name(name)
+		}
+		const table = "application/json;as=Table;g=meta.k8s.io;v=v1"
+		body, err := get("here").SetHeader("Accept", table).Param("includeObject", "None").DoRaw(t.Context())
+		if err != nil || !strings.Contains(string(body), "here") || strings.Contains(string(body), "hush") {
+			t.Errorf("%v, %s", err, body)
+		}
+		if err := get("gone").SetHeader("Accept", table).Param("includeObject", "None").Do(t.Context()).Error(); !apierrors.IsNotFound(err) {
+			t.Errorf("what is not there: %v, want NotFound", err)
+		}
+		for name, request := range map[string]*rest.Request{
+			"the object": get("here"), "a table with metadata": get("here").SetHeader("Accept", table),
+		} {
+			if err := request.Do(t.Context()).Error(); !apierrors.IsBadRequest(err) {
+				t.Errorf("%s: %v, want it to be refused", name, err)
+			}
+		}
 	})
 }

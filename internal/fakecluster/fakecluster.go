@@ -45,6 +45,7 @@ import (
 //   - field selectors of pods by phase and of core Events by the uid of their object, and lists in pages
 //   - in the managed fields of a ControllerRevision, the time of its last write
 //   - of pods/log the last lines, of a run that the pod has had
+//   - of a ConfigMap or a Secret that it is there, as a line of a table
 //
 // It does not validate or patch, and there is no garbage collector but CollectGarbage.
 type Cluster struct {

@@ -66,22 +66,25 @@ func (c *Cluster) logFor(namespace string, of logOf) (Log, error) {
 	return Log{}, nil
 }
 
-// Kube is a fake clientset that can be asked for logs. The fake one alone forgets whose, and cannot hang.
+// Kube is a fake clientset that can be asked for logs, and for objects without their content. The fake one alone forgets whose logs,
+// and cannot hang; it has no RESTClient.
 type Kube struct {
 	*kubefake.Clientset
-	logs coreclient.CoreV1Interface
+	wire coreclient.CoreV1Interface
 }
 
-func (k *Kube) CoreV1() coreclient.CoreV1Interface { return kubeCore{k.Clientset.CoreV1(), k.logs} }
+func (k *Kube) CoreV1() coreclient.CoreV1Interface { return kubeCore{k.Clientset.CoreV1(), k.wire} }
 
 type kubeCore struct {
 	coreclient.CoreV1Interface
-	logs coreclient.CoreV1Interface
+	wire coreclient.CoreV1Interface
 }
 
 func (c kubeCore) Pods(namespace string) coreclient.PodInterface {
-	return kubePods{c.CoreV1Interface.Pods(namespace), c.logs.Pods(namespace)}
+	return kubePods{c.CoreV1Interface.Pods(namespace), c.wire.Pods(namespace)}
 }
+
+func (c kubeCore) RESTClient() rest.Interface { return c.wire.RESTClient() }
 
 type kubePods struct {
 	coreclient.PodInterface
@@ -97,11 +100,52 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// newKube returns a client of the process, which is served but for its logs.
+// newKube returns a client of the process, which is served but for what goes over the wire.
 func newKube(p *Process) *Kube {
-	logs, err := coreclient.NewForConfigAndClient(&rest.Config{Host: "https://server", QPS: -1}, &http.Client{Transport: roundTrip(p.answerLog)})
+	wire, err := coreclient.NewForConfigAndClient(&rest.Config{Host: "https://server", QPS: -1}, &http.Client{Transport: roundTrip(p.answer)})
 	must(err)
-	return &Kube{kubefake.NewClientset(), logs}
+	return &Kube{kubefake.NewClientset(), wire}
+}
+
+// answer answers GET /api/v1/namespaces/NAMESPACE/RESOURCE/NAME, with or without /log.
+func (p *Process) answer(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.URL.Path, "/log") {
+		return p.answerLog(r)
+	}
+	return p.answerLine(r)
+}
+
+// answerLine answers for a ConfigMap or a Secret with a line of a table that has no object, and refuses to answer with the object.
+func (p *Process) answerLine(r *http.Request) (*http.Response, error) {
+	path := strings.Split(r.URL.Path, "/")
+	namespace, resource, name := path[4], path[5], path[6]
+	if !strings.Contains(r.Header.Get("Accept"), "as=Table") || r.URL.Query().Get("includeObject") != "None" {
+		return refusal(apierrors.NewBadRequest("this is served without content only"))
+	}
+	err := p.intercept(Request{Verb: "get", Resource: resource, Namespace: namespace, Name: name, At: time.Since(p.world.Began)}, func() error {
+		p.world.mu.Lock()
+		defer p.world.mu.Unlock()
+		_, err := p.world.find(corev1.SchemeGroupVersion.WithResource(resource), namespace, name)
+		return err
+	})
+	if err != nil {
+		return refusal(err)
+	}
+	table := fmt.Sprintf(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","rows":[{"cells":[%q],"object":null}]}`, name)
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(table))}, nil
+}
+
+// refusal is the answer of an API server that says err, or err if that is no API server's.
+func refusal(err error) (*http.Response, error) {
+	var refused apierrors.APIStatus
+	if !errors.As(err, &refused) {
+		return nil, err
+	}
+	status := refused.Status()
+	status.Kind, status.APIVersion = "Status", "v1"
+	body, err := json.Marshal(status)
+	return &http.Response{StatusCode: int(status.Code), Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {"1"}},
+		Body: io.NopCloser(bytes.NewReader(body))}, err
 }
 
 // answerLog answers GET /api/v1/namespaces/NAMESPACE/pods/POD/log as an API server does.
@@ -113,16 +157,9 @@ func (p *Process) answerLog(r *http.Request) (*http.Response, error) {
 		log, err = p.world.logFor(namespace, of)
 		return err
 	})
-	var refused apierrors.APIStatus
 	switch {
-	case errors.As(err, &refused):
-		status := refused.Status()
-		status.Kind, status.APIVersion = "Status", "v1"
-		body, err := json.Marshal(status)
-		return &http.Response{StatusCode: int(status.Code), Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {"1"}},
-			Body: io.NopCloser(bytes.NewReader(body))}, err
 	case err != nil:
-		return nil, err
+		return refusal(err)
 	case log.Hangs && log.Text == "":
 		return nil, wait(r.Context())
 	}

@@ -361,6 +361,10 @@ func ResourceOf(o Object) schema.GroupVersionResource {
 		return corev1.SchemeGroupVersion.WithResource("pods")
 	case *corev1.Node:
 		return corev1.SchemeGroupVersion.WithResource("nodes")
+	case *corev1.ConfigMap:
+		return corev1.SchemeGroupVersion.WithResource("configmaps")
+	case *corev1.Secret:
+		return corev1.SchemeGroupVersion.WithResource("secrets")
 	case *corev1.Event:
 		return coreEvents
 	case *eventsv1.Event:

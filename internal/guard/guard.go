@@ -170,6 +170,8 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 			o.RevisionsLive = true
 		case decision.NeedEvidence:
 			o.Evidence, err = g.readEvidence(ctx, key, o.Deployment)
+		case len(decision.NeedObjects) > 0:
+			g.findObjects(ctx, key.Namespace, o.Evidence, decision.NeedObjects)
 		case decision.NeedsDetails():
 			g.readDetails(ctx, key.Namespace, o.Evidence, decision, &spent)
 		default:

@@ -110,8 +110,9 @@ func TestRoles_GrantNothingDangerous(t *testing.T) {
 // start waits for them.
 func TestRoles_EvidenceIsOptional(t *testing.T) {
 	for file, want := range map[string]map[string][]string{
-		"evidence.yaml": {"belay-events": {"list events."}, "belay-nodes": {"get nodes."}},
-		"log.yaml":      {"belay-log": {"get pods/log."}},
+		"evidence.yaml":                 {"belay-events": {"list events."}, "belay-nodes": {"get nodes."}},
+		"log.yaml":                      {"belay-log": {"get pods/log."}},
+		"../references/references.yaml": {"belay-references": {"get configmaps.", "get secrets."}},
 	} {
 		got := map[string][]string{}
 		for name, rules := range rolesOf(t, "../../artifacts/controller/"+file) {
@@ -131,7 +132,7 @@ func TestRoles_EvidenceIsOptional(t *testing.T) {
 // Only the roles that are meant to be are bound: belay-adopt and belay-metrics-reader are for others to bind.
 func TestRoles_AreBound(t *testing.T) {
 	var manifests string
-	for _, file := range []string{"rbac.yaml", "evidence.yaml", "log.yaml"} {
+	for _, file := range []string{"rbac.yaml", "evidence.yaml", "log.yaml", "../references/references.yaml"} {
 		data, err := os.ReadFile("../../artifacts/controller/" + file)
 		if err != nil {
 			t.Fatal(err)
@@ -153,7 +154,7 @@ func TestRoles_AreBound(t *testing.T) {
 		}
 	}
 	slices.Sort(bound)
-	if want := []string{"belay", "belay-events", "belay-leader-election", "belay-log", "belay-metrics-auth", "belay-nodes"}; !slices.Equal(bound, want) {
+	if want := []string{"belay", "belay-events", "belay-leader-election", "belay-log", "belay-metrics-auth", "belay-nodes", "belay-references"}; !slices.Equal(bound, want) {
 		t.Errorf("bound are %q, want %q", bound, want)
 	}
 }

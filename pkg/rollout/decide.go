@@ -75,7 +75,7 @@ func (s *state) decide(r *row) Decision {
 	report := r.act(s, &d)
 	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedsDetails() {
 		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
-			NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog,
+			NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog, NeedObjects: d.NeedObjects,
 			Memory: s.Memory, row: d.row}
 	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
@@ -90,6 +90,7 @@ func (s *state) decide(r *row) Decision {
 			report.message = s.failureMessage() + "; " + report.message
 		}
 	}
+	s.tellMissing(&d, &report)
 	s.prune(&d)
 	s.tellOwed(&d)
 	s.tellIgnored(&d)

@@ -23,6 +23,9 @@ type Decision struct {
 	NeedNodes  []string
 	// NeedLog asks for the last lines of a container's log, to be added to Observed.Evidence.
 	NeedLog *LogRequest
+	// NeedObjects asks whether these are there, to be added to Observed.Evidence: nothing was decided without. What cannot be read is
+	// told there, too, and asked for once.
+	NeedObjects []Reference
 	// Record is a revision to create or, if it has a resourceVersion, to update: what the spec asks for.
 	Record *appsv1.ControllerRevision
 	// Mark is a revision to update with its verdict.
@@ -90,7 +93,7 @@ func (d *Decision) recheckIn(wait time.Duration) {
 	}
 }
 
-// NeedsDetails reports whether Events, Nodes or a log have to be read before anything is decided.
+// NeedsDetails reports whether Events, Nodes, a log or other objects have to be read before anything is decided.
 func (d *Decision) NeedsDetails() bool {
-	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0
+	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes)+len(d.NeedObjects) > 0
 }

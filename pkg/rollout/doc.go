@@ -53,6 +53,7 @@
 //	question.go    what has to be read besides, and what did the answers say?
 //	cause.go       why does something fail?
 //	words.go       what is said of a failure?
+//	references.go  what does the last good one need that is no longer there?
 //	log.go         what is kept of a log?
 //	revision.go    what is recorded?
 //	deployment.go  what should the Deployment say?

@@ -30,6 +30,8 @@ type Evidence struct {
 	Unread string
 	// Log is what Decision.NeedLog asked for.
 	Log *Log
+	// Objects says what was found of each of those that Decision.NeedObjects named.
+	Objects map[Reference]Finding
 }
 
 // LogRequest names the lines that a container wrote last, in the run before the present one if Previous.

@@ -72,6 +72,8 @@ func recorded(g *v1alpha1.GuardedDeployment, number int64) *appsv1.ControllerRev
 type scene struct {
 	Observed
 	cluster func(*appsv1.Deployment) *Evidence // what is found when Decide needs evidence
+	objects map[Reference]Finding              // what is found of objects that a template refers to; nobody has touched the others
+	asked   []string                           // the objects that were asked for, in one line each time
 	version int
 }
 
@@ -227,8 +229,9 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 		s.Evidence = s.cluster(s.Deployment)
 		d = Decide(s.Observed)
 	}
-	for d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0 {
+	for d.NeedsDetails() {
 		s.Evidence.answer(d.NeedEvents, d.NeedNodes)
+		s.find(d.NeedObjects)
 		s.Evidence.Log = &Log{}
 		d = Decide(s.Observed)
 	}
@@ -395,6 +398,24 @@ func (e *Evidence) answer(events []types.UID, nodes []string) {
 		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 		e.Nodes[name] = node
 	}
+}
+
+// find adds to the evidence what is found of the objects that are asked for.
+func (s *scene) find(wanted []Reference) {
+	if len(wanted) == 0 {
+		return
+	}
+	var names []string
+	s.Evidence.Objects = map[Reference]Finding{}
+	for _, object := range wanted {
+		finding, known := s.objects[object]
+		if !known {
+			finding = Present
+		}
+		s.Evidence.Objects[object] = finding
+		names = append(names, object.String())
+	}
+	s.asked = append(s.asked, strings.Join(names, ", "))
 }
 
 func allUp(d *appsv1.Deployment) *Evidence {

@@ -32,6 +32,7 @@ type Memory struct {
 	toldOf     string
 	owed       []Event   // Events of other writes that are not recorded yet
 	ignored    []string  // what was told of objects that are not used
+	lookup     *lookup   // of what the last good revision needs; it is replaced, never changed
 	noGood     string    // the target for which a live list showed no good revision
 	taken      string    // the Deployment that has the name, and why it is somebody else's
 	takenSince time.Time // when it was first seen so

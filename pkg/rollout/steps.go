@@ -146,6 +146,9 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 		if progress.Phase == PhaseHealthy || (progress.restart != "" && progress.restart == r.Failure.ReplicaSet && !hint) {
 			break
 		}
+		if d.NeedObjects = s.askForObjects(d, r); len(d.NeedObjects) > 0 {
+			return progress
+		}
 		next, questions := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood, progress.restart), s.Now, s.PollInterval)
 		if questions.any() {
 			d.NeedEvents, d.NeedNodes, d.NeedLog = questions.events, questions.nodes, questions.log

@@ -374,7 +374,7 @@ func rightIsMissed(t *testing.T, right string) {
 	l.awaitReadyz(http.StatusOK)
 }
 
-// Without the rights to read Events, Nodes and logs belay starts, and judges.
+// Without the rights to read Events, Nodes, logs, ConfigMaps and Secrets belay starts, and judges.
 func optionalIsNotMissed(t *testing.T) {
 	for _, right := range optional {
 		if !slices.Contains(account.granted, right) {

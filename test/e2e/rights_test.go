@@ -45,7 +45,7 @@ var tacit = map[string]string{
 }
 
 // optional are the rights that belay can do without: no start waits for them.
-var optional = []string{"list events", "get nodes", "get pods/log"}
+var optional = []string{"list events", "get nodes", "get pods/log", "get configmaps", "get secrets"}
 
 // everybodys are rights that belay uses and every user has, by system:basic-user.
 var everybodys = []string{"create selfsubjectaccessreviews.authorization.k8s.io"}
@@ -89,7 +89,17 @@ func kustomize(dir string) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// installAccount installs the ServiceAccount of belay, and what it may do, from the manifests of the controller.
+// accountManifests returns the manifests of the controller, and of the rights that are not installed by default.
+func accountManifests() ([]*unstructured.Unstructured, error) {
+	objects, err := kustomize("controller")
+	if err != nil {
+		return nil, err
+	}
+	references, err := kustomize("references")
+	return append(objects, references...), err
+}
+
+// installAccount installs the ServiceAccount of belay, and what it may do.
 func installAccount() error {
 	ctx := context.Background()
 	if cluster.audit != nil && account.from == 0 {
@@ -99,7 +109,7 @@ func installAccount() error {
 		}
 		account.from = info.Size()
 	}
-	objects, err := kustomize("controller")
+	objects, err := accountManifests()
 	if err != nil {
 		return err
 	}

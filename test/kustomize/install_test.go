@@ -65,6 +65,9 @@ func TestEvidenceRights(t *testing.T) {
 		"by default": {"resources: [../artifacts]\n",
 			[]string{"ClusterRole belay-events", "ClusterRole belay-log", "ClusterRole belay-nodes",
 				"ClusterRoleBinding belay-events", "ClusterRoleBinding belay-log", "ClusterRoleBinding belay-nodes"}},
+		"with what is not the default": {"namespace: elsewhere\nresources: [../artifacts/controller, ../artifacts/references]\n",
+			[]string{"ClusterRole belay-events", "ClusterRole belay-log", "ClusterRole belay-nodes", "ClusterRole belay-references",
+				"ClusterRoleBinding belay-events", "ClusterRoleBinding belay-log", "ClusterRoleBinding belay-nodes", "ClusterRoleBinding belay-references"}},
 		"left out":         {"resources: [../artifacts]\n" + without[1], nil},
 		"in one namespace": {"resources: [../artifacts/namespaced]\n", []string{"Role belay-events", "Role belay-log", "RoleBinding belay-events", "RoleBinding belay-log"}},
 	} {
@@ -77,13 +80,19 @@ func TestEvidenceRights(t *testing.T) {
 			var got []string
 			all := tr.build("install")
 			for object := range all {
-				if _, name, _ := strings.Cut(object, " "); slices.Contains([]string{"belay-events", "belay-nodes", "belay-log"}, name) {
+				if _, name, _ := strings.Cut(object, " "); slices.Contains([]string{"belay-events", "belay-nodes", "belay-log", "belay-references"}, name) {
 					got = append(got, object)
 				}
 			}
 			slices.Sort(got)
 			if diff := cmp.Diff(row.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if binding := all["ClusterRoleBinding belay-references"]; binding != nil {
+				subjects, _, _ := unstructured.NestedSlice(binding, "subjects")
+				if namespace := subjects[0].(map[string]any)["namespace"]; namespace != "elsewhere" {
+					t.Errorf("the right is of an account in %q, want Belay's in elsewhere", namespace)
+				}
 			}
 			for _, name := range []string{"RoleBinding belay-events", "RoleBinding belay-log"} {
 				if role, _, _ := unstructured.NestedString(all[name], "roleRef", "kind"); all[name] != nil && role != "Role" {

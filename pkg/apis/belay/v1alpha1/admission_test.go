@@ -184,7 +184,7 @@ func TestAdmission_NothingPruned(t *testing.T) {
 			},
 			func(f *v1alpha1.OnFailure, _ randfill.Continue) { *f = v1alpha1.Hold }, // left out, it has a default
 			func(f *v1alpha1.PinImages, _ randfill.Continue) { *f = v1alpha1.PinNever },
-			func(s *v1alpha1.GuardedDeploymentStatus, _ randfill.Continue) {},       // not the users'
+			func(s *v1alpha1.GuardedDeploymentStatus, _ randfill.Continue) {}, // not the users'
 		).Fill(&filled)
 		filled.Status.ObservedGeneration = max(filled.Status.ObservedGeneration, 1) // There is no generation 0: it is left out.
 
