@@ -277,7 +277,7 @@ func (s *state) rollBack(d *Decision) report {
 		return *busy
 	}
 	back := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRolledBack,
-		message: fmt.Sprintf("%s; the Deployment is back on %s, %s", s.failureMessage(), s.lastGood.Name, untilAsked)}
+		message: fmt.Sprintf("%s; the Deployment is back on %s%s%s, %s", s.failureMessage(), s.lastGood.Name, s.passedOver(), s.pinnedWords(), untilAsked)}
 	if unjudged := s.notJudged(d); unjudged != nil && unjudged.reason == v1alpha1.ReasonPaused {
 		return *unjudged
 	} else if unjudged != nil {
@@ -291,10 +291,37 @@ func (s *state) rollBack(d *Decision) report {
 	case progress.Phase == PhaseFailed:
 		return report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRollbackFailed,
 			message: fmt.Sprintf("%s; %s, which was good, does not come up: %s; the Deployment stays on it, %s",
-				s.failureMessage(), s.lastGood.Name, progress.Failure.Message, untilAsked)}
+				s.failureMessage(), s.lastGood.Name+s.passedOver(), progress.Failure.Message, untilAsked)}
 	default:
 		return underWay(progress, doing)
 	}
+}
+
+// passedOver names the revisions between the target and the last good one that were never judged, and may have served: an
+// autoscaler took their pods before they had soaked.
+func (s *state) passedOver() string {
+	var names []string
+	for _, r := range s.revisions {
+		if r != s.target && r.Revision > s.lastGood.Revision && r.Unjudged() {
+			names = append(names, r.Name)
+		}
+	}
+	switch few := 3; {
+	case len(names) == 0:
+		return ""
+	case len(names) > few:
+		return fmt.Sprintf(" (older than %s and %d more, which were never judged)", strings.Join(names[:few], ", "), len(names)-few)
+	default:
+		return fmt.Sprintf(" (older than %s, never judged)", strings.Join(names, ", "))
+	}
+}
+
+// pinnedWords says which containers run a digest in the place of their tag.
+func (s *state) pinnedWords() string {
+	if s.Deployment == nil || s.Deployment.Annotations[v1alpha1.PinnedAnnotation] == "" {
+		return ""
+	}
+	return fmt.Sprintf(", with the images that were good (%s)", strings.ReplaceAll(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",", ", "))
 }
 
 // holdFailedTarget leaves the Deployment on the template it has, the target's as a rule: that is asked for, or there is nothing to
@@ -392,6 +419,9 @@ func (s *state) resetTimers(d *Decision, r *report) {
 // notJudged returns what to report if the Deployment is paused or has no replicas, nil if it is to be judged.
 func (s *state) notJudged(d *Decision) *report {
 	r := &report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonScaledToZero, message: "there are no replicas to judge " + s.runningName() + " by"}
+	if s.lastGood != nil && s.target.Unjudged() {
+		r.message += fmt.Sprintf("; a release that fails goes back to %s%s", s.lastGood.Name, s.passedOver())
+	}
 	switch {
 	case s.Deployment.Spec.Paused:
 		r = &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(

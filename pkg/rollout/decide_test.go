@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -784,5 +785,34 @@ func TestMemory_OfAnotherLife(t *testing.T) {
 	s.Memory.UID = "an earlier life"
 	if _, told := s.step(); told != "Ready RolledOut, Normal RolledOut" {
 		t.Errorf("decided: %s", told)
+	}
+}
+
+// A release that was never judged may have served (E3): it is not gone back to, and that is said, before and after.
+func TestRollBack_TellsWhatItPassesOver(t *testing.T) {
+	message := func(s *scene) string {
+		for range 3 {
+			s.step()
+		}
+		return s.Guarded.Status.Conditions[0].Message
+	}
+	before := asking("v2").scale(new(int32)).knows("v1", 1, good).knows("v2", 2, unjudged).runningName("v2")
+	if got, want := message(before), "there are no replicas to judge "+before.revision("v2").Name+" by; a release that fails goes back to "+before.revision("v1").Name; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for skipped, want := range []string{"", " (older than NAME, never judged)", " (older than NAME, NAME, never judged)",
+		" (older than NAME, NAME, NAME, never judged)", " (older than NAME, NAME, NAME and 1 more, which were never judged)"} {
+		s := asking("v9").knows("v0", 1, unjudged).knows("v1", 2, good).runningName("v1")
+		for i := range skipped {
+			s.knows(fmt.Sprint("v", i+2), int64(i+3), unjudged)
+		}
+		s.knows("v9", 9, failed)
+		got := message(s)
+		for _, r := range s.Revisions {
+			got = strings.ReplaceAll(got, r.Name, "NAME")
+		}
+		if !strings.Contains(got, "is back on NAME"+want+", until") {
+			t.Errorf("%d passed over: %q", skipped, got)
+		}
 	}
 }

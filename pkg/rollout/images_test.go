@@ -255,6 +255,7 @@ func TestImages_PinsStay(t *testing.T) {
 	s.pass(time.Minute)
 	s.wants("Stalled RolledBack")
 	s.wantsWritten("app@" + goodDigest)
+	s.says(", with the images that were good (web), until")
 	if len(s.sets) != sets || s.running() != "aaaa" {
 		t.Errorf("%d ReplicaSets, before %d; the pods run %s", len(s.sets), sets, s.running())
 	}
