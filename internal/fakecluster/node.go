@@ -77,20 +77,7 @@ func (n *Node) work() {
 // bringOn brings a Deployment one second further.
 func (n *Node) bringOn(d *appsv1.Deployment) {
 	c := n.Cluster
-	wanted, hash := *d.Spec.Replicas, templateHash(d)
-	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + hash, Namespace: d.Namespace}}
-	if found, err := c.get(ResourceOf(current), current.Namespace, current.Name); err == nil {
-		current = found.(*appsv1.ReplicaSet)
-	} else {
-		current.Labels = d.Spec.Template.Labels
-		current.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
-		current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}}
-		current.Spec.Template = *d.Spec.Template.DeepCopy()
-		metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hash)
-		created, err := c.create(ResourceOf(current), current)
-		must(err)
-		current = created.(*appsv1.ReplicaSet)
-	}
+	wanted, current := *d.Spec.Replicas, n.currentSet(d)
 	status := appsv1.DeploymentStatus{ObservedGeneration: d.Generation}
 	n.scale(current, wanted)
 	status.UpdatedReplicas = current.Status.Replicas
@@ -120,11 +107,42 @@ func (n *Node) bringOn(d *appsv1.Deployment) {
 		{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: progress},
 	}
 	d.Status = status
+	metav1.SetMetaDataAnnotation(&d.ObjectMeta, RevisionAnnotation, current.Annotations[RevisionAnnotation])
 	updated, err := c.update(ResourceOf(d), d, true)
 	must(err)
 	if progress == "NewReplicaSetAvailable" {
 		n.done[d.UID] = updated.GetResourceVersion()
 	}
+}
+
+// currentSet returns the ReplicaSet of a Deployment's template, with its number.
+func (n *Node) currentSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
+	c, hash := n.Cluster, templateHash(d)
+	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + hash, Namespace: d.Namespace}}
+	var others []*appsv1.ReplicaSet
+	for _, other := range c.matching("replicasets", d.Namespace, nil) {
+		if metav1.IsControlledBy(other, d) && other.GetName() != current.Name {
+			others = append(others, other.(*appsv1.ReplicaSet))
+		}
+	}
+	if found, err := c.get(ResourceOf(current), current.Namespace, current.Name); err == nil {
+		current = found.(*appsv1.ReplicaSet)
+		if !Number(current, others) {
+			return current
+		}
+		updated, err := c.update(ResourceOf(current), current, false)
+		must(err)
+		return updated.(*appsv1.ReplicaSet)
+	}
+	current.Labels = d.Spec.Template.Labels
+	current.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+	current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}}
+	current.Spec.Template = *d.Spec.Template.DeepCopy()
+	metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hash)
+	Number(current, others)
+	created, err := c.create(ResourceOf(current), current)
+	must(err)
+	return created.(*appsv1.ReplicaSet)
 }
 
 // scale gives a ReplicaSet its number of pods, and lets them age.
