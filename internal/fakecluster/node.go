@@ -22,14 +22,17 @@ import (
 type Node struct {
 	Cluster *Cluster
 
-	mu   sync.Mutex
-	fare map[string]func(age time.Duration) corev1.PodStatus // by image; the others run
-	off  bool
-	done map[types.UID]string // the resourceVersions of the Deployments for which nothing is left to do
+	mu     sync.Mutex
+	images Registry[Fare] // where nothing is said, pods are Running
+	off    bool
+	done   map[types.UID]string // the resourceVersions of the Deployments for which nothing is left to do
 }
 
+// Fare is what a pod shows at an age.
+type Fare func(age time.Duration) corev1.PodStatus
+
 func StartNode(ctx context.Context, c *Cluster) *Node {
-	n := &Node{Cluster: c, fare: map[string]func(age time.Duration) corev1.PodStatus{}, done: map[types.UID]string{}}
+	n := &Node{Cluster: c, done: map[types.UID]string{}}
 	go func() {
 		for next := 500 * time.Millisecond; ; next = time.Second {
 			select {
@@ -43,12 +46,26 @@ func StartNode(ctx context.Context, c *Cluster) *Node {
 	return n
 }
 
-// Set says how the pods of an image fare from now on.
-func (n *Node) Set(image string, fare func(age time.Duration) corev1.PodStatus) {
+// Set says how the pods of an image fare from now on: those of what its tag points to now.
+func (n *Node) Set(image string, fare Fare) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.fare[image] = fare
+	n.images.Set(image, fare)
 	clear(n.done)
+}
+
+// MoveTag lets an image be another one, whose pods fare so, in pods that are created from now on.
+func (n *Node) MoveTag(image string, fare Fare) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.images.Move(image, fare)
+}
+
+// ImageID returns the imageID of an image in pods that are created now.
+func (n *Node) ImageID(image string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.images.ImageID(image, time.Now())
 }
 
 // SwitchOff stops everything: Deployments are not acted on, and pods stay as they are.
@@ -161,19 +178,13 @@ func (n *Node) scale(set *appsv1.ReplicaSet, replicas int32) {
 		case pod == nil:
 			pod = c.createPod(set, name.Name)
 		}
-		fare := n.fare[pod.Spec.Containers[0].Image]
-		if fare == nil {
-			fare = Running
-		}
-		now := fare(time.Since(pod.CreationTimestamp.Time))
-		if !reflect.DeepEqual(now, pod.Status) {
-			pod = copied(pod)
-			pod.Status = now
-			_, err := c.update(ResourceOf(pod), pod, true)
+		now := n.show(pod)
+		if !reflect.DeepEqual(now.Status, pod.Status) {
+			_, err := c.update(ResourceOf(pod), now, true)
 			must(err)
 		}
 		status.Replicas++
-		if now.ContainerStatuses[0].Ready {
+		if now.Status.ContainerStatuses[0].Ready {
 			status.ReadyReplicas++
 			status.AvailableReplicas++
 		}
@@ -190,6 +201,19 @@ func (n *Node) scale(set *appsv1.ReplicaSet, replicas int32) {
 	updated, err = c.update(ResourceOf(set), set, true)
 	must(err)
 	*set = *updated.(*appsv1.ReplicaSet)
+}
+
+// show returns a pod with the status that it has by now.
+func (n *Node) show(pod *corev1.Pod) *corev1.Pod {
+	created := pod.CreationTimestamp.Time
+	fare, _ := n.images.Fare(pod.Spec.Containers[0].Image, created)
+	if fare == nil {
+		fare = Running
+	}
+	pod, status := copied(pod), fare(time.Since(created))
+	pod.Status = *status.DeepCopy() // A test may hand out the same one for every pod.
+	n.images.SetImageIDs(pod)
+	return pod
 }
 
 func (c *Cluster) createPod(set *appsv1.ReplicaSet, name string) *corev1.Pod {

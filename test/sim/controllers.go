@@ -90,7 +90,7 @@ func (w *world) syncDeployment() {
 		return
 	}
 	if current == nil {
-		if w.outcomeNow(d.Spec.Template.Spec).noSet { // T5
+		if w.outcomeNow(d.Spec.Template.Spec, metav1.Now()).noSet { // T5
 			w.setStatus(d, "ReplicaSetCreateError")
 			w.refuse(d, "ReplicaSetCreateError", `Failed to create new replica set "web-new": admission webhook "policy.example.com" denied the request: no`,
 				&w.deploymentController, w.syncDeployment)
@@ -374,7 +374,7 @@ func (w *world) newPod(set *appsv1.ReplicaSet) *corev1.Pod {
 // admitPod returns why the API server refuses a pod, empty if it does not. While a controller waits for its next try, nothing changes.
 func (w *world) admitPod(pod *corev1.Pod) (refused string) {
 	switch {
-	case w.outcomeNow(pod.Spec).quota:
+	case w.outcomeNow(pod.Spec, metav1.Now()).quota:
 		return overQuota
 	case w.tricks.admit != nil:
 		return w.tricks.admit(pod)
