@@ -115,3 +115,13 @@ func TestWorld_ImageIDs(t *testing.T) {
 		})
 	}
 }
+
+// A container that is restarted after its tag has moved is what it was.
+func TestWorld_MoveTagAndRestarts(t *testing.T) {
+	alone(t, "bad-crash:latest", func(w *world) {
+		names := map[string]string{w.images.ImageID("bad-crash:latest", time.Now()): "bad"}
+		w.do(func() { w.MoveTag("bad-crash:latest", "good") })
+		w.wait(time.Minute, nil)
+		expect.Same(t, "what runs", []string{"bad", "bad"}, w.shown(names))
+	})
+}
