@@ -128,6 +128,12 @@ func TestCluster_StatusAndSpecApart(t *testing.T) {
 	if err != nil || d.Spec.MinReadySeconds != 5 || d.Status.Replicas != 3 {
 		t.Errorf("after a write of the spec: %v, %+v", err, d)
 	}
+	generation := d.Generation
+	d.Annotations, d.Labels = map[string]string{"a": "b"}, map[string]string{"a": "b"}
+	d, err = c.deployments.UpdateStatus(t.Context(), d, metav1.UpdateOptions{})
+	if err != nil || d.Annotations["a"] != "b" || d.Labels["a"] != "" || d.Generation != generation {
+		t.Errorf("after a write of the status, with annotations: %v, %+v", err, d.ObjectMeta)
+	}
 }
 
 func TestCluster_Conflicts(t *testing.T) {

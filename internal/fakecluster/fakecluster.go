@@ -5,6 +5,7 @@ package fakecluster
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -38,7 +39,7 @@ import (
 //     nothing leaves it
 //   - generation, which moves with the spec, but not when a pod is bound, and with the annotations of a Deployment
 //   - a conflict for a stale resourceVersion or another uid; a GuardedDeployment cannot be updated without one
-//   - /status changes the status and nothing else, every other update leaves it
+//   - /status changes the status, of a Deployment its annotations, too, and nothing else; every other update leaves it
 //   - AlreadyExists, NotFound, preconditions of deletions, finalizers, the immutable data of a ControllerRevision
 //   - watches that resume at a resourceVersion and see an object that stops matching their selector as deleted
 //   - some of a Deployment's defaults: its replicas and deadline, and of its template what nearly every release leaves out
@@ -313,11 +314,14 @@ func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, stat
 }
 
 func (c *Cluster) updateStatus(resource string, live, sent Object) Object {
-	if equality.Semantic.DeepEqual(statusOf(live), statusOf(sent)) {
+	if equality.Semantic.DeepEqual(reported(live), reported(sent)) {
 		return copied(live)
 	}
 	updated := copied(live)
 	setStatus(updated, copied(sent))
+	if d, ok := updated.(*appsv1.Deployment); ok {
+		d.Annotations = maps.Clone(sent.GetAnnotations())
+	}
 	return c.store(resource, live, updated)
 }
 
@@ -428,6 +432,14 @@ func statusOf(o Object) any {
 		return &o.Status
 	}
 	return nil
+}
+
+// reported returns what a write of the status may change. The Deployment controller writes its annotation that way.
+func reported(o Object) any {
+	if d, ok := o.(*appsv1.Deployment); ok {
+		return []any{d.Status, d.Annotations}
+	}
+	return statusOf(o)
 }
 
 // SetDefaults sets what the API server sets where it is left out.

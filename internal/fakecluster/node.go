@@ -22,14 +22,17 @@ import (
 type Node struct {
 	Cluster *Cluster
 
-	mu   sync.Mutex
-	fare map[string]func(age time.Duration) corev1.PodStatus // by image; the others run
-	off  bool
-	done map[types.UID]string // the resourceVersions of the Deployments for which nothing is left to do
+	mu     sync.Mutex
+	images Registry[Fare] // where nothing is said, pods are Running
+	off    bool
+	done   map[types.UID]string // the resourceVersions of the Deployments for which nothing is left to do
 }
 
+// Fare is what a pod shows at an age.
+type Fare func(age time.Duration) corev1.PodStatus
+
 func StartNode(ctx context.Context, c *Cluster) *Node {
-	n := &Node{Cluster: c, fare: map[string]func(age time.Duration) corev1.PodStatus{}, done: map[types.UID]string{}}
+	n := &Node{Cluster: c, done: map[types.UID]string{}}
 	go func() {
 		for next := 500 * time.Millisecond; ; next = time.Second {
 			select {
@@ -43,12 +46,26 @@ func StartNode(ctx context.Context, c *Cluster) *Node {
 	return n
 }
 
-// Set says how the pods of an image fare from now on.
-func (n *Node) Set(image string, fare func(age time.Duration) corev1.PodStatus) {
+// Set says how the pods of an image fare from now on: those of what its tag points to now.
+func (n *Node) Set(image string, fare Fare) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.fare[image] = fare
+	n.images.Set(image, fare)
 	clear(n.done)
+}
+
+// MoveTag lets an image be another one, whose pods fare so, in pods that are created from now on.
+func (n *Node) MoveTag(image string, fare Fare) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.images.Move(image, fare)
+}
+
+// ImageID returns the imageID of an image in pods that are created now.
+func (n *Node) ImageID(image string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.images.ImageID(image, time.Now())
 }
 
 // SwitchOff stops everything: Deployments are not acted on, and pods stay as they are.
@@ -77,20 +94,7 @@ func (n *Node) work() {
 // bringOn brings a Deployment one second further.
 func (n *Node) bringOn(d *appsv1.Deployment) {
 	c := n.Cluster
-	wanted, hash := *d.Spec.Replicas, templateHash(d)
-	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + hash, Namespace: d.Namespace}}
-	if found, err := c.get(ResourceOf(current), current.Namespace, current.Name); err == nil {
-		current = found.(*appsv1.ReplicaSet)
-	} else {
-		current.Labels = d.Spec.Template.Labels
-		current.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
-		current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}}
-		current.Spec.Template = *d.Spec.Template.DeepCopy()
-		metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hash)
-		created, err := c.create(ResourceOf(current), current)
-		must(err)
-		current = created.(*appsv1.ReplicaSet)
-	}
+	wanted, current := *d.Spec.Replicas, n.currentSet(d)
 	status := appsv1.DeploymentStatus{ObservedGeneration: d.Generation}
 	n.scale(current, wanted)
 	status.UpdatedReplicas = current.Status.Replicas
@@ -120,11 +124,42 @@ func (n *Node) bringOn(d *appsv1.Deployment) {
 		{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: progress},
 	}
 	d.Status = status
+	metav1.SetMetaDataAnnotation(&d.ObjectMeta, RevisionAnnotation, current.Annotations[RevisionAnnotation])
 	updated, err := c.update(ResourceOf(d), d, true)
 	must(err)
 	if progress == "NewReplicaSetAvailable" {
 		n.done[d.UID] = updated.GetResourceVersion()
 	}
+}
+
+// currentSet returns the ReplicaSet of a Deployment's template, with its number.
+func (n *Node) currentSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
+	c, hash := n.Cluster, templateHash(d)
+	current := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name + "-" + hash, Namespace: d.Namespace}}
+	var others []*appsv1.ReplicaSet
+	for _, other := range c.matching("replicasets", d.Namespace, nil) {
+		if metav1.IsControlledBy(other, d) && other.GetName() != current.Name {
+			others = append(others, other.(*appsv1.ReplicaSet))
+		}
+	}
+	if found, err := c.get(ResourceOf(current), current.Namespace, current.Name); err == nil {
+		current = found.(*appsv1.ReplicaSet)
+		if !Number(current, others) {
+			return current
+		}
+		updated, err := c.update(ResourceOf(current), current, false)
+		must(err)
+		return updated.(*appsv1.ReplicaSet)
+	}
+	current.Labels = d.Spec.Template.Labels
+	current.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+	current.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}}
+	current.Spec.Template = *d.Spec.Template.DeepCopy()
+	metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hash)
+	Number(current, others)
+	created, err := c.create(ResourceOf(current), current)
+	must(err)
+	return created.(*appsv1.ReplicaSet)
 }
 
 // scale gives a ReplicaSet its number of pods, and lets them age.
@@ -143,19 +178,13 @@ func (n *Node) scale(set *appsv1.ReplicaSet, replicas int32) {
 		case pod == nil:
 			pod = c.createPod(set, name.Name)
 		}
-		fare := n.fare[pod.Spec.Containers[0].Image]
-		if fare == nil {
-			fare = Running
-		}
-		now := fare(time.Since(pod.CreationTimestamp.Time))
-		if !reflect.DeepEqual(now, pod.Status) {
-			pod = copied(pod)
-			pod.Status = now
-			_, err := c.update(ResourceOf(pod), pod, true)
+		now := n.show(pod)
+		if !reflect.DeepEqual(now.Status, pod.Status) {
+			_, err := c.update(ResourceOf(pod), now, true)
 			must(err)
 		}
 		status.Replicas++
-		if now.ContainerStatuses[0].Ready {
+		if now.Status.ContainerStatuses[0].Ready {
 			status.ReadyReplicas++
 			status.AvailableReplicas++
 		}
@@ -172,6 +201,19 @@ func (n *Node) scale(set *appsv1.ReplicaSet, replicas int32) {
 	updated, err = c.update(ResourceOf(set), set, true)
 	must(err)
 	*set = *updated.(*appsv1.ReplicaSet)
+}
+
+// show returns a pod with the status that it has by now.
+func (n *Node) show(pod *corev1.Pod) *corev1.Pod {
+	created := pod.CreationTimestamp.Time
+	fare, _ := n.images.Fare(pod.Spec.Containers[0].Image, created)
+	if fare == nil {
+		fare = Running
+	}
+	pod, status := copied(pod), fare(time.Since(created))
+	pod.Status = *status.DeepCopy() // A test may hand out the same one for every pod.
+	n.images.SetImageIDs(pod)
+	return pod
 }
 
 func (c *Cluster) createPod(set *appsv1.ReplicaSet, name string) *corev1.Pod {

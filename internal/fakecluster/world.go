@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -209,6 +210,18 @@ func namespaceOf(o Object) string {
 // Release changes the image that a GuardedDeployment asks for.
 func Release(w *World, name, image string) {
 	Edit(w, name, func(g *v1alpha1.GuardedDeployment) { g.Spec.Template.Spec.Containers[0].Image = image })
+}
+
+// Restart does to a Deployment what kubectl rollout restart does.
+func Restart(w *World, name string) {
+	const manager, mark = "kubectl-rollout", "kubectl.kubernetes.io/restartedAt"
+	Edit(w, name, func(d *appsv1.Deployment) {
+		metav1.SetMetaDataAnnotation(&d.Spec.Template.ObjectMeta, mark, time.Now().Format(time.RFC3339))
+		d.ManagedFields = slices.DeleteFunc(d.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return e.Manager == manager })
+		d.ManagedFields = append(d.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate,
+			APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1",
+			FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:template":{"f:metadata":{"f:annotations":{".":{},"f:` + mark + `":{}}}}}}`)})
+	})
 }
 
 // Remove deletes an object.

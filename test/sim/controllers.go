@@ -68,23 +68,18 @@ func (w *world) syncDeployment() {
 		}
 		return
 	}
+	current, old := w.split(d)
+	if current != nil && w.number(d, current, old) {
+		return // The next step is due: something was written.
+	}
 	if d.Spec.Paused {
 		w.counts(d, "DeploymentPaused")
 		return
 	}
-	var current *appsv1.ReplicaSet
-	var old []*appsv1.ReplicaSet
 	recreates := d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
-	scaling := false
-	for _, set := range w.sets() {
-		if equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) {
-			current = set
-		} else {
-			old = append(old, set)
-		}
-		scaling = scaling || (*set.Spec.Replicas > 0 && set.Annotations[desired] != fmt.Sprint(replicasOf(d)))
-	}
-	if scaling { // T2: first the old pods are scaled, under the old condition.
+	if slices.ContainsFunc(w.sets(), func(set *appsv1.ReplicaSet) bool {
+		return *set.Spec.Replicas > 0 && set.Annotations[desired] != fmt.Sprint(replicasOf(d))
+	}) { // T2: first the old pods are scaled, under the old condition.
 		w.scaleSets(d, current)
 		w.counts(d, "")
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
@@ -95,14 +90,14 @@ func (w *world) syncDeployment() {
 		return
 	}
 	if current == nil {
-		if w.outcomeNow(d.Spec.Template.Spec).noSet { // T5
+		if w.outcomeNow(d.Spec.Template.Spec, metav1.Now()).noSet { // T5
 			w.setStatus(d, "ReplicaSetCreateError")
 			w.refuse(d, "ReplicaSetCreateError", `Failed to create new replica set "web-new": admission webhook "policy.example.com" denied the request: no`,
 				&w.deploymentController, w.syncDeployment)
 			return
 		}
 		delete(w.refused, d.UID)
-		w.createSet(d)
+		w.createSet(d, old)
 		w.setStatus(w.deployment(), "NewReplicaSetCreated")
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
 		return
@@ -119,6 +114,34 @@ func (w *world) syncDeployment() {
 	w.prune(old)
 }
 
+// split returns the ReplicaSet of the Deployment's template, nil if there is none, and the others.
+func (w *world) split(d *appsv1.Deployment) (current *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) {
+	for _, set := range w.sets() {
+		if equality.Semantic.DeepEqual(set.Spec.Template, d.Spec.Template) {
+			current = set
+		} else {
+			old = append(old, set)
+		}
+	}
+	return current, old
+}
+
+// number numbers the current ReplicaSet or, a step later, the Deployment: until then the template is new, and the number old.
+func (w *world) number(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) (written bool) {
+	if fake.Number(current.DeepCopy(), old) {
+		fake.Edit(w.World, current.Name, func(live *appsv1.ReplicaSet) { fake.Number(live, old) })
+		return true
+	}
+	number := current.Annotations[fake.RevisionAnnotation]
+	if d.Annotations[fake.RevisionAnnotation] == number {
+		return false
+	}
+	fake.EditStatus(w.World, d.Name, func(live *appsv1.Deployment) {
+		metav1.SetMetaDataAnnotation(&live.ObjectMeta, fake.RevisionAnnotation, number)
+	})
+	return true
+}
+
 // scaleSets gives to what runs no more pods than the Deployment has.
 func (w *world) scaleSets(d *appsv1.Deployment, current *appsv1.ReplicaSet) {
 	for _, set := range w.sets() {
@@ -133,12 +156,13 @@ func (w *world) scaleSets(d *appsv1.Deployment, current *appsv1.ReplicaSet) {
 	}
 }
 
-func (w *world) createSet(d *appsv1.Deployment) {
+func (w *world) createSet(d *appsv1.Deployment, old []*appsv1.ReplicaSet) {
 	set := &appsv1.ReplicaSet{}
 	set.Name, set.Namespace, set.Labels = w.newName(d.Name), d.Namespace, d.Spec.Template.Labels
 	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
 	set.Spec.Selector, set.Spec.Template, set.Spec.Replicas = d.Spec.Selector, *d.Spec.Template.DeepCopy(), new(int32)
 	set.Annotations = map[string]string{desired: fmt.Sprint(replicasOf(d))}
+	fake.Number(set, old)
 	if w.tricks.rewrite != nil {
 		w.tricks.rewrite(&set.Spec.Template)
 	}
@@ -350,7 +374,7 @@ func (w *world) newPod(set *appsv1.ReplicaSet) *corev1.Pod {
 // admitPod returns why the API server refuses a pod, empty if it does not. While a controller waits for its next try, nothing changes.
 func (w *world) admitPod(pod *corev1.Pod) (refused string) {
 	switch {
-	case w.outcomeNow(pod.Spec).quota:
+	case w.outcomeNow(pod.Spec, metav1.Now()).quota:
 		return overQuota
 	case w.tricks.admit != nil:
 		return w.tricks.admit(pod)

@@ -43,7 +43,7 @@ func (w *world) schedule() {
 		if pod.Spec.NodeName != "" || len(pod.Status.Conditions) > 0 || pod.DeletionTimestamp != nil {
 			continue
 		}
-		o := w.outcomeNow(pod.Spec)
+		o := w.outcomeNow(pod.Spec, pod.CreationTimestamp)
 		if o.nowhere {
 			w.report(pod.Name, func(s *corev1.PodStatus) {
 				w.condition(s, corev1.PodScheduled, false, corev1.PodReasonUnschedulable, "0/5 nodes are available: 5 node(s) didn't match Pod's node affinity/selector")
@@ -89,7 +89,10 @@ func (w *world) report(name string, change func(*corev1.PodStatus)) {
 		return
 	}
 	if _, silent := w.tricks.silent[pod.Spec.NodeName]; !silent {
-		fake.EditStatus(w.World, name, func(p *corev1.Pod) { change(&p.Status) })
+		fake.EditStatus(w.World, name, func(p *corev1.Pod) {
+			change(&p.Status)
+			w.images.SetImageIDs(p)
+		})
 	}
 }
 
@@ -175,7 +178,7 @@ func (w *world) pull(name string, o outcome) {
 	if o.ill && (o.config || o.pull < 0) {
 		w.in(5*time.Second, func() {
 			if pod := w.pod(name); pod != nil {
-				w.pull(name, w.outcomeNow(pod.Spec))
+				w.pull(name, w.outcomeNow(pod.Spec, pod.CreationTimestamp))
 			}
 		})
 	}
@@ -212,6 +215,6 @@ func (w *world) begin(name string, o outcome, restarts int32) {
 
 func (w *world) restart(name string, restarts int32) {
 	if pod := w.pod(name); pod != nil {
-		w.begin(name, w.outcomeNow(pod.Spec), restarts)
+		w.begin(name, w.outcomeNow(pod.Spec, pod.CreationTimestamp), restarts)
 	}
 }

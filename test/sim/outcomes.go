@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // outcome is what becomes of the pods of an image.
@@ -46,8 +48,16 @@ var outcomes = []outcome{
 	{name: "bad-in-soak", ready: 2 * time.Second, unready: 3500 * time.Millisecond},
 }
 
-func outcomeOf(t *corev1.PodTemplateSpec) outcome {
-	name, _, _ := strings.Cut(t.Spec.Containers[0].Image, ":")
+func outcomeOf(t *corev1.PodTemplateSpec) outcome { return outcomeNamed(nameOf(image(*t))) }
+
+// nameOf returns the last part of an image's repository.
+func nameOf(image string) string {
+	repository, _, _ := strings.Cut(image, "@")
+	name, _, _ := strings.Cut(path.Base(repository), ":")
+	return name
+}
+
+func outcomeNamed(name string) outcome {
 	if name == "theirs" { // what somebody puts there by hand
 		return outcome{name: name, ready: 2 * time.Second}
 	}
@@ -61,13 +71,18 @@ func outcomeOf(t *corev1.PodTemplateSpec) outcome {
 }
 
 // outcomeNow is what becomes of a pod that is begun now: an image "ill-crash" is a "bad-crash" until it heals, and good
-// from then on.
-func (w *world) outcomeNow(spec corev1.PodSpec) outcome {
-	o := outcomeOf(&corev1.PodTemplateSpec{Spec: spec})
+// from then on. One whose tag has moved before the pod was created is what it has become.
+func (w *world) outcomeNow(spec corev1.PodSpec, created metav1.Time) outcome {
+	image := spec.Containers[0].Image
+	name, moved := w.images.Fare(image, created.Time)
+	if !moved {
+		name = nameOf(image)
+	}
+	o := outcomeNamed(name)
 	if !o.ill {
 		return o
 	}
-	name := "good"
+	name = "good"
 	if time.Now().Before(w.healed) {
 		name = "bad" + strings.TrimPrefix(o.name, "ill")
 	}
@@ -75,6 +90,9 @@ func (w *world) outcomeNow(spec corev1.PodSpec) outcome {
 	o.ill = true
 	return o
 }
+
+// MoveTag lets an image be another one in pods that are created from now on: one with that outcome.
+func (w *world) MoveTag(image, outcome string) { w.images.Move(image, outcome) }
 
 // heal lets everything that is ill heal after a while.
 func (w *world) heal(after time.Duration) {

@@ -27,8 +27,9 @@ type world struct {
 	hurry   chan struct{} // something is going to happen before what was first
 	random  *rand.Rand
 	named   int
-	bound   int                 // how many pods were bound
-	refused map[types.UID]tries // by the object whose controller tries
+	bound   int                   // how many pods were bound
+	refused map[types.UID]tries   // by the object whose controller tries
+	images  fake.Registry[string] // how pods fare is the name of an outcome
 
 	deploymentController, setController, scheduler component
 	staleFor                                       time.Duration // how long, at most, T1 to T4 last
