@@ -121,6 +121,16 @@ func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
 	}
 }
 
+// numberBefore returns the number of the ReplicaSet that the revision came up with before this process began. With the template that was
+// good, it is the good one, whatever its number is since: a rollback to it gave it another one.
+func (s *state) numberBefore(r *Revision) string {
+	good, now := r.goodWith(), s.Deployment.Annotations[setNumber]
+	if good.Number != now && good.Number != "" && s.isAsGood(r) {
+		return now
+	}
+	return good.Number
+}
+
 // isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up.
 func (p *Progress) isRenumbered(d *appsv1.Deployment) bool {
 	return p.Phase == PhaseHealthy && p.number != "" && d.Annotations[setNumber] != p.number

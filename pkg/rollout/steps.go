@@ -127,7 +127,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 		case r.Failed():
 			progress.Phase = PhaseFailed
 		case knownGood && completedBefore(s.Deployment):
-			progress.Phase, progress.number = PhaseHealthy, r.goodWith().Number
+			progress.Phase, progress.number = PhaseHealthy, s.numberBefore(r)
 		}
 	}
 	renumbered := knownGood && progress.isRenumbered(s.Deployment)
