@@ -318,7 +318,7 @@ func (s *state) passedOver() string {
 
 // pinnedWords says which containers run a digest in the place of their tag.
 func (s *state) pinnedWords() string {
-	if s.Deployment == nil || s.Deployment.Annotations[v1alpha1.PinnedAnnotation] == "" {
+	if s.Deployment == nil || !s.isPinned() {
 		return ""
 	}
 	return fmt.Sprintf(", with the images that were good (%s)", strings.ReplaceAll(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",", ", "))

@@ -75,6 +75,7 @@ type scene struct {
 	objects map[Reference]Finding              // what is found of objects that a template refers to; nobody has touched the others
 	asked   []string                           // the objects that were asked for, in one line each time
 	version int
+	admit   func(before, written *appsv1.Deployment) // what a mutating policy does to a write, nil for nothing
 }
 
 // asking sets a scene in which a GuardedDeployment of 3 replicas asks for image.
@@ -162,6 +163,9 @@ func (s *scene) write(desired *appsv1.Deployment, template *corev1.PodTemplateSp
 	}
 	s.Deployment = Overlay(before, desired, template)
 	s.Deployment.Generation++
+	if s.admit != nil {
+		s.admit(before, s.Deployment)
+	}
 	if s.Deployment.Spec.Replicas == nil {
 		s.Deployment.Spec.Replicas = new(int32(1))
 	}

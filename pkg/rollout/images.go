@@ -249,28 +249,32 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 // a restart that was undone. Old pods that run what was good are not replaced for it: a digest is run where pods that were made
 // since show another one, or where there are no old pods left and the tag is known to have moved.
 func (s *state) pinsFor(r *Revision) pins {
-	mode, back := s.Guarded.Spec.Guard.PinImages, s.isFailed() && r == s.lastGood
-	if mode == v1alpha1.PinNever || !r.Good() || !(back || r.restartFailed()) {
+	back := s.isFailed() && r == s.lastGood
+	if !r.Good() || !(back || r.restartFailed()) {
 		return nil
 	}
-	if back && mode == v1alpha1.PinAlways {
+	mode, there := s.Guarded.Spec.Guard.PinImages, s.runningName() == r.Name
+	if back && !there && mode == v1alpha1.PinAlways {
 		return r.pins(maps.Keys(r.images()))
 	}
 	keys := map[string]bool{}
-	if s.runningName() == r.Name {
-		if back || s.isAsGood(r) {
-			for key := range strings.SplitSeq(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",") {
-				keys[key] = true
-			}
+	if there && s.isPinned() && (back || s.isAsGood(r)) {
+		for key := range strings.SplitSeq(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",") {
+			keys[key] = true
 		}
-		if current := s.currentSet(); current != nil && !s.isRestart(r, current) {
-			note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.Evidence.Pods))
-		}
-	} else if back && !serves(s.goodSet(r)) {
+	}
+	switch current := s.currentSet(); {
+	case mode == v1alpha1.PinNever:
+	case there && current != nil && !s.isRestart(r, current):
+		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.Evidence.Pods))
+	case !there && !serves(s.goodSet(r)):
 		note(keys, s.target.Failure.Images)
 	}
 	return r.pins(maps.Keys(keys))
 }
+
+// isPinned reports whether the Deployment runs digests in the place of tags.
+func (s *state) isPinned() bool { return s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "" }
 
 // note adds the keys of moved images.
 func note(keys map[string]bool, moved []v1alpha1.MovedImage) {

@@ -321,3 +321,18 @@ func TestImages_ForgedAnnotationsSayNothing(t *testing.T) {
 		}
 	}
 }
+
+// A change of the guard moves no pod: what is pinned stays so, and what is not, too.
+func TestImages_ChangeOfTheGuard(t *testing.T) {
+	for serving, mode := range map[int]v1alpha1.PinImages{0: v1alpha1.PinNever, 3: v1alpha1.PinAlways} {
+		s := onStage(t, func(s *stage) { s.serving = serving })
+		s.rollsBack("")
+		s.wants("Stalled RolledBack")
+		s.wrote = nil
+		s.Guarded.Spec.Guard.PinImages = mode
+		s.Guarded.Generation++
+		s.pass(time.Minute)
+		s.wants("Stalled RolledBack")
+		s.wantsWritten()
+	}
+}

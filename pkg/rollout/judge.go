@@ -63,7 +63,7 @@ type Progress struct {
 	pollAfter      time.Time   // when to read it next
 	number         string      // in PhaseHealthy: setNumber of the ReplicaSet that came up, empty if that is not known
 	undone         bool        // a restart that failed is being undone
-	final          bool        // in PhaseFailed: there is no ReplicaSet to go back to
+	final          string      // why a restart that failed cannot be undone, empty if it may be
 	hinted         bool        // at the last poll the Deployment controller said that all was done
 	stopped        bool        // there are no replicas: the clock stands still
 	clock          instant

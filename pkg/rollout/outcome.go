@@ -70,7 +70,9 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 	case d.Deployment != nil && d.Correction != "" && unchanged(answer.Before, answer.Written):
 		// A policy wants it so, for example: nothing was put back, and no rollout begins.
 		memory := d.accepted(answer)
-		memory.Progress = known.Progress
+		if memory.Progress = known.Progress; d.Template != nil {
+			memory.Progress.final = "a policy changes it back"
+		}
 		outcome := again(o, memory)
 		outcome.Done = true
 		return outcome

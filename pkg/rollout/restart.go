@@ -21,6 +21,9 @@ import (
 // of the current one: it tells that there is another one, and that none has to be looked for.
 const setNumber = "deployment.kubernetes.io/revision"
 
+// setNumbersBefore, on a ReplicaSet, has the numbers that it had before: it became the current one again.
+const setNumbersBefore = "deployment.kubernetes.io/revision-history"
+
 // goodWith is the ReplicaSet that a revision was good with last.
 type goodWith struct {
 	// ReplicaSet is its uid, empty after an adoption: then its template tells which it is.
@@ -114,7 +117,7 @@ func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
 	switch {
 	case good.Template == "" || current.UID == good.ReplicaSet:
 		return false
-	case good.ReplicaSet == "" || s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "":
+	case good.ReplicaSet == "" || s.isPinned():
 		return r.templateHash(&current.Spec.Template) != good.Template
 	default:
 		return r == s.target || s.goodSet(r) != nil
@@ -150,6 +153,9 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 	if restart != p.restart {
 		p = newProgress(r, s.Now, s.Now)
 		p.restart, p.recorded = restart, current.CreationTimestamp
+		if current.Annotations[setNumbersBefore] != "" { // What its earlier pods did is no evidence.
+			p.began = lastProgress(s.Deployment)
+		}
 		if restart == "" && completedBefore(s.Deployment) {
 			p.Phase = PhaseHealthy
 		}
@@ -161,6 +167,16 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 		p.number = current.Annotations[setNumber]
 	}
 	return p
+}
+
+// lastProgress returns when the Deployment controller last reported progress, by its clock; zero if it never did.
+func lastProgress(d *appsv1.Deployment) metav1.Time {
+	for _, condition := range d.Status.Conditions {
+		if condition.Type == appsv1.DeploymentProgressing {
+			return condition.LastUpdateTime
+		}
+	}
+	return metav1.Time{}
 }
 
 // judgeRestart says what becomes of a restart of a revision that was good, by its progress.
@@ -191,8 +207,8 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 	case s.Guarded.Spec.Guard.OnFailure == v1alpha1.Hold:
 		stay.message += "; it is left as it is, as spec.guard.onFailure asks, until it is undone by hand or restarted again"
 		return stay
-	case d.Memory.Progress.final:
-		stay.message += "; the ReplicaSet that was good is gone, so it is left as it is: restart it again, or release another template"
+	case d.Memory.Progress.final != "":
+		stay.message += fmt.Sprintf("; %s, so it is left as it is: restart it again, or release another template", d.Memory.Progress.final)
 		return stay
 	case s.Evidence == nil:
 		d.NeedEvidence = true
@@ -200,7 +216,7 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 	}
 	template := s.goodTemplate(r)
 	if template == nil {
-		d.Memory.Progress.final = true
+		d.Memory.Progress.final = "the ReplicaSet that was good is gone"
 		return s.undoRestart(d, r)
 	}
 	keys := map[string]bool{}

@@ -31,6 +31,8 @@ type stage struct {
 	pods  map[types.UID][]*corev1.Pod
 	fares map[types.UID]func(*corev1.Pod) // of pods whose containers have not started
 	made  int
+	// ended are pods that have ended, and are still there.
+	ended map[types.UID][]*corev1.Pod
 	// local has nodes know images by their own ids, and lost has the registry lose what it had.
 	local, lost bool
 	// wrote are the Deployment's writes by Belay, and told its Events.
@@ -119,7 +121,7 @@ func (s *stage) control() {
 		s.sets = append(s.sets, current)
 	}
 	if number := current.Annotations[setNumber]; number == "" || d.Annotations[setNumber] != number {
-		current.Annotations = map[string]string{setNumber: strconv.Itoa(s.highest() + 1)}
+		current.Annotations = map[string]string{setNumber: strconv.Itoa(s.highest() + 1), setNumbersBefore: number}
 		metav1.SetMetaDataAnnotation(&d.ObjectMeta, setNumber, current.Annotations[setNumber])
 	}
 	s.scaleSet(current, wanted)
@@ -145,7 +147,8 @@ func (s *stage) control() {
 		reason = "NewReplicaSetAvailable"
 	}
 	d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: int32(all), UpdatedReplicas: int32(wanted), AvailableReplicas: int32(up + all - wanted),
-		ReadyReplicas: int32(up + all - wanted), Conditions: []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: reason}}}
+		ReadyReplicas: int32(up + all - wanted), Conditions: []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: reason,
+			LastUpdateTime: metav1.NewTime(s.Now)}}}
 	s.Deployment = d
 }
 
@@ -214,7 +217,7 @@ func (s *stage) evidence() *Evidence {
 	for _, set := range s.sets {
 		e.ReplicaSets = append(e.ReplicaSets, set.DeepCopy())
 		if set == current {
-			e.Pods = slices.Clone(s.pods[set.UID])
+			e.Pods = slices.Concat(s.pods[set.UID], s.ended[set.UID])
 		} else {
 			e.OldPods = append(e.OldPods, s.pods[set.UID]...)
 		}
@@ -633,4 +636,66 @@ func TestRestart_VerdictIsStoredFirst(t *testing.T) {
 		s.after(time.Second)
 	}
 	t.Error("not undone")
+}
+
+// A policy that brings the addition back is not fought.
+func TestRestart_PolicyChangesItBack(t *testing.T) {
+	s := onStage(t)
+	s.admit = func(before, written *appsv1.Deployment) { before.Spec.DeepCopyInto(&written.Spec) }
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(30 * time.Minute)
+	s.wants("Stalled RestartFailed")
+	s.says("a policy changes it back")
+	s.wantsWritten("app:latest restarted")
+}
+
+// What is not the template's business does not begin the story anew.
+func TestRestart_ScaledWhileHeld(t *testing.T) {
+	s := onStage(t)
+	s.hold()
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	s.events()
+	s.scale(new(int32(5)))
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	if told := s.events(); len(told) > 0 {
+		t.Errorf("told again: %v", told)
+	}
+}
+
+func TestRestart_ScaledWhileItIsJudged(t *testing.T) {
+	s := onStage(t)
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(2 * time.Second)
+	s.scale(new(int32(5)))
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten("app:latest restarted", "app:latest", "app@"+goodDigest) // Two pods more are made, of what the tag points to now.
+}
+
+// An older ReplicaSet that becomes the current one again is not judged by what its pods did before.
+func TestRestart_OlderReplicaSetAgain(t *testing.T) {
+	s := onStage(t)
+	first := s.sets[0]
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.ended = map[types.UID][]*corev1.Pod{first.UID: nil}
+	for i := range 9 {
+		ended := pod(fmt.Sprint("ended-", i), evictedForStorage)
+		ended.CreationTimestamp = metav1.NewTime(noon)
+		s.ended[first.UID] = append(s.ended[first.UID], ended)
+	}
+	s.s(func(d *appsv1.Deployment) { delete(d.Spec.Template.Annotations, restartedAt) }, "kubectl", `{}`)
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten()
+	if good := s.revision("app:latest").goodWith(); good.ReplicaSet != first.UID || s.Guarded.Status.Failure != nil {
+		t.Errorf("good with %+v; failure %+v", good, s.Guarded.Status.Failure)
+	}
 }

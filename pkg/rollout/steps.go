@@ -47,8 +47,8 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 		d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
 	}
 	d.recheckIn(s.PollInterval)
-	if d.Memory.Progress.Phase == PhaseHealthy && r.Good() {
-		return nil // What is up stays up while replicas, for example, are written.
+	if progress := d.Memory.Progress; r.Good() && (progress.Phase == PhaseHealthy || (progress.restart != "" && progress.restart == r.Failure.ReplicaSet)) {
+		return nil // What is up stays up while replicas, for example, are written, and a restart that failed has failed.
 	}
 	begun := underWay(d.Memory.Progress, doing)
 	return &begun
