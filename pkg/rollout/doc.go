@@ -22,9 +22,9 @@
 //	automatic retry  the target failed, and a set retry is due          record another attempt: it is unjudged again
 //	unjudged         the target has no verdict                          run it; wait until the judge knows; mark it good,
 //	                                                                    or failed with the evidence
-//	good             the target is good                                 run it
+//	good             the target is good                                 run it; judge a restart, and undo one that failed
 //	rollback         onFailure is Rollback, and there is a last good    run the last good, watch that it comes up, and
-//	                                                                    stay there
+//	                                                                    stay there; judge its restarts, too
 //	hold             always                                             leave it; create a missing Deployment on the
 //	                                                                    target; mark the target good if it comes up
 //
@@ -53,6 +53,8 @@
 //	question.go    what has to be read besides, and what did the answers say?
 //	cause.go       why does something fail?
 //	words.go       what is said of a failure?
+//	restart.go     what becomes of another ReplicaSet of a good revision?
+//	images.go      which images ran when it was good, and which are run again?
 //	references.go  what does the last good one need that is no longer there?
 //	log.go         what is kept of a log?
 //	revision.go    what is recorded?
