@@ -75,7 +75,9 @@ type scene struct {
 	objects map[Reference]Finding              // what is found of objects that a template refers to; nobody has touched the others
 	asked   []string                           // the objects that were asked for, in one line each time
 	version int
-	admit   func(before, written *appsv1.Deployment) // what a mutating policy does to a write, nil for nothing
+	// losesAnswers is when the answer to the next write of the Deployment gets lost, empty for not.
+	losesAnswers string
+	admit        func(before, written *appsv1.Deployment) // what a mutating policy does to a write, nil for nothing
 }
 
 // asking sets a scene in which a GuardedDeployment of 3 replicas asks for image.
@@ -247,9 +249,10 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 
 // carryOut does what was decided, and returns the Events.
 func (s *scene) carryOut(d Decision) []Event {
-	outcome := d.After(s.Observed, s.send(d))
+	answer := s.send(d)
+	outcome := d.After(s.Observed, answer)
 	s.Memory = outcome.Memory
-	if outcome.Again {
+	if outcome.Again || answer.Lost {
 		return nil
 	}
 	for _, r := range d.Prune {
@@ -269,6 +272,12 @@ func (s *scene) send(d Decision) Answer {
 		return Answer{Revision: s.store(d.Record)}
 	case d.Mark != nil:
 		return Answer{Revision: s.store(d.Mark)}
+	case d.Deployment != nil && s.losesAnswers != "":
+		if s.losesAnswers == "after it took effect" {
+			s.write(d.Deployment, d.Template)
+		}
+		s.losesAnswers = ""
+		return Answer{Before: before, Manager: "belay", Lost: true}
 	case d.Deployment != nil:
 		s.write(d.Deployment, d.Template)
 		return Answer{Before: before, Written: s.Deployment, Manager: "belay"}

@@ -699,3 +699,24 @@ func TestRestart_OlderReplicaSetAgain(t *testing.T) {
 		t.Errorf("good with %+v; failure %+v", good, s.Guarded.Status.Failure)
 	}
 }
+
+// An answer that is lost says nothing: the write is found, or made again, and told once.
+func TestRestart_LostAnswer(t *testing.T) {
+	for _, when := range []string{"after it took effect", "before it took effect"} {
+		t.Run(when, func(t *testing.T) {
+			s := onStage(t)
+			s.moves(badDigest)
+			s.restarts()
+			s.losesAnswers = when
+			s.pass(2 * time.Minute)
+			s.wants("Ready RolledOut")
+			s.wantsWritten("app:latest")
+			if diff := cmp.Diff([]string{"Normal RestartFailed", "Normal RolledOut", "Warning CrashLoop"}, slices.Sorted(slices.Values(s.events()))); diff != "" {
+				t.Error(diff)
+			}
+			if s.Memory.corrections != 1 {
+				t.Errorf("%d corrections", s.Memory.corrections)
+			}
+		})
+	}
+}

@@ -71,6 +71,33 @@ func underWay(progress Progress, doing string) report {
 	return r
 }
 
+// passedOver names the revisions between the target and the last good one that were never judged, and may have served: an
+// autoscaler took their pods before they had soaked.
+func (s *state) passedOver() string {
+	var names []string
+	for _, r := range s.revisions {
+		if r != s.target && r.Revision > s.lastGood.Revision && r.Unjudged() {
+			names = append(names, r.Name)
+		}
+	}
+	switch few := 3; {
+	case len(names) == 0:
+		return ""
+	case len(names) > few:
+		return fmt.Sprintf(" (older than %s and %d more, which were never judged)", strings.Join(names[:few], ", "), len(names)-few)
+	default:
+		return fmt.Sprintf(" (older than %s, never judged)", strings.Join(names, ", "))
+	}
+}
+
+// pinnedWords says which containers run a digest in the place of their tag.
+func (s *state) pinnedWords() string {
+	if s.Deployment == nil || !s.isPinned() {
+		return ""
+	}
+	return fmt.Sprintf(", with the images that were good (%s)", strings.ReplaceAll(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",", ", "))
+}
+
 // report fills in the status, if it has to be written, and the Events of what has changed in it. What merely mirrors the
 // Deployment waits for company, or for its turn.
 func (s *state) report(d *Decision, r report) {
