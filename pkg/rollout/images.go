@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -78,10 +79,11 @@ func imageNamed(spec *corev1.PodSpec, key string) string {
 	return ""
 }
 
-// digestIn returns the digest of the image that a pod runs under this key, empty if its status does not say, and whether
-// it is one that no repository has. A container runtime names an image by a repository's digest, or else by its own id:
-// https://github.com/kubernetes/cri-api/blob/v0.37.2/pkg/apis/runtime/v1/api.proto (ContainerStatus.image_ref).
-func digestIn(pod *corev1.Pod, key string) (digest string, local bool) {
+// digestIn returns the digest of the image that a pod runs under this key, empty if that is not known, and whether it is one that
+// no repository has. A container runtime names what runs by a repository's digest, or else by its own id:
+// https://github.com/kubernetes/cri-api/blob/v0.37.2/pkg/apis/runtime/v1/api.proto (ContainerStatus.image_ref). containerd (1.6.20
+// was seen) names the first of all repositories that gave it the same content, which may have it under another digest.
+func digestIn(pod *corev1.Pod, key, image string) (digest string, local bool) {
 	volume, isVolume := strings.CutPrefix(key, volumePrefix)
 	var id string
 	for c := range containers(pod) {
@@ -94,11 +96,19 @@ func digestIn(pod *corev1.Pod, key string) (digest string, local bool) {
 			}
 		}
 	}
-	_, digest, inRepository := strings.Cut(id, "@")
-	if inRepository {
-		return digest, false
+	_, afterScheme, hasScheme := strings.Cut(id, "://") // docker-pullable://, of cri-dockerd
+	if hasScheme {
+		id = afterScheme
 	}
-	return id[strings.LastIndex(id, "/")+1:], true // without the scheme that some runtimes put before it
+	name, digest, inRepository := strings.Cut(id, "@")
+	switch asked := repository(cmp.Or(imageNamed(&pod.Spec, key), image)); {
+	case !inRepository:
+		return id, true
+	case name == asked || strings.HasSuffix(name, "/"+asked): // A short name is asked for in full.
+		return digest, false
+	default:
+		return "", false
+	}
 }
 
 // imagesOf returns the digests that the pods run of the template's images.
@@ -108,7 +118,7 @@ func imagesOf(pods []*corev1.Pod, template *corev1.PodTemplateSpec) images {
 		counts := map[string]int{}
 		known := ranImage{}
 		for _, pod := range pods {
-			if digest, local := digestIn(pod, key); digest != "" && !strings.Contains(*image, "@") {
+			if digest, local := digestIn(pod, key, *image); digest != "" && !strings.Contains(*image, "@") {
 				counts[digest]++
 				known.Local = known.Local || local
 			}
@@ -138,7 +148,7 @@ func (i images) moved(good, template *corev1.PodSpec, pods []*corev1.Pod) []v1al
 			continue
 		}
 		for _, pod := range pods {
-			if now, local := digestIn(pod, key); now != "" && len(was.Digests) > 0 && local == was.Local && !slices.Contains(was.Digests, now) {
+			if now, local := digestIn(pod, key, *image); now != "" && len(was.Digests) > 0 && local == was.Local && !slices.Contains(was.Digests, now) {
 				moved = append(moved, v1alpha1.MovedImage{Container: key, Image: *image, Good: was.Digests[0], Now: now})
 				break
 			}
@@ -213,8 +223,9 @@ func (r *Revision) pins(keys iter.Seq[string]) pins {
 	return pinned
 }
 
-// repository returns an image's name without its tag.
+// repository returns an image's name without its tag and digest.
 func repository(image string) string {
+	image, _, _ = strings.Cut(image, "@")
 	if colon := strings.LastIndex(image, ":"); colon > strings.LastIndex(image, "/") {
 		return image[:colon]
 	}

@@ -18,18 +18,24 @@ import (
 
 func TestImages_DigestIn(t *testing.T) {
 	for _, row := range []struct {
-		name, id, digest string
-		local            bool
+		name, image, id, digest string
+		local                   bool
 	}{
-		{"containerd, pulled", "registry.example.com:5000/team/app@sha256:abc", "sha256:abc", false},
-		{"containerd, built or imported without a repository", "sha256:abc", "sha256:abc", true},
-		{"cri-dockerd, pulled", "docker-pullable://app@sha256:abc", "sha256:abc", false},
-		{"cri-dockerd, built", "docker://sha256:abc", "sha256:abc", true},
-		{"not created yet", "", "", true},
+		{"containerd, pulled", "registry.example.com:5000/team/app:1", "registry.example.com:5000/team/app@sha256:abc", "sha256:abc", false},
+		{"a short name", "app:1", "docker.io/library/app@sha256:abc", "sha256:abc", false},
+		{"a short name with a path, of CRI-O", "team/app", "quay.io/team/app@sha256:abc", "sha256:abc", false},
+		{"by digest", "team/app:1@sha256:abc", "docker.io/team/app@sha256:abc", "sha256:abc", false},
+		{"built or imported without a repository", "app:1", "sha256:abc", "sha256:abc", true},
+		{"cri-dockerd, pulled", "app:1", "docker-pullable://app@sha256:abc", "sha256:abc", false},
+		{"cri-dockerd, built", "app:1", "docker://sha256:abc", "sha256:abc", true},
+		{"named by another repository that has the same content", "m/app:1", "localhost:5000/a/app@sha256:def", "", false},
+		{"of which the end is the same", "app:1", "docker.io/library/myapp@sha256:def", "", false},
+		{"kind load", "app:1", "docker.io/library/import-2026-11-29@sha256:def", "", false},
+		{"not created yet", "app:1", "", "", true},
 	} {
 		p := pod("a")
 		p.Status.ContainerStatuses[0].ImageID = row.id
-		if digest, local := digestIn(p, "web"); digest != row.digest || local != row.local {
+		if digest, local := digestIn(p, "web", row.image); digest != row.digest || local != row.local {
 			t.Errorf("%s: %q, local: %t", row.name, digest, local)
 		}
 	}
@@ -38,7 +44,7 @@ func TestImages_DigestIn(t *testing.T) {
 	p.Status.ContainerStatuses[0].VolumeMounts = []corev1.VolumeMountStatus{{Name: "data"}, {Name: "model",
 		VolumeStatus: &corev1.VolumeStatus{Image: &corev1.ImageVolumeStatus{ImageRef: "models@sha256:123"}}}}
 	for key, want := range map[string]string{"init": "sha256:def", "volume/model": "sha256:123", "volume/data": "", "model": "", "other": ""} {
-		if digest, _ := digestIn(p, key); digest != want {
+		if digest, _ := digestIn(p, key, map[string]string{"init": "init", "volume/model": "models:v1"}[key]); digest != want {
 			t.Errorf("%s: %q, want %q", key, digest, want)
 		}
 	}
@@ -63,7 +69,7 @@ func TestImages_OfPods(t *testing.T) {
 		{"all the same", tagged, ranAs("app@sha256:a", "app@sha256:a"), images{"web": {Digests: []string{"sha256:a"}}}},
 		{"pods that disagree: that of most is the first", tagged, ranAs("app@sha256:a", "app@sha256:b", "app@sha256:b"), images{"web": {Digests: []string{"sha256:b", "sha256:a"}}}},
 		{"as many: always in the same order", tagged, ranAs("app@sha256:b", "app@sha256:a"), images{"web": {Digests: []string{"sha256:a", "sha256:b"}}}},
-		{"no more than three", tagged, ranAs("a@sha256:a", "a@sha256:b", "a@sha256:c", "a@sha256:d"), images{"web": {Digests: []string{"sha256:a", "sha256:b", "sha256:c"}}}},
+		{"no more than three", tagged, ranAs("app@sha256:a", "app@sha256:b", "app@sha256:c", "app@sha256:d"), images{"web": {Digests: []string{"sha256:a", "sha256:b", "sha256:c"}}}},
 		{"built on the node", tagged, ranAs("sha256:a"), images{"web": {Digests: []string{"sha256:a"}, Local: true}}},
 		{"nothing known", tagged, ranAs("", ""), images{}},
 		{"a digest in the template never moves", byDigest, ranAs("app@sha256:a"), images{}},
@@ -101,6 +107,7 @@ func TestImages_Moved(t *testing.T) {
 		{"another digest", known, web("app:1"), web("app:1"), ranAs("app@sha256:a", "app@sha256:c"), "sha256:c"},
 		{"one of those that were good", known, web("app:1"), web("app:1"), ranAs("app@sha256:a", "app@sha256:b"), ""},
 		{"another reference", known, web("app:1"), web("app:2"), ranAs("app@sha256:c"), ""},
+		{"named by another repository", known, web("app:1"), web("app:1"), ranAs("other@sha256:c"), ""},
 		{"not known yet", known, web("app:1"), web("app:1"), ranAs(""), ""},
 		{"not known of the good one", nil, web("app:1"), web("app:1"), ranAs("app@sha256:c"), ""},
 		{"a node's own id and a repository's digest do not compare", known, web("app:1"), web("app:1"), ranAs("sha256:c"), ""},

@@ -262,7 +262,7 @@ func (s *stage) wantsWritten(want ...string) {
 func (s *stage) running() string {
 	var digests []string
 	for _, pod := range s.pods[CurrentReplicaSet(s.Deployment, s.sets).UID] {
-		digest, _ := digestIn(pod, "web")
+		digest, _ := digestIn(pod, "web", "app")
 		digests = append(digests, strings.TrimPrefix(digest, "sha256:")[:1])
 	}
 	return strings.Join(digests, "")
