@@ -19,7 +19,10 @@ import (
 const (
 	pauseImage  = "localhost/pause:1"
 	serverImage = "localhost/server:1"
-	belayImage  = "localhost/belay:node"
+	// Both are the server, and other images than it: one does the same, the other exits with 3 whatever it is told.
+	rebuiltImage  = "localhost/rebuilt:1"
+	crashingImage = "localhost/crashing:1"
+	belayImage    = "localhost/belay:node"
 	// belayVersion is what the image is stamped with.
 	belayVersion = "v0.0.0-node"
 )
@@ -38,6 +41,14 @@ func buildImages(ctx context.Context, scratch string) error {
 	}
 	for program, image := range map[string]string{"pause": pauseImage, "server": serverImage} {
 		if err := buildSmallImage(ctx, scratch, program, image); err != nil {
+			return err
+		}
+	}
+	for image, difference := range map[string]string{
+		rebuiltImage:  "LABEL rebuilt=true",
+		crashingImage: `ENTRYPOINT ["/server", "--exit=3"]`,
+	} {
+		if err := buildOtherServer(ctx, scratch, image, difference); err != nil {
 			return err
 		}
 	}
@@ -94,6 +105,13 @@ func buildSmallImage(ctx context.Context, scratch, program, image string) error 
 		return err
 	}
 	return export(ctx, scratch, image)
+}
+
+// buildOtherServer makes an image of the server's by an instruction. The nodes do not get it: it is to be pulled.
+func buildOtherServer(ctx context.Context, scratch, image, instruction string) error {
+	build := buildah(ctx, scratch, "buildah", "bud", "--quiet", "--tag", image, "-")
+	build.Stdin = strings.NewReader("FROM " + serverImage + "\n" + instruction + "\n")
+	return runQuietly(build)
 }
 
 // buildBelayImage builds the Dockerfile, and makes sure of what the image promises: one static file, the same that
