@@ -29,11 +29,11 @@ type tagTrial struct {
 
 func (r *tagTrial) latest() string { return r.repository + ":latest" }
 
-// newTagTrial returns a trial that is good with the image of the server.
+// newTagTrial returns a trial whose image is in a repository of its own.
 func newTagTrial(t *testing.T, repository string, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *tagTrial {
 	t.Parallel()
 	r := &tagTrial{repository: distribution + "/" + repository}
-	r.good = theNode.push(t, serverImage, r.latest())
+	r.good = theNode.push(t, firstBuild, r.latest())
 	r.trial = beginTrial(t, "", append(edits, func(spec *v1alpha1.GuardedDeploymentSpec) {
 		spec.Replicas, spec.Guard.MaxRestarts, spec.Guard.SoakSeconds = new(int32(4)), new(int32(0)), new(int32(3))
 		spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(15))
@@ -181,13 +181,13 @@ func (r *trial) expectDigests(message string, digests ...string) {
 
 func TestRestart_OfTagThatMovedToGood(t *testing.T) {
 	r := newTagTrial(t, "restart-good", unavailable(0))
-	rebuilt := r.node.push(t, rebuiltImage, r.latest())
-	if rebuilt == r.good {
-		t.Fatalf("both images are %s", rebuilt)
+	second := r.node.push(t, secondBuild, r.latest())
+	if second == r.good {
+		t.Fatalf("both images are %s", second)
 	}
 	r.expectDigest(r.good) // as yet
 	r.restart()
-	r.expectDigest(rebuilt)
+	r.expectDigest(second)
 	r.expectGood()
 	r.expectServed("good")
 }
@@ -196,7 +196,7 @@ func TestRestart_OfTagThatMoved(t *testing.T) {
 	const reason = "RestartFailed"
 	r := newTagTrial(t, "restart", unavailable(0))
 	served := r.uids()
-	bad := r.node.push(t, crashingImage, r.latest())
+	bad := r.node.push(t, crashingBuild, r.latest())
 	before, err := r.get()
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +237,7 @@ func TestRestart_OfTagThatMoved(t *testing.T) {
 // releaseMoved releases something else with the same tag, which is that of a crashing image by now.
 func (r *tagTrial) releaseMoved() (bad string) {
 	r.Helper()
-	bad = r.node.push(r.T, crashingImage, r.latest())
+	bad = r.node.push(r.T, crashingBuild, r.latest())
 	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
 		spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "RELEASE", Value: "2"}}
 	})
@@ -270,7 +270,7 @@ func TestRelease_OfTagThatMoved(t *testing.T) {
 	r.version = "good"
 	r.expectDigest(r.good)
 
-	fixed := r.node.push(t, rebuiltImage, r.latest())
+	fixed := r.node.push(t, secondBuild, r.latest())
 	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) { spec.Template.Spec.Containers[0].Env[0].Value = "3" })
 	r.expectDigest(fixed)
 	if d := r.deployment(); d.Spec.Template.Spec.Containers[0].Image != r.latest() || d.Annotations[pinned] != "" {

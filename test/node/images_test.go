@@ -19,15 +19,20 @@ import (
 const (
 	pauseImage  = "localhost/pause:1"
 	serverImage = "localhost/server:1"
-	// Both are the server, and other images than it: one does the same, the other exits with 3 whatever it is told.
-	rebuiltImage  = "localhost/rebuilt:1"
-	crashingImage = "localhost/crashing:1"
-	belayImage    = "localhost/belay:node"
+	belayImage  = "localhost/belay:node"
 	// belayVersion is what the image is stamped with.
 	belayVersion = "v0.0.0-node"
 )
 
 func archives(scratch string) string { return filepath.Join(scratch, "images") }
+
+// These are the server's under digests of their own, for the registry alone. A kubelet takes an image that it has pulled by one name
+// for unknown by any other, also by one under which the node was given it: serverImage itself may not be pulled.
+const (
+	firstBuild    = "localhost/first:1"
+	secondBuild   = "localhost/second:1"   // does the same
+	crashingBuild = "localhost/crashing:1" // exits with 3, whatever it is told
+)
 
 // buildImages builds what the node runs. No registry is asked for anything.
 func buildImages(ctx context.Context, scratch string) error {
@@ -45,8 +50,9 @@ func buildImages(ctx context.Context, scratch string) error {
 		}
 	}
 	for image, difference := range map[string]string{
-		rebuiltImage:  "LABEL rebuilt=true",
-		crashingImage: `ENTRYPOINT ["/server", "--exit=3"]`,
+		firstBuild:    "LABEL build=1",
+		secondBuild:   "LABEL build=2",
+		crashingBuild: `ENTRYPOINT ["/server", "--exit=3"]`,
 	} {
 		if err := buildOtherServer(ctx, scratch, image, difference); err != nil {
 			return err
