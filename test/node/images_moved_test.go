@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 // tagTrial is a trial whose image has a tag that moves, while a client calls its service all the time.
@@ -29,7 +30,8 @@ type tagTrial struct {
 
 func (r *tagTrial) latest() string { return r.repository + ":latest" }
 
-// newTagTrial returns a trial whose image is in a repository of its own.
+// newTagTrial returns a trial whose image is in a repository of its own. All begin with the same image, and containerd knows one
+// image by the names of all: a pod's imageID has the digest, and any of the repositories.
 func newTagTrial(t *testing.T, repository string, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *tagTrial {
 	t.Parallel()
 	r := &tagTrial{repository: distribution + "/" + repository}
@@ -180,7 +182,7 @@ func (r *trial) expectDigests(message string, digests ...string) {
 // Restarts.
 
 func TestRestart_OfTagThatMovedToGood(t *testing.T) {
-	r := newTagTrial(t, "restart-good", unavailable(0))
+	r := newTagTrial(t, "app/restart-good", unavailable(0))
 	second := r.node.push(t, secondBuild, r.latest())
 	if second == r.good {
 		t.Fatalf("both images are %s", second)
@@ -194,7 +196,7 @@ func TestRestart_OfTagThatMovedToGood(t *testing.T) {
 
 func TestRestart_OfTagThatMoved(t *testing.T) {
 	const reason = "RestartFailed"
-	r := newTagTrial(t, "restart", unavailable(0))
+	r := newTagTrial(t, "app/restart", unavailable(0))
 	served := r.uids()
 	bad := r.node.push(t, crashingBuild, r.latest())
 	before, err := r.get()
@@ -225,11 +227,33 @@ func TestRestart_OfTagThatMoved(t *testing.T) {
 	if mark, ok := r.deployment().Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"]; ok {
 		t.Errorf("the restart of %s is not undone", mark)
 	}
+	r.expectPutBack(reason, "kubectl-rollout")
 	r.expectDigest(r.good)
 	if now := r.uids(); !slices.Equal(now, served) {
 		t.Errorf("the pods are %v, want those that served before, %v", now, served)
 	}
 	r.expectServed("good")
+}
+
+// expectPutBack waits for the one Event that says why and whose mark was put back.
+func (r *trial) expectPutBack(reason, manager string) {
+	r.Helper()
+	r.eventually("one Event about what "+manager+" wrote", func() error {
+		events, err := r.kube.EventsV1().Events(namespace).List(r.Context(), metav1.ListOptions{FieldSelector: "regarding.name=" + r.name})
+		if err != nil {
+			return err
+		}
+		var notes []string
+		for _, e := range events.Items {
+			if e.Action == rollout.ActionPutBack && e.Reason == reason {
+				notes = append(notes, e.Note)
+			}
+		}
+		if len(notes) != 1 || !strings.Contains(notes[0], manager) {
+			return fmt.Errorf("they are %q", notes)
+		}
+		return nil
+	})
 }
 
 // Releases. For the pods that they cost, a rollback needs new ones.
@@ -245,7 +269,7 @@ func (r *tagTrial) releaseMoved() (bad string) {
 }
 
 func TestRelease_OfTagThatMovedUnpinned(t *testing.T) {
-	r := newTagTrial(t, "unpinned", unavailable(2))
+	r := newTagTrial(t, "app/unpinned", unavailable(2))
 	r.patch(object{"spec": object{"guard": object{"pinImages": "Never"}, "progressDeadlineSeconds": 30}})
 	bad := r.releaseMoved()
 	c := r.await(v1alpha1.ConditionStalled, v1alpha1.ReasonRollbackFailed)
@@ -259,7 +283,7 @@ func TestRelease_OfTagThatMovedUnpinned(t *testing.T) {
 
 func TestRelease_OfTagThatMoved(t *testing.T) {
 	const pinned = "belay.dev/pinned"
-	r := newTagTrial(t, "pinned", unavailable(2))
+	r := newTagTrial(t, "web/pinned", unavailable(2))
 	bad := r.releaseMoved()
 	failure := r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseExitCode)
 	r.expectDigests(failure.Message, r.good, bad)
