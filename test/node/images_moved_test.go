@@ -30,12 +30,11 @@ type tagTrial struct {
 
 func (r *tagTrial) latest() string { return r.repository + ":latest" }
 
-// newTagTrial returns a trial whose image is in a repository of its own. All begin with the same image, and containerd knows one
-// image by the names of all: a pod's imageID has the digest, and any of the repositories.
+// newTagTrial returns a trial whose image is in a repository of its own.
 func newTagTrial(t *testing.T, repository string, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *tagTrial {
 	t.Parallel()
 	r := &tagTrial{repository: distribution + "/" + repository}
-	r.good = theNode.push(t, firstBuild, r.latest())
+	r.good = theNode.push(t, r.latest(), firstBuild)
 	r.trial = beginTrial(t, "", append(edits, func(spec *v1alpha1.GuardedDeploymentSpec) {
 		spec.Replicas, spec.Guard.MaxRestarts, spec.Guard.SoakSeconds = new(int32(4)), new(int32(0)), new(int32(3))
 		spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(15))
@@ -95,7 +94,7 @@ func (r *trial) deployment() *appsv1.Deployment {
 }
 
 // expectDigest waits until all pods are ready, none is too many, and all run the image with the digest.
-func (r *trial) expectDigest(digest string) {
+func (r *tagTrial) expectDigest(digest string) {
 	r.Helper()
 	r.eventually("pods of "+digest, func() error {
 		pods := r.pods()
@@ -104,7 +103,7 @@ func (r *trial) expectDigest(digest string) {
 		}
 		for _, pod := range pods {
 			for _, c := range pod.Status.ContainerStatuses {
-				if !c.Ready || !strings.HasSuffix(c.ImageID, "@"+digest) {
+				if !c.Ready || c.ImageID != r.repository+"@"+digest {
 					return fmt.Errorf("pod %s: ready %t, %s, %s", pod.Name, c.Ready, c.Image, c.ImageID)
 				}
 			}
@@ -182,8 +181,8 @@ func (r *trial) expectDigests(message string, digests ...string) {
 // Restarts.
 
 func TestRestart_OfTagThatMovedToGood(t *testing.T) {
-	r := newTagTrial(t, "app/restart-good", unavailable(0))
-	second := r.node.push(t, secondBuild, r.latest())
+	r := newTagTrial(t, "restart-good", unavailable(0))
+	second := r.node.push(t, r.latest(), secondBuild)
 	if second == r.good {
 		t.Fatalf("both images are %s", second)
 	}
@@ -196,9 +195,9 @@ func TestRestart_OfTagThatMovedToGood(t *testing.T) {
 
 func TestRestart_OfTagThatMoved(t *testing.T) {
 	const reason = "RestartFailed"
-	r := newTagTrial(t, "app/restart", unavailable(0))
+	r := newTagTrial(t, "restart", unavailable(0))
 	served := r.uids()
-	bad := r.node.push(t, crashingBuild, r.latest())
+	bad := r.node.push(t, r.latest(), crashingBuild)
 	before, err := r.get()
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +260,7 @@ func (r *trial) expectPutBack(reason, manager string) {
 // releaseMoved releases something else with the same tag, which is that of a crashing image by now.
 func (r *tagTrial) releaseMoved() (bad string) {
 	r.Helper()
-	bad = r.node.push(r.T, crashingBuild, r.latest())
+	bad = r.node.push(r.T, r.latest(), crashingBuild)
 	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) {
 		spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "RELEASE", Value: "2"}}
 	})
@@ -269,7 +268,7 @@ func (r *tagTrial) releaseMoved() (bad string) {
 }
 
 func TestRelease_OfTagThatMovedUnpinned(t *testing.T) {
-	r := newTagTrial(t, "app/unpinned", unavailable(2))
+	r := newTagTrial(t, "unpinned", unavailable(2))
 	r.patch(object{"spec": object{"guard": object{"pinImages": "Never"}, "progressDeadlineSeconds": 30}})
 	bad := r.releaseMoved()
 	c := r.await(v1alpha1.ConditionStalled, v1alpha1.ReasonRollbackFailed)
@@ -283,7 +282,7 @@ func TestRelease_OfTagThatMovedUnpinned(t *testing.T) {
 
 func TestRelease_OfTagThatMoved(t *testing.T) {
 	const pinned = "belay.dev/pinned"
-	r := newTagTrial(t, "web/pinned", unavailable(2))
+	r := newTagTrial(t, "pinned", unavailable(2))
 	bad := r.releaseMoved()
 	failure := r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseExitCode)
 	r.expectDigests(failure.Message, r.good, bad)
@@ -294,7 +293,7 @@ func TestRelease_OfTagThatMoved(t *testing.T) {
 	r.version = "good"
 	r.expectDigest(r.good)
 
-	fixed := r.node.push(t, secondBuild, r.latest())
+	fixed := r.node.push(t, r.latest(), secondBuild)
 	r.release(func(spec *v1alpha1.GuardedDeploymentSpec) { spec.Template.Spec.Containers[0].Env[0].Value = "3" })
 	r.expectDigest(fixed)
 	if d := r.deployment(); d.Spec.Template.Spec.Containers[0].Image != r.latest() || d.Annotations[pinned] != "" {

@@ -26,14 +26,6 @@ const (
 
 func archives(scratch string) string { return filepath.Join(scratch, "images") }
 
-// These are the server's under digests of their own, for the registry alone. A kubelet takes an image that it has pulled by one name
-// for unknown by any other, also by one under which the node was given it: serverImage itself may not be pulled.
-const (
-	firstBuild    = "localhost/first:1"
-	secondBuild   = "localhost/second:1"   // does the same
-	crashingBuild = "localhost/crashing:1" // exits with 3, whatever it is told
-)
-
 // buildImages builds what the node runs. No registry is asked for anything.
 func buildImages(ctx context.Context, scratch string) error {
 	if err := os.MkdirAll(archives(scratch), 0o755); err != nil {
@@ -46,15 +38,6 @@ func buildImages(ctx context.Context, scratch string) error {
 	}
 	for program, image := range map[string]string{"pause": pauseImage, "server": serverImage} {
 		if err := buildSmallImage(ctx, scratch, program, image); err != nil {
-			return err
-		}
-	}
-	for image, difference := range map[string]string{
-		firstBuild:    "LABEL build=1",
-		secondBuild:   "LABEL build=2",
-		crashingBuild: `ENTRYPOINT ["/server", "--exit=3"]`,
-	} {
-		if err := buildOtherServer(ctx, scratch, image, difference); err != nil {
 			return err
 		}
 	}
@@ -111,13 +94,6 @@ func buildSmallImage(ctx context.Context, scratch, program, image string) error 
 		return err
 	}
 	return export(ctx, scratch, image)
-}
-
-// buildOtherServer makes an image of the server's by an instruction. The nodes do not get it: it is to be pulled.
-func buildOtherServer(ctx context.Context, scratch, image, instruction string) error {
-	build := buildah(ctx, scratch, "buildah", "bud", "--quiet", "--tag", image, "-")
-	build.Stdin = strings.NewReader("FROM " + serverImage + "\n" + instruction + "\n")
-	return runQuietly(build)
 }
 
 // buildBelayImage builds the Dockerfile, and makes sure of what the image promises: one static file, the same that

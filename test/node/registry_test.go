@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,12 +71,26 @@ func (n *node) startDistribution(ctx context.Context) error {
 	})
 }
 
-// push makes the tag that of an image built here, whatever it was before, and returns the image's digest in the registry.
-func (n *node) push(t *testing.T, image, tag string) (digest string) {
+// What a build of the server may have besides.
+const (
+	firstBuild    = "LABEL build=1"
+	secondBuild   = "LABEL build=2"
+	crashingBuild = `ENTRYPOINT ["/server", "--exit=3"]` // whatever it is told
+)
+
+// push builds an image, lets the tag be its, whatever it was before, and returns the image's digest in the registry. It is an image
+// of this tag alone: containerd knows one image by the names of all, and says any of them of a pod; and a kubelet that has pulled
+// it by one name does so for any other, too, also where that was imported.
+func (n *node) push(t *testing.T, tag, build string) (digest string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "digest")
-	if err := runQuietly(buildah(t.Context(), n.scratch, "buildah", "push", "--quiet", "--tls-verify=false", "--digestfile", file, image, "docker://"+tag)); err != nil {
-		t.Fatal(err)
+	bud := buildah(t.Context(), n.scratch, "buildah", "bud", "--quiet", "--tag", tag, "-")
+	bud.Stdin = strings.NewReader(fmt.Sprintf("FROM %s\nLABEL tag=%s\n%s\n", serverImage, tag, build))
+	push := buildah(t.Context(), n.scratch, "buildah", "push", "--quiet", "--tls-verify=false", "--digestfile", file, tag)
+	for _, command := range []*exec.Cmd{bud, push} {
+		if err := runQuietly(command); err != nil {
+			t.Fatal(err)
+		}
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
