@@ -141,7 +141,7 @@ var causes = []made{
 	{cause: v1alpha1.CauseNodeSelector, reason: v1alpha1.FailureDeadlineExceeded,
 		release: pod(func(spec *corev1.PodSpec) {
 			spec.NodeSelector = map[string]string{"belay.dev/disk": "none"}
-			spec.Tolerations = []corev1.Toleration{{Key: secondTaint, Operator: corev1.TolerationOpExists}}
+			spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}} // also a kubelet that is stopped
 		}), words: []string{"node affinity/selector"}},
 	{cause: v1alpha1.CauseNoRoom, reason: v1alpha1.FailureDeadlineExceeded, release: container(func(c *corev1.Container) {
 		c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")}

@@ -27,8 +27,8 @@
 // What no namespace holds is taken back at the end: the cgroups of the containers and some settings of the kernel that a
 // kubelet makes. Only a SIGKILL of the outermost process leaves these, with the scratch directory.
 //
-// No registry is asked for anything: the images are built on the spot, Belay's from the Dockerfile with the machine's own
-// Go toolchain.
+// No registry outside is asked for anything: the images are built on the spot, Belay's from the Dockerfile with the machine's
+// own Go toolchain. A registry of the node's own holds those whose tags move (images_moved_test.go).
 //
 // Read story_test.go first, then trial_test.go.
 package node

@@ -73,7 +73,7 @@ func (n *node) start(ctx context.Context) error {
 		_, err := n.startWorker(ctx, firstWorker)
 		return err
 	}
-	for _, step := range []func(context.Context) error{n.makeNetwork, n.startControlPlane, first, n.startProxy} {
+	for _, step := range []func(context.Context) error{n.makeNetwork, n.startDistribution, n.startControlPlane, first, n.startProxy} {
 		if err := step(ctx); err != nil {
 			return err
 		}

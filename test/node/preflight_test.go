@@ -17,6 +17,7 @@ var needed = map[string]string{
 	"conntrack":        "conntrack",
 	"containerd":       "containerd",
 	"ctr":              "containerd",
+	"docker-registry":  "docker-registry",
 	"ethtool":          "ethtool",
 	"ip":               "iproute2",
 	"iptables":         "iptables",

@@ -144,7 +144,7 @@ func (r *trial) await(condition, reason string) (c metav1.Condition) {
 		if err != nil {
 			return err
 		}
-		if guarded.Status.Failure != nil && reason != v1alpha1.ReasonRolledBack {
+		if guarded.Status.Failure != nil && reason != v1alpha1.ReasonRolledBack && reason != v1alpha1.ReasonRollbackFailed {
 			r.Fatalf("a false verdict: %+v", *guarded.Status.Failure)
 		}
 		if seen := meta.FindStatusCondition(guarded.Status.Conditions, condition); seen != nil {
