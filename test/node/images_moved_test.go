@@ -194,7 +194,7 @@ func TestRestart_OfTagThatMovedToGood(t *testing.T) {
 }
 
 func TestRestart_OfTagThatMoved(t *testing.T) {
-	const reason = "RestartFailed"
+	const reason = v1alpha1.ReasonRestartFailed
 	r := newTagTrial(t, "restart", unavailable(0))
 	served := r.uids()
 	bad := r.node.push(t, r.latest(), crashingBuild)
@@ -219,6 +219,10 @@ func TestRestart_OfTagThatMoved(t *testing.T) {
 	r.expectDigests(failure.Message, r.good, bad)
 	if failure.Cause != v1alpha1.CauseExitCode || failure.ExitCode == nil || *failure.ExitCode != 3 {
 		t.Errorf("the failure is %s, want %s with 3", mustJSON(failure), v1alpha1.CauseExitCode)
+	}
+	want := []v1alpha1.MovedImage{{Container: "server", Image: r.latest(), Good: r.good, Now: bad}}
+	if !slices.Equal(failure.Images, want) {
+		t.Errorf("the moved images are %s, want %s", mustJSON(failure.Images), mustJSON(want))
 	}
 	if !strings.Contains(failure.Log, "it was told to exit with 3") {
 		t.Errorf("the log is %q", failure.Log)
@@ -269,7 +273,7 @@ func (r *tagTrial) releaseMoved() (bad string) {
 
 func TestRelease_OfTagThatMovedUnpinned(t *testing.T) {
 	r := newTagTrial(t, "unpinned", unavailable(2))
-	r.patch(object{"spec": object{"guard": object{"pinImages": "Never"}, "progressDeadlineSeconds": 30}})
+	r.patch(object{"spec": object{"guard": object{"pinImages": v1alpha1.PinNever}, "progressDeadlineSeconds": 30}})
 	bad := r.releaseMoved()
 	c := r.await(v1alpha1.ConditionStalled, v1alpha1.ReasonRollbackFailed)
 	say("        %s: %s", t.Name(), c.Message)
@@ -281,7 +285,7 @@ func TestRelease_OfTagThatMovedUnpinned(t *testing.T) {
 }
 
 func TestRelease_OfTagThatMoved(t *testing.T) {
-	const pinned = "belay.dev/pinned"
+	const pinned = v1alpha1.PinnedAnnotation
 	r := newTagTrial(t, "pinned", unavailable(2))
 	bad := r.releaseMoved()
 	failure := r.expectRolledBack(v1alpha1.FailureCrashLoop, v1alpha1.CauseExitCode)
