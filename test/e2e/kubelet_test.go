@@ -163,6 +163,19 @@ func (p *played) imageID(image string) string {
 	return strings.TrimSuffix(repository, ":latest") + "@" + digest
 }
 
+// mounted says of the image volumes among a container's mounts what they have, as the feature gate ImageVolumeWithDigest has it.
+func (p *played) mounted(mounts []corev1.VolumeMount) (all []corev1.VolumeMountStatus) {
+	for _, mount := range mounts {
+		for _, volume := range p.pod.Spec.Volumes {
+			if volume.Name == mount.Name && volume.Image != nil {
+				all = append(all, corev1.VolumeMountStatus{Name: mount.Name, MountPath: mount.MountPath, VolumeStatus: &corev1.VolumeStatus{
+					Image: &corev1.ImageVolumeStatus{ImageRef: p.imageID(volume.Image.Reference)}}})
+			}
+		}
+	}
+	return all
+}
+
 // silence has the kubelet of a node do nothing any more, or go on.
 func (k *kubelet) silence(node string, yes bool) {
 	k.mu.Lock()
@@ -368,6 +381,7 @@ func (p *played) start(ready bool) {
 		for i := range s.ContainerStatuses {
 			c := &s.ContainerStatuses[i]
 			c.Ready, c.Started, c.State, c.ImageID = ready, new(true), running(), p.imageID(c.Image)
+			c.VolumeMounts = p.mounted(p.pod.Spec.Containers[i].VolumeMounts)
 		}
 		set(s, corev1.PodInitialized, true, "", "")
 		set(s, corev1.PodReadyToStartContainers, true, "", "")

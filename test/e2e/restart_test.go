@@ -146,7 +146,7 @@ func (o *object) checkRestartFailure(g *v1alpha1.GuardedDeployment, revision str
 		f.Container != "app" || !strings.HasPrefix(f.ReplicaSet, o.name+"-") || !strings.HasPrefix(f.Pod, f.ReplicaSet+"-") {
 		o.Errorf("the failure is %+v", *f)
 	}
-	want := fmt.Sprintf("image %s of container app is %s now, was %s when %s was good", latest, badDigest[:len("sha256:")+12], goodDigest[:len("sha256:")+12], revision)
+	want := movedWords(revision)
 	if !strings.Contains(f.Message, want) || !strings.Contains(message(g), f.Message) {
 		o.Errorf("the condition says %q and the failure %q, want in both %q", message(g), f.Message, want)
 	}
