@@ -266,6 +266,9 @@ func (s *state) pinsFor(r *Revision) pins {
 		if current := s.currentSet(); current != nil && !s.isRestart(r, current) {
 			note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.Evidence.Pods))
 		}
+		if p := &s.Memory.Progress; p.isFor(r) && p.Phase == PhaseFailed && p.restart == "" {
+			note(keys, p.Failure.Images) // Nobody looks at its pods any more.
+		}
 	} else if back && !serves(s.goodSet(r)) {
 		note(keys, s.target.Failure.Images)
 	}
