@@ -55,7 +55,7 @@ func TestImages_RollbackIsPinned(t *testing.T) {
 			web.checkDeploymentWrites("two releases and a pinned rollback", 0, strategy.writes)
 
 			// The spec is as it was asked for, and the next release runs its tag.
-			k.push(latest, strings.ReplaceAll(goodDigest, "a", "c"), script{})
+			k.push(latest, newDigest, script{})
 			web.release(k.ofLatest("3"))
 			web.awaitReady()
 			if d := web.deployment(); d.Annotations[v1alpha1.PinnedAnnotation] != "" || d.Spec.Template.Spec.Containers[0].Image != latest {
@@ -125,7 +125,7 @@ func TestImages_UndoneRestartIsPinned(t *testing.T) {
 	web.checkDeploymentWrites("a release and an undone restart", 0, 2)
 
 	// The next restart runs the tag again.
-	k.push(latest, strings.ReplaceAll(goodDigest, "a", "c"), script{})
+	k.push(latest, newDigest, script{})
 	pods := web.podUIDs()
 	web.kubectl("rollout", "restart", "deployment/web")
 	web.awaitOtherPods(pods, 3)

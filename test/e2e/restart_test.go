@@ -27,6 +27,7 @@ const (
 
 	latest     = "registry.e2e.belay.dev/app:latest"
 	goodDigest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	newDigest  = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
 	badDigest  = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
 
@@ -124,7 +125,7 @@ func TestRestart_FailedIsUndone(t *testing.T) {
 	web.checkDeploymentWrites("a release and an undone restart", 0, 2)
 
 	// The next one is the next attempt.
-	k.push(latest, goodDigest, script{})
+	k.push(latest, newDigest, script{})
 	web.kubectl("rollout", "restart", "deployment/web")
 	web.awaitOtherPods(pods, 3)
 	if g := web.await("is good after the next restart", func(g *v1alpha1.GuardedDeployment) bool {
@@ -132,8 +133,8 @@ func TestRestart_FailedIsUndone(t *testing.T) {
 	}); strings.Contains(message(g), "failed") {
 		t.Errorf("the condition still tells of the failure: %q", message(g))
 	}
-	if now, _ := web.wentGood(); now == set {
-		t.Error("the restart was not recorded as good")
+	if now, images := web.wentGood(); now == set || !strings.Contains(images, newDigest) {
+		t.Errorf("the revision is good with %s, %s; that is not the restart", now, images)
 	}
 	web.checkDeploymentWrites("a release and an undone restart, and a good one", 0, 2)
 }
@@ -284,7 +285,7 @@ func TestRestart_Sidecar(t *testing.T) {
 	})
 }
 
-// With Hold a failed restart is reported, and left. One that comes up late is good after all, and so is what was undone by hand.
+// With Hold a failed restart is reported, and left until somebody undoes it by hand.
 func TestRestart_Hold(t *testing.T) {
 	n := newNamespace(t)
 	web := n.createReady("web", template(good, "1"), onFailure(v1alpha1.Hold))
