@@ -74,7 +74,8 @@ func TestKubectlRollout_UndoIsPutBack(t *testing.T) {
 	web.awaitAvailable(3)
 	web.checkMoves(a, b, g.Status.TargetRevision, b)
 	web.checkDeploymentWrites("three releases, a rollback and two corrections", 0, 6)
-	web.awaitPutBack("")
+	web.awaitEvents(v1alpha1.ReasonContested, 2)
+	web.awaitEvents(v1alpha1.ReasonRestartFailed, 0)
 }
 
 // Belay runs what the spec asks for until it knows better.
