@@ -276,6 +276,8 @@ func (s *state) pinsFor(r *Revision) pins {
 	}
 	switch current := s.currentSet(); {
 	case mode == v1alpha1.PinNever:
+	case there && s.Memory.Progress.isFor(r) && s.Memory.Progress.Phase == PhaseFailed && s.Memory.Progress.restart == "":
+		note(keys, s.Memory.Progress.Failure.Images) // Nobody looks at its pods any more.
 	case there && current != nil && !s.isRestart(r, current):
 		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.Evidence.Pods))
 	case !there && !serves(s.goodSet(r)):

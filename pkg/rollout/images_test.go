@@ -233,6 +233,21 @@ func TestImages_RollbackRunsWhatWasGood(t *testing.T) {
 	}
 }
 
+// Whoever forbade pins, and allows them when the rollback has failed for it, gets them.
+func TestImages_PinsAreAllowedLater(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.rollsBack(v1alpha1.PinNever)
+	s.wants("Stalled RollbackFailed")
+	s.Guarded.Spec.Guard.PinImages = v1alpha1.PinWhenMoved
+	s.Guarded.Generation++
+	s.pass(2 * time.Minute)
+	s.wants("Stalled RolledBack")
+	s.wantsWritten("app:latest", "app:latest", "app@"+goodDigest)
+	if got := s.running(); got != "aaa" {
+		t.Errorf("the pods run %s", got)
+	}
+}
+
 // What others had added to the template when it was good is there again, pinned or not, and stays.
 func TestImages_RollbackKeepsAdditions(t *testing.T) {
 	for serving := range 4 {

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -718,5 +719,28 @@ func TestRestart_LostAnswer(t *testing.T) {
 				t.Errorf("%d corrections", s.Memory.corrections)
 			}
 		})
+	}
+}
+
+// While rolled back, "kubectl rollout undo" goes to the release that failed, with Belay's own annotations of that time. No restart is undone
+// by putting that back.
+func TestRestart_UndoToTheFailedReleaseIsNone(t *testing.T) {
+	s := onStage(t)
+	s.rollsBack("")
+	s.wants("Stalled RolledBack")
+	s.told = nil
+	failed := desiredDeployment(s.Guarded, newState(s.Observed).target, nil)
+	s.s(func(d *appsv1.Deployment) {
+		d.Spec.Template = failed.Spec.Template
+		maps.Copy(d.Annotations, failed.Annotations)
+	}, "kubectl", `{}`)
+	s.pass(time.Minute)
+	s.wants("Stalled RolledBack")
+	var reasons []string
+	for _, event := range s.told {
+		reasons = append(reasons, event.Reason)
+	}
+	if !slices.Contains(reasons, v1alpha1.ReasonContested) || slices.Contains(reasons, v1alpha1.ReasonRestartFailed) {
+		t.Errorf("the Events are %+v", s.told)
 	}
 }

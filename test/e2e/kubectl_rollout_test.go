@@ -1,44 +1,17 @@
 package e2e
 
 import (
-	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// These tests are about "kubectl rollout" on a Deployment of Belay's.
-
-func TestKubectlRollout_RestartOfGoodRelease(t *testing.T) {
-	n := newNamespace(t)
-	web := n.createReady("web", template(good, "1"))
-	before := len(web.deploymentWrites())
-	const restarted = "kubectl.kubernetes.io/restartedAt"
-	web.patchDeployment(types.StrategicMergePatchType, map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{
-		"annotations": map[string]string{restarted: "2026-01-01T00:00:00Z"}}}}})
-	n.eventually("all pods are new", func(context.Context) (bool, error) {
-		pods := web.pods()
-		for _, pod := range pods {
-			if pod.Annotations[restarted] == "" {
-				return false, nil
-			}
-		}
-		return len(pods) == 3, nil
-	})
-	n.nothingHappens(5*time.Second, func(context.Context) error {
-		if writes := len(web.deploymentWrites()); writes != before || web.deployment().Spec.Template.Annotations[restarted] == "" {
-			return fmt.Errorf("the restart was undone (%d writes)", writes-before)
-		}
-		return nil
-	})
-}
+// These tests are about "kubectl rollout" on a Deployment of Belay's. restart_test.go has more about restarts.
 
 // The soak begins again with the new pods. It is the same release.
 func TestKubectlRollout_RestartInTheSoak(t *testing.T) {
@@ -72,8 +45,8 @@ func TestKubectlRollout_RestartWhileRolledBack(t *testing.T) {
 	if d := web.deployment(); version(d) != "1" {
 		t.Errorf("release %q runs after the restart, want 1", version(d))
 	}
+	web.awaitEvents(v1alpha1.ReasonRolledBack, 2) // once more when the restart is good
 	g := web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
-	web.awaitEvents(v1alpha1.ReasonRolledBack, 1)
 	web.checkMoves(a, g.Status.TargetRevision, a)
 	web.checkDeploymentWrites("two releases and a rollback", 0, 3)
 }
@@ -101,7 +74,8 @@ func TestKubectlRollout_UndoIsPutBack(t *testing.T) {
 	web.awaitAvailable(3)
 	web.checkMoves(a, b, g.Status.TargetRevision, b)
 	web.checkDeploymentWrites("three releases, a rollback and two corrections", 0, 6)
-	web.awaitPutBack("")
+	web.awaitEvents(v1alpha1.ReasonContested, 2)
+	web.awaitEvents(v1alpha1.ReasonRestartFailed, 0)
 }
 
 // Belay runs what the spec asks for until it knows better.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -31,7 +32,8 @@ type kubelet struct {
 	ctx context.Context
 
 	mu      sync.Mutex
-	scripts map[string]script // by the release of the pods
+	scripts map[string]script // by the digest that the pods run, or else by their release
+	tags    map[string]string // the digest that each tag of the registry points to
 	nodes   []string
 	running map[types.UID]context.CancelFunc // the scripts
 	started map[string]int                   // how many pods of each release were bound
@@ -50,8 +52,9 @@ type script struct {
 type played struct {
 	*kubelet
 	ctx   context.Context
-	pod   *corev1.Pod // as it was when it was bound
-	index int         // how many pods of its release were bound before
+	pod   *corev1.Pod       // as it was when it was bound
+	index int               // how many pods of its release were bound before
+	tags  map[string]string // as they were then
 }
 
 // newKubelet returns a kubelet with so many nodes in a namespace of its own, for a parallel test.
@@ -60,7 +63,7 @@ func newKubelet(t *testing.T, nodes int, scripts map[string]script) *kubelet {
 	if *podsFlag != "fake" {
 		t.Skip("this plays the kubelet")
 	}
-	k := &kubelet{scripts: scripts, running: map[types.UID]context.CancelFunc{}, started: map[string]int{}, silent: map[string]bool{}}
+	k := &kubelet{scripts: scripts, tags: map[string]string{}, running: map[types.UID]context.CancelFunc{}, started: map[string]int{}, silent: map[string]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
 	k.ctx = ctx
 	t.Cleanup(func() { // after the namespace's own cleanup: somebody has to end its pods
@@ -134,6 +137,45 @@ func (k *kubelet) play(version string, s script) {
 	k.scripts[version] = s
 }
 
+// push has a tag of the registry point to this digest from now on, whose pods do this.
+func (k *kubelet) push(image, digest string, s script) {
+	k.play(digest, s)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.tags[image] = digest
+}
+
+// digest returns what a pod runs of an image, empty if the registry does not know the tag.
+func (p *played) digest(image string) string {
+	if _, digest, ok := strings.Cut(image, "@"); ok {
+		return digest
+	}
+	return p.tags[image]
+}
+
+// imageID is how a runtime names the image that it has pulled, empty if the registry does not know the tag.
+func (p *played) imageID(image string) string {
+	digest := p.digest(image)
+	if digest == "" {
+		return ""
+	}
+	repository, _, _ := strings.Cut(image, "@")
+	return strings.TrimSuffix(repository, ":latest") + "@" + digest
+}
+
+// mounted says of the image volumes among a container's mounts what they have, as the feature gate ImageVolumeWithDigest has it.
+func (p *played) mounted(mounts []corev1.VolumeMount) (all []corev1.VolumeMountStatus) {
+	for _, mount := range mounts {
+		for _, volume := range p.pod.Spec.Volumes {
+			if volume.Name == mount.Name && volume.Image != nil {
+				all = append(all, corev1.VolumeMountStatus{Name: mount.Name, MountPath: mount.MountPath, VolumeStatus: &corev1.VolumeStatus{
+					Image: &corev1.ImageVolumeStatus{ImageRef: p.imageID(volume.Image.Reference)}}})
+			}
+		}
+	}
+	return all
+}
+
 // silence has the kubelet of a node do nothing any more, or go on.
 func (k *kubelet) silence(node string, yes bool) {
 	k.mu.Lock()
@@ -165,7 +207,10 @@ func (k *kubelet) see(pod *corev1.Pod) {
 		k.running[pod.UID] = nil
 		go k.terminate(pod, script)
 	case !known:
-		p := &played{kubelet: k, pod: pod, index: k.started[versionOf(pod.Spec)]}
+		p := &played{kubelet: k, pod: pod, index: k.started[versionOf(pod.Spec)], tags: maps.Clone(k.tags)}
+		if s, ok := k.scripts[p.digest(pod.Spec.Containers[0].Image)]; ok {
+			script = s
+		}
 		k.started[versionOf(pod.Spec)]++
 		p.ctx, k.running[pod.UID] = context.WithCancel(k.ctx)
 		if script.lives == nil {
@@ -331,11 +376,12 @@ func (p *played) start(ready bool) {
 		s.Phase = corev1.PodRunning
 		for i := range s.InitContainerStatuses {
 			c := &s.InitContainerStatuses[i]
-			c.Ready, c.State = true, terminated(0, "Completed", "")
+			c.Ready, c.State, c.ImageID = true, terminated(0, "Completed", ""), p.imageID(c.Image)
 		}
 		for i := range s.ContainerStatuses {
 			c := &s.ContainerStatuses[i]
-			c.Ready, c.Started, c.State = ready, new(true), running()
+			c.Ready, c.Started, c.State, c.ImageID = ready, new(true), running(), p.imageID(c.Image)
+			c.VolumeMounts = p.mounted(p.pod.Spec.Containers[i].VolumeMounts)
 		}
 		set(s, corev1.PodInitialized, true, "", "")
 		set(s, corev1.PodReadyToStartContainers, true, "", "")

@@ -15,7 +15,6 @@ func TestReferences_MissingIsTold(t *testing.T) {
 	if *externalFlag {
 		t.Skip("this needs a right that is not installed by default")
 	}
-	t.Parallel()
 	n := newNamespace(t)
 	core := cluster.kube.CoreV1()
 	meta := metav1.ObjectMeta{Name: "web-abc"}

@@ -61,15 +61,19 @@ func TestEvidenceRights(t *testing.T) {
 	for name, row := range map[string]struct {
 		kustomization string
 		want          []string
+		account       string // where the account of the right that is not the default is
 	}{
 		"by default": {"resources: [../artifacts]\n",
 			[]string{"ClusterRole belay-events", "ClusterRole belay-log", "ClusterRole belay-nodes",
-				"ClusterRoleBinding belay-events", "ClusterRoleBinding belay-log", "ClusterRoleBinding belay-nodes"}},
+				"ClusterRoleBinding belay-events", "ClusterRoleBinding belay-log", "ClusterRoleBinding belay-nodes"}, ""},
 		"with what is not the default": {"namespace: elsewhere\nresources: [../artifacts/controller, ../artifacts/references]\n",
 			[]string{"ClusterRole belay-events", "ClusterRole belay-log", "ClusterRole belay-nodes", "ClusterRole belay-references",
-				"ClusterRoleBinding belay-events", "ClusterRoleBinding belay-log", "ClusterRoleBinding belay-nodes", "ClusterRoleBinding belay-references"}},
-		"left out":         {"resources: [../artifacts]\n" + without[1], nil},
-		"in one namespace": {"resources: [../artifacts/namespaced]\n", []string{"Role belay-events", "Role belay-log", "RoleBinding belay-events", "RoleBinding belay-log"}},
+				"ClusterRoleBinding belay-events", "ClusterRoleBinding belay-log", "ClusterRoleBinding belay-nodes", "ClusterRoleBinding belay-references"}, "elsewhere"},
+		"what is not the default alone": {"resources: [../artifacts/references]\n",
+			[]string{"ClusterRole belay-references", "ClusterRoleBinding belay-references"}, "belay-system"},
+		"left out": {"resources: [../artifacts]\n" + without[1], nil, ""},
+		"in one namespace": {"resources: [../artifacts/namespaced]\n",
+			[]string{"Role belay-events", "Role belay-log", "RoleBinding belay-events", "RoleBinding belay-log"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := tree{T: t, dir: t.TempDir()}
@@ -90,8 +94,8 @@ func TestEvidenceRights(t *testing.T) {
 			}
 			if binding := all["ClusterRoleBinding belay-references"]; binding != nil {
 				subjects, _, _ := unstructured.NestedSlice(binding, "subjects")
-				if namespace := subjects[0].(map[string]any)["namespace"]; namespace != "elsewhere" {
-					t.Errorf("the right is of an account in %q, want Belay's in elsewhere", namespace)
+				if namespace := subjects[0].(map[string]any)["namespace"]; namespace != row.account {
+					t.Errorf("the right is of an account in %q, want Belay's in %q", namespace, row.account)
 				}
 			}
 			for _, name := range []string{"RoleBinding belay-events", "RoleBinding belay-log"} {
