@@ -245,20 +245,21 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 	return template
 }
 
-// pinsFor returns what the Deployment is to run by digest while it is back on a revision that was good: after a rollback or
-// a restart that was undone. Old pods that run what was good are not replaced for it: a digest is run where pods that were made
-// since show another one, or where there are no old pods left and the tag is known to have moved.
+// pinsFor returns what the Deployment is to run by digest while it is back on a revision that was good: after a rollback, also when
+// the spec asks for that revision by then, or a restart that was undone. Old pods that run what was good are not replaced for it: a
+// digest is run where pods that were made since show another one, or where there are no old pods left and the tag is known to have moved.
 func (s *state) pinsFor(r *Revision) pins {
-	back := s.isFailed() && r == s.lastGood
-	if !r.Good() || !(back || r.restartFailed()) {
+	back, there := s.isFailed() && r == s.lastGood, s.runningName() == r.Name
+	pinned := there && s.isPinned() && (back || s.isAsGood(r))
+	if !r.Good() || !(back || pinned || r.restartFailed()) {
 		return nil
 	}
-	mode, there := s.Guarded.Spec.Guard.PinImages, s.runningName() == r.Name
+	mode := s.Guarded.Spec.Guard.PinImages
 	if back && !there && mode == v1alpha1.PinAlways {
 		return r.pins(maps.Keys(r.images()))
 	}
 	keys := map[string]bool{}
-	if there && s.isPinned() && (back || s.isAsGood(r)) {
+	if pinned {
 		for key := range strings.SplitSeq(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",") {
 			keys[key] = true
 		}

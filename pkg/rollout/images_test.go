@@ -336,3 +336,28 @@ func TestImages_ChangeOfTheGuard(t *testing.T) {
 		s.wantsWritten()
 	}
 }
+
+// A pin outlives that the failed release is taken back in git: the tag still points to what failed. It goes with the next restart.
+func TestImages_RevertKeepsThePin(t *testing.T) {
+	for _, serving := range []int{0, 2} {
+		s := onStage(t, func(s *stage) { s.serving = serving })
+		s.rollsBack("")
+		s.wrote = nil
+		s.ask("app:latest")
+		s.pass(2 * time.Minute)
+		s.wants("Ready RolledOut")
+		s.says("is good and running, with the images that were good (web)")
+		s.wantsWritten()
+		s.restart() // of Belay's process
+		s.pass(time.Minute)
+		s.wantsWritten()
+		s.moves("sha256:cccccccccccccccc")
+		s.restarts()
+		s.pass(2 * time.Minute)
+		s.wants("Ready RolledOut")
+		s.wantsWritten("app:latest restarted")
+		if got := s.running(); got != "ccc" {
+			t.Errorf("the pods run %s", got)
+		}
+	}
+}
