@@ -251,7 +251,7 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 func (s *state) pinsFor(r *Revision) pins {
 	back, there := s.isFailed() && r == s.lastGood, s.runningName() == r.Name
 	pinned := there && s.isPinned() && (back || s.isAsGood(r))
-	if !r.Good() || !(back || pinned || r.restartFailed()) {
+	if !(back || (r.Good() && (pinned || r.restartFailed()))) {
 		return nil
 	}
 	mode := s.Guarded.Spec.Guard.PinImages
