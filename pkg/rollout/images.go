@@ -260,9 +260,7 @@ func (s *state) pinsFor(r *Revision) pins {
 	}
 	keys := map[string]bool{}
 	if pinned {
-		for key := range strings.SplitSeq(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",") {
-			keys[key] = true
-		}
+		keys = s.pinned()
 	}
 	switch current := s.currentSet(); {
 	case mode == v1alpha1.PinNever:
@@ -276,6 +274,15 @@ func (s *state) pinsFor(r *Revision) pins {
 
 // isPinned reports whether the Deployment runs digests in the place of tags.
 func (s *state) isPinned() bool { return s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "" }
+
+// pinned returns the keys of the images that the Deployment runs by digest.
+func (s *state) pinned() map[string]bool {
+	keys := map[string]bool{}
+	for key := range strings.SplitSeq(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",") {
+		keys[key] = true
+	}
+	return keys
+}
 
 // note adds the keys of moved images.
 func note(keys map[string]bool, moved []v1alpha1.MovedImage) {

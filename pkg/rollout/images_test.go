@@ -378,3 +378,17 @@ func TestImages_RollbackToAnAttemptCutShort(t *testing.T) {
 	s.wants("Stalled RolledBack")
 	s.wantsWritten("app:latest", "app@"+goodDigest)
 }
+
+// Undoing an addition to a rolled back Deployment keeps the pins: the pods that serve run by digest.
+func TestImages_UndoKeepsThePin(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.rollsBack("")
+	s.wants("Stalled RolledBack")
+	s.wrote, s.serving = nil, 3
+	s.s(func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers = append(d.Spec.Template.Spec.Containers, corev1.Container{Name: "sidecar", Image: "side:1"})
+	}, "helper", `{}`)
+	s.pass(2 * time.Minute)
+	s.wants("Stalled RolledBack")
+	s.wantsWritten("app@" + goodDigest)
+}

@@ -219,7 +219,7 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 		d.Memory.Progress.final = "the ReplicaSet that was good is gone"
 		return s.undoRestart(d, r)
 	}
-	keys := map[string]bool{}
+	keys := s.pinned()
 	if s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever && !serves(s.goodSet(r)) {
 		note(keys, r.Failure.Images)
 	}
