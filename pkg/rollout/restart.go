@@ -124,19 +124,19 @@ func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
 	}
 }
 
-// numberBefore returns the number of the ReplicaSet that the revision came up with before this process began. With the template that was
-// good, it is the good one, whatever its number is since: a rollback to it gave it another one.
+// numberBefore returns the number of the ReplicaSet that the revision came up with before this process began: the present one where that is
+// not known. With the template that was good, it is the good one, whatever its number is since: a rollback to it gave it another one.
 func (s *state) numberBefore(r *Revision) string {
 	good, now := r.goodWith(), s.Deployment.Annotations[setNumber]
-	if good.Number != now && good.Number != "" && s.isAsGood(r) {
+	if good.Number == "" || s.isAsGood(r) {
 		return now
 	}
 	return good.Number
 }
 
-// isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up.
+// isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up, or did not.
 func (p *Progress) isRenumbered(d *appsv1.Deployment) bool {
-	return p.Phase == PhaseHealthy && p.number != "" && d.Annotations[setNumber] != p.number
+	return !p.UnderWay() && p.number != "" && d.Annotations[setNumber] != p.number
 }
 
 // follow returns the progress of what the evidence shows to be the current ReplicaSet of a revision that was good: a restart has one
@@ -150,7 +150,7 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 	if s.isRestart(r, current) {
 		restart = current.Name
 	}
-	if restart != p.restart {
+	if restart != p.restart || (p.isRenumbered(s.Deployment) && current.Annotations[setNumber] != p.number) {
 		p = newProgress(r, s.Now, s.Now)
 		p.restart, p.recorded = restart, current.CreationTimestamp
 		if current.Annotations[setNumbersBefore] != "" { // What its earlier pods did is no evidence.
@@ -163,9 +163,7 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 			p.Phase, p.Failure = PhaseFailed, r.Failure.Failure
 		}
 	}
-	if p.Phase == PhaseHealthy {
-		p.number = current.Annotations[setNumber]
-	}
+	p.number = current.Annotations[setNumber]
 	return p
 }
 

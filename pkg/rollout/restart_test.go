@@ -720,3 +720,78 @@ func TestRestart_LostAnswer(t *testing.T) {
 		})
 	}
 }
+
+// While a restart that failed is left as it is, the next one is judged all the same.
+func TestRestart_AnotherWhileOneIsHeld(t *testing.T) {
+	s := onStage(t)
+	s.hold()
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	first := s.Guarded.Status.Failure.ReplicaSet
+	s.events()
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	if f := s.Guarded.Status.Failure; f.ReplicaSet == first {
+		t.Errorf("the failure is still that of %s", first)
+	}
+	if diff := cmp.Diff([]string{"Warning CrashLoop", "Warning RestartFailed"}, s.events()); diff != "" {
+		t.Error(diff)
+	}
+	s.moves(goodDigest)
+	s.restarts()
+	s.pass(2 * time.Second)
+	s.wants("Reconciling Progressing")
+	s.Guarded.Spec.Guard.OnFailure = v1alpha1.Rollback
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten()
+}
+
+// Of a revision that was good before anything was kept of its ReplicaSet, a restart that crashes is reported by the deadline.
+func TestRestart_NothingIsKnownOfTheGoodOne(t *testing.T) {
+	for name, again := range map[string]bool{"in one process": false, "after the process began": true} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t)
+			r := s.revision("app:latest").ControllerRevision.DeepCopy()
+			delete(r.Annotations, v1alpha1.GoodWithAnnotation)
+			delete(r.Annotations, v1alpha1.ImagesAnnotation)
+			s.store(r)
+			if again {
+				s.restart()
+				s.pass(time.Minute)
+				s.wants("Ready RolledOut")
+			}
+			s.moves(badDigest)
+			s.restarts()
+			s.pass(time.Minute)
+			s.wants("Reconciling Progressing")
+			s.pass(10 * time.Minute)
+			s.wants("Stalled DeadlineExceeded")
+			s.wantsWritten()
+		})
+	}
+}
+
+// A rollback whose good ReplicaSet is gone has nothing to put back. That its restart crashes is reported.
+func TestRestart_WhileRolledBackToWhatIsGone(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.bad["sha256:v2"] = true
+	s.tag = "sha256:v2"
+	s.ask("app:v2")
+	s.pass(2 * time.Second)
+	s.sets = s.sets[1:]
+	s.tag = goodDigest
+	s.pass(time.Minute)
+	s.Guarded.Spec.Guard.PinImages = v1alpha1.PinNever
+	s.pass(time.Minute)
+	s.wants("Stalled RolledBack")
+	s.serving = 3
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Reconciling Progressing")
+	s.pass(10 * time.Minute)
+	s.wants("Stalled RollbackFailed")
+}
