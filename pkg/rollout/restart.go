@@ -212,6 +212,11 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 		d.NeedEvidence = true
 		return report{}
 	}
+	if current := s.currentSet(); current == nil || current.Name != r.Failure.ReplicaSet { // Restarted again: that is the next attempt.
+		d.Memory.Progress = newProgress(r, s.Now, s.Now)
+		d.recheckIn(0)
+		return underWay(d.Memory.Progress, "restarting "+r.Name)
+	}
 	template := s.goodTemplate(r)
 	if template == nil {
 		d.Memory.Progress.final = "the ReplicaSet that was good is gone"

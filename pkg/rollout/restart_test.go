@@ -795,3 +795,23 @@ func TestRestart_WhileRolledBackToWhatIsGone(t *testing.T) {
 	s.pass(10 * time.Minute)
 	s.wants("Stalled RollbackFailed")
 }
+
+// Who restarts once more, before the first one is undone, has that judged.
+func TestRestart_AnotherBeforeOneIsUndone(t *testing.T) {
+	s := onStage(t)
+	s.moves(badDigest)
+	s.restarts()
+	for s.revision("app:latest").Failure.ReplicaSet == "" {
+		s.control()
+		s.step()
+		s.after(time.Second)
+	}
+	s.moves(goodDigest)
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten()
+	if s.Guarded.Status.Failure != nil || s.mark() == "" {
+		t.Errorf("the failure is %+v, the mark is %q", s.Guarded.Status.Failure, s.mark())
+	}
+}
