@@ -105,13 +105,19 @@ func digestIn(pod *corev1.Pod, key string) (digest string, local bool) {
 func imagesOf(pods []*corev1.Pod, template *corev1.PodTemplateSpec) images {
 	ran := images{}
 	for key, image := range imagesIn(&template.Spec) {
-		counts := map[string]int{}
-		known := ranImage{}
+		inRepository, onNodes := map[string]int{}, map[string]int{}
 		for _, pod := range pods {
-			if digest, local := digestIn(pod, key); digest != "" && !strings.Contains(*image, "@") {
-				counts[digest]++
-				known.Local = known.Local || local
+			switch digest, local := digestIn(pod, key); {
+			case digest == "" || strings.Contains(*image, "@"):
+			case local:
+				onNodes[digest]++
+			default:
+				inRepository[digest]++
 			}
+		}
+		known, counts := ranImage{}, inRepository
+		if len(inRepository) == 0 { // A node that has it by another way does not keep it from being pulled.
+			known.Local, counts = true, onNodes
 		}
 		if len(counts) == 0 || len(ran) == maxImages {
 			continue

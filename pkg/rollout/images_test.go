@@ -65,6 +65,7 @@ func TestImages_OfPods(t *testing.T) {
 		{"as many: always in the same order", tagged, ranAs("app@sha256:b", "app@sha256:a"), images{"web": {Digests: []string{"sha256:a", "sha256:b"}}}},
 		{"no more than three", tagged, ranAs("a@sha256:a", "a@sha256:b", "a@sha256:c", "a@sha256:d"), images{"web": {Digests: []string{"sha256:a", "sha256:b", "sha256:c"}}}},
 		{"built on the node", tagged, ranAs("sha256:a"), images{"web": {Digests: []string{"sha256:a"}, Local: true}}},
+		{"imported on most nodes, pulled on one", tagged, ranAs("sha256:x", "app@sha256:a", "sha256:x"), images{"web": {Digests: []string{"sha256:a"}}}},
 		{"nothing known", tagged, ranAs("", ""), images{}},
 		{"a digest in the template never moves", byDigest, ranAs("app@sha256:a"), images{}},
 	} {
