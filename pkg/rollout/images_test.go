@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -392,4 +393,22 @@ func TestImages_UndoKeepsThePin(t *testing.T) {
 	s.pass(2 * time.Minute)
 	s.wants("Stalled RolledBack")
 	s.wantsWritten("app@" + goodDigest)
+}
+
+// What a pod ran that is tolerated and does not come up is not among what was good.
+func TestImages_OfToleratedPods(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 1; s.Guarded.Spec.Guard.ToleratedPods = new(intstr.FromInt32(1)) })
+	s.restarts()
+	s.pass(time.Second)
+	current := CurrentReplicaSet(s.Deployment, s.sets).UID
+	s.pods[current] = s.pods[current][:2]
+	s.moves(badDigest)
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	if got := s.running(); got != "aab" {
+		t.Fatalf("the pods run %s", got)
+	}
+	if got := s.revision("app:latest").images(); !slices.Equal(got["web"].Digests, []string{goodDigest}) {
+		t.Errorf("good with %+v", got)
+	}
 }

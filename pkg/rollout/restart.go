@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -103,7 +104,8 @@ func (s *state) asGood(r *Revision) *appsv1.ControllerRevision {
 	annotate(marked, v1alpha1.GoodWithAnnotation, good)
 	delete(marked.Annotations, v1alpha1.ImagesAnnotation)
 	if s.Evidence != nil {
-		if ran := imagesOf(active(s.Evidence.Pods), &r.Template); len(ran) > 0 {
+		ready := slices.DeleteFunc(active(s.Evidence.Pods), func(p *corev1.Pod) bool { return !readyByOwnWord(p) }) // Others may be tolerated.
+		if ran := imagesOf(ready, &r.Template); len(ran) > 0 {
 			annotate(marked, v1alpha1.ImagesAnnotation, ran)
 		}
 	}
