@@ -79,7 +79,8 @@ func imageNamed(spec *corev1.PodSpec, key string) string {
 }
 
 // digestIn returns the digest of the image that a pod runs under this key, empty if its status does not say, and whether
-// it is one that no repository has. A container runtime names an image by a repository's digest, or else by its own id:
+// it is one that no repository has. A node that has the same image from several repositories names any of them: the digest in
+// another one than the pod names says nothing. A container runtime names an image by a repository's digest, or else by its own id:
 // https://github.com/kubernetes/cri-api/blob/v0.37.2/pkg/apis/runtime/v1/api.proto (ContainerStatus.image_ref).
 func digestIn(pod *corev1.Pod, key string) (digest string, local bool) {
 	volume, isVolume := strings.CutPrefix(key, volumePrefix)
@@ -94,11 +95,29 @@ func digestIn(pod *corev1.Pod, key string) (digest string, local bool) {
 			}
 		}
 	}
-	_, digest, inRepository := strings.Cut(id, "@")
-	if inRepository {
+	name, digest, inRepository := strings.Cut(id, "@")
+	switch image := imageNamed(&pod.Spec, key); {
+	case inRepository && image != "" && !namesRepository(name, image):
+		return "", false
+	case inRepository:
 		return digest, false
 	}
 	return id[strings.LastIndex(id, "/")+1:], true // without the scheme that some runtimes put before it
+}
+
+// namesRepository reports whether name, with which a container runtime begins a repository's digest, may be the repository of this
+// image. Runtimes complete short names.
+func namesRepository(name, image string) bool {
+	bare := func(name string) string {
+		name = strings.TrimPrefix(strings.TrimPrefix(name, "index."), "docker.io/")
+		return strings.TrimPrefix(name, "library/")
+	}
+	if _, after, hasScheme := strings.Cut(name, "://"); hasScheme {
+		name = after
+	}
+	image, _, _ = strings.Cut(image, "@")
+	name, image = bare(name), bare(repository(image))
+	return name == image || strings.HasSuffix(name, "/"+image)
 }
 
 // imagesOf returns the digests that the pods run of the template's images.

@@ -45,6 +45,31 @@ func TestImages_DigestIn(t *testing.T) {
 	}
 }
 
+// A node names any repository from which it has an image.
+func TestImages_DigestInAnotherRepository(t *testing.T) {
+	for _, row := range []struct {
+		image, id string
+		known     bool
+	}{
+		{"registry:5000/team/app:1", "registry:5000/team/app@sha256:a", true},
+		{"registry:5000/team/app:1", "mirror.example.com/team/app@sha256:a", false},
+		{"team/app", "docker.io/team/app@sha256:a", true},
+		{"app:1", "docker.io/library/app@sha256:a", true},
+		{"docker.io/app:1", "docker.io/library/app@sha256:a", true},
+		{"index.docker.io/library/app:1", "docker-pullable://app@sha256:a", true},
+		{"app:1", "quay.io/team/app@sha256:a", true}, // completed, by a node's search list
+		{"app:1@sha256:a", "docker.io/library/app@sha256:a", true},
+		{"app:1", "docker.io/library/myapp@sha256:a", false},
+		{"app:1", "sha256:a", true},
+	} {
+		p := pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ImageID = row.id })
+		p.Spec.Containers = template(row.image).Spec.Containers
+		if digest, _ := digestIn(p, "web"); (digest != "") != row.known {
+			t.Errorf("%s as %s: %q", row.image, row.id, digest)
+		}
+	}
+}
+
 // ranAs returns pods whose container web runs these images.
 func ranAs(ids ...string) (pods []*corev1.Pod) {
 	for i, id := range ids {
