@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -289,12 +290,26 @@ func (s *state) pinsFor(r *Revision) pins {
 	}
 	switch current := s.currentSet(); {
 	case mode == v1alpha1.PinNever:
-	case there && current != nil && !s.isRestart(r, current):
-		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.Evidence.Pods))
+	case there && current != nil && (back || r.restartFailed()) && !s.isRestart(r, current):
+		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.toReplace(r)))
 	case !there && !serves(s.goodSet(r)):
 		note(keys, s.target.Failure.Images)
 	}
 	return r.pins(maps.Keys(keys))
+}
+
+// toReplace returns those of the current pods that a pin may replace: not the ones that were there before what failed, and serve.
+func (s *state) toReplace(r *Revision) []*corev1.Pod {
+	var began metav1.Time
+	if s.isFailed() {
+		began = s.target.CreationTimestamp
+	}
+	for _, set := range s.Evidence.ReplicaSets {
+		if r.restartFailed() && set.Name == r.Failure.ReplicaSet && began.Before(&set.CreationTimestamp) {
+			began = set.CreationTimestamp
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(s.Evidence.Pods), func(p *corev1.Pod) bool { return p.CreationTimestamp.Before(&began) && readyByOwnWord(p) })
 }
 
 // isPinned reports whether the Deployment runs digests in the place of tags.

@@ -437,3 +437,31 @@ func TestImages_OfToleratedPods(t *testing.T) {
 		t.Errorf("good with %+v", got)
 	}
 }
+
+// A pod that was made anew before what failed, from what the tag was by then, and serves, is no reason to replace all of them.
+func TestImages_PodOfTheNightBefore(t *testing.T) {
+	for name, failing := range map[string]func(*stage){
+		"a release": func(s *stage) { s.ask("app:v2") },
+		"a restart": func(s *stage) { s.restarts() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t)
+			first := s.sets[0].UID
+			s.moves("sha256:cccccccccccccccc")
+			s.pods[first] = s.pods[first][:2]
+			s.pass(time.Minute)
+			if got := s.running(); got != "aac" {
+				t.Fatalf("the pods run %s", got)
+			}
+			s.moves(badDigest)
+			failing(s)
+			s.pass(2 * time.Minute)
+			if got := s.running(); got != "aac" {
+				t.Errorf("the pods run %s", got)
+			}
+			if s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "" {
+				t.Errorf("written: %v", s.wrote)
+			}
+		})
+	}
+}
