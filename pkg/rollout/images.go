@@ -292,10 +292,32 @@ func (s *state) pinsFor(r *Revision) pins {
 	case mode == v1alpha1.PinNever:
 	case there && current != nil && (back || r.restartFailed()) && !s.isRestart(r, current):
 		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.toReplace(r)))
-	case !there && !serves(s.goodSet(r)):
-		note(keys, s.target.Failure.Images)
+	case !there:
+		s.noteForReturn(keys, r, s.target.Failure.Images)
 	}
 	return r.pins(maps.Keys(keys))
+}
+
+// noteForReturn adds the keys of what has to be pinned when the Deployment goes back to the revision after a failure with these moved
+// images: none if the ReplicaSet that was good still serves, or else also those with which another one does, from a return before.
+func (s *state) noteForReturn(keys map[string]bool, r *Revision, moved []v1alpha1.MovedImage) {
+	if s.Guarded.Spec.Guard.PinImages == v1alpha1.PinNever || serves(s.goodSet(r)) {
+		return
+	}
+	note(keys, moved)
+	if s.Evidence == nil {
+		return
+	}
+	for _, set := range s.Evidence.ReplicaSets {
+		if !serves(set) || r.templateHash(&set.Spec.Template) != r.goodWith().Template {
+			continue
+		}
+		for key, image := range imagesIn(&set.Spec.Template.Spec) {
+			if *image != imageNamed(&r.Template.Spec, key) {
+				keys[key] = true
+			}
+		}
+	}
 }
 
 // toReplace returns those of the current pods that a pin may replace: not the ones that were there before what failed, and serve.

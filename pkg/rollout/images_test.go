@@ -465,3 +465,41 @@ func TestImages_PodOfTheNightBefore(t *testing.T) {
 		})
 	}
 }
+
+// Pods that serve by digest since an earlier rollback are those to go back to, also from a release of another image.
+func TestImages_BackToWhatIsPinned(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.rollsBack("")
+	s.wants("Stalled RolledBack")
+	s.wrote, s.serving = nil, 3
+	sets := len(s.sets)
+	s.Guarded.Spec.Template.Spec.Containers[0].Env = nil
+	s.ask("app:v3")
+	s.pass(2 * time.Minute)
+	s.wants("Stalled RolledBack")
+	s.wantsWritten("app:v3", "app@"+goodDigest)
+	if got := s.running(); got != "aaa" || len(s.sets) != sets+1 {
+		t.Errorf("the pods run %s; %d ReplicaSets, before %d", got, len(s.sets), sets)
+	}
+}
+
+// A restart of what is pinned that fails for another reason goes back to the pods that serve by digest.
+func TestImages_RestartOfWhatIsPinned(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten("app@" + goodDigest)
+	s.serving = 3
+	s.s(func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers = append(d.Spec.Template.Spec.Containers, corev1.Container{Name: "sidecar", Image: "side:1"})
+	}, "helper", `{}`)
+	s.moves(goodDigest)
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten("app:latest", "app@"+goodDigest)
+	if got := s.running(); got != "aaa" {
+		t.Errorf("the pods run %s", got)
+	}
+}

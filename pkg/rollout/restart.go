@@ -225,9 +225,7 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 		return s.undoRestart(d, r)
 	}
 	keys := s.pinned()
-	if s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever && !serves(s.goodSet(r)) {
-		note(keys, r.Failure.Images)
-	}
+	s.noteForReturn(keys, r, r.Failure.Images)
 	pinned := r.pins(maps.Keys(keys))
 	desired := desiredDeployment(s.Guarded, r, pinned)
 	if refused := s.refusalInForce(d, writeOfDeployment(desired)); refused != nil {
