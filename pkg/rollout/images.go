@@ -273,7 +273,7 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 
 // pinsFor returns what the Deployment is to run by digest while it is back on a revision that was good: after a rollback, also when
 // the spec asks for that revision by then, or a restart that was undone. Old pods that run what was good are not replaced for it: a
-// digest is run where pods that were made since show another one, or where there are no old pods left and the tag is known to have moved.
+// digest is run where pods that were made since show another one, or where there are no old pods left, or no pods at all, and the tag is known to have moved.
 func (s *state) pinsFor(r *Revision) pins {
 	back, there := s.isFailed() && r == s.lastGood, s.runningName() == r.Name
 	pinned := there && s.isPinned() && (back || s.isAsGood(r))
@@ -290,6 +290,8 @@ func (s *state) pinsFor(r *Revision) pins {
 	}
 	switch current := s.currentSet(); {
 	case mode == v1alpha1.PinNever:
+	case there && valueOr(s.Deployment.Spec.Replicas, 1) == 0 && (back || s.isAsGood(r)):
+		note(keys, s.target.Failure.Images) // The pods to come would pull what failed.
 	case there && current != nil && (back || r.restartFailed()) && !s.isRestart(r, current):
 		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.toReplace(r)))
 	case !there:

@@ -503,3 +503,26 @@ func TestImages_RestartOfWhatIsPinned(t *testing.T) {
 		t.Errorf("the pods run %s", got)
 	}
 }
+
+// At zero replicas no pod serves any more, and those to come would run what failed.
+func TestImages_ToZeroAndBack(t *testing.T) {
+	for name, failing := range map[string]func(*stage){
+		"after a rollback":           func(s *stage) { s.rollsBack("") },
+		"after a restart was undone": func(s *stage) { s.moves(badDigest); s.restarts() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t)
+			failing(s)
+			s.pass(2 * time.Minute)
+			s.wrote = nil
+			s.scale(new(int32(0)))
+			s.pass(time.Minute)
+			s.wantsWritten("app:latest", "app@"+goodDigest)
+			s.scale(new(int32(3)))
+			s.pass(time.Minute)
+			if got := s.running(); got != "aaa" {
+				t.Errorf("the pods run %s", got)
+			}
+		})
+	}
+}
