@@ -203,13 +203,16 @@ func (s *state) judgeRestart(d *Decision, r *Revision, progress Progress) report
 // undoRestart puts the template back that the revision was good with, unless that is not asked for, or cannot be.
 func (s *state) undoRestart(d *Decision, r *Revision) report {
 	stay := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRestartFailed, message: failureSentence(&r.Failure.Failure)}
-	switch {
+	switch contested := s.contested(d, d.Memory.correctedPath); {
 	case s.Guarded.Spec.Guard.OnFailure == v1alpha1.Hold:
 		stay.message += "; it is left as it is, as spec.guard.onFailure asks, until it is undone by hand or restarted again"
 		return stay
 	case d.Memory.Progress.final != "":
 		stay.message += fmt.Sprintf("; %s, so it is left as it is: restart it again, or release another template", d.Memory.Progress.final)
 		return stay
+	case contested != nil: // Nothing is read for it.
+		contested.message = stay.message + "; " + contested.message
+		return *contested
 	case s.Evidence == nil:
 		d.NeedEvidence = true
 		return report{}

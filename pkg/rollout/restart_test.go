@@ -469,6 +469,9 @@ func TestRestart_AgainAndAgainIsContested(t *testing.T) {
 	}
 	s.wants("Stalled Contested")
 	s.says(`"kubectl-rollout" keeps changing`, "exited with code 7")
+	if d := Decide(s.Observed); d.NeedEvidence {
+		t.Error("pods are read while it is contested")
+	}
 }
 
 func TestRestart_SameMarkIsNotJudgedTwice(t *testing.T) {
