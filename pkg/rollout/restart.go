@@ -224,7 +224,9 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 	}
 	template := s.goodTemplate(r)
 	if template == nil {
-		d.Memory.Progress.final = "the ReplicaSet that was good is gone"
+		if d.Memory.Progress.final = "the ReplicaSet that was good is gone"; s.goodSet(r) != nil {
+			d.Memory.Progress.final = "the ReplicaSet that was good differs from what the revision states, as a policy changes it for example"
+		}
 		return s.undoRestart(d, r)
 	}
 	keys := s.pinned()

@@ -818,3 +818,17 @@ func TestRestart_AnotherBeforeOneIsUndone(t *testing.T) {
 		t.Errorf("the failure is %+v, the mark is %q", s.Guarded.Status.Failure, s.mark())
 	}
 }
+
+// What a policy has made of the template cannot be told from what somebody forged: that is said.
+func TestRestart_PolicyRewritesTheImage(t *testing.T) {
+	s := onStage(t, func(s *stage) {
+		s.admit = func(_, written *appsv1.Deployment) {
+			written.Spec.Template.Spec.Containers[0].Image = "mirror/app:latest"
+		}
+	})
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Stalled RestartFailed")
+	s.says("the ReplicaSet that was good differs from what the revision states")
+}
