@@ -245,7 +245,7 @@ func (s *state) maintainGoodTarget(d *Decision) report {
 	case progress.restart != "":
 		return s.judgeRestart(d, s.target, progress)
 	case progress.Phase == PhaseHealthy:
-		good := report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running"}
+		good := report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running" + s.pinnedWords()}
 		if s.target.restartFailed() {
 			good.message += "; " + failureSentence(&s.target.Failure.Failure) + "; it was undone"
 		}

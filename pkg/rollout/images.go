@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -82,7 +83,8 @@ func imageNamed(spec *corev1.PodSpec, key string) string {
 // digestIn returns the digest of the image that a pod runs under this key, empty if that is not known, and whether it is one that
 // no repository has. A container runtime names what runs by a repository's digest, or else by its own id:
 // https://github.com/kubernetes/cri-api/blob/v0.37.2/pkg/apis/runtime/v1/api.proto (ContainerStatus.image_ref). containerd (1.6.20
-// was seen) names the first of all repositories that gave it the same content, which may have it under another digest.
+// was seen) names the first of all repositories that gave it the same content, which may have it under another digest: that says
+// nothing.
 func digestIn(pod *corev1.Pod, key, image string) (digest string, local bool) {
 	volume, isVolume := strings.CutPrefix(key, volumePrefix)
 	var id string
@@ -96,32 +98,48 @@ func digestIn(pod *corev1.Pod, key, image string) (digest string, local bool) {
 			}
 		}
 	}
-	_, afterScheme, hasScheme := strings.Cut(id, "://") // docker-pullable://, of cri-dockerd
-	if hasScheme {
-		id = afterScheme
+	if _, after, hasScheme := strings.Cut(id, "://"); hasScheme { // docker-pullable://, of cri-dockerd
+		id = after
 	}
 	name, digest, inRepository := strings.Cut(id, "@")
-	switch asked := repository(cmp.Or(imageNamed(&pod.Spec, key), image)); {
+	switch {
 	case !inRepository:
 		return id, true
-	case name == asked || strings.HasSuffix(name, "/"+asked): // A short name is asked for in full.
+	case namesRepository(name, cmp.Or(imageNamed(&pod.Spec, key), image)):
 		return digest, false
 	default:
 		return "", false
 	}
 }
 
+// namesRepository reports whether name, with which a container runtime begins a repository's digest, may be the repository of this
+// image. Runtimes complete short names.
+func namesRepository(name, image string) bool {
+	bare := func(name string) string {
+		name = strings.TrimPrefix(strings.TrimPrefix(name, "index."), "docker.io/")
+		return strings.TrimPrefix(name, "library/")
+	}
+	name, image = bare(name), bare(repository(image))
+	return name == image || strings.HasSuffix(name, "/"+image)
+}
+
 // imagesOf returns the digests that the pods run of the template's images.
 func imagesOf(pods []*corev1.Pod, template *corev1.PodTemplateSpec) images {
 	ran := images{}
 	for key, image := range imagesIn(&template.Spec) {
-		counts := map[string]int{}
-		known := ranImage{}
+		inRepository, onNodes := map[string]int{}, map[string]int{}
 		for _, pod := range pods {
-			if digest, local := digestIn(pod, key, *image); digest != "" && !strings.Contains(*image, "@") {
-				counts[digest]++
-				known.Local = known.Local || local
+			switch digest, local := digestIn(pod, key, *image); {
+			case digest == "" || strings.Contains(*image, "@"):
+			case local:
+				onNodes[digest]++
+			default:
+				inRepository[digest]++
 			}
+		}
+		known, counts := ranImage{}, inRepository
+		if len(inRepository) == 0 { // A node that has it by another way does not keep it from being pulled.
+			known.Local, counts = true, onNodes
 		}
 		if len(counts) == 0 || len(ran) == maxImages {
 			continue
@@ -256,38 +274,84 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 	return template
 }
 
-// pinsFor returns what the Deployment is to run by digest while it is back on a revision that was good: after a rollback or
-// a restart that was undone. Old pods that run what was good are not replaced for it: a digest is run where pods that were made
-// since show another one, or where there are no old pods left and the tag is known to have moved.
+// pinsFor returns what the Deployment is to run by digest while it is back on a revision that was good: after a rollback, also when
+// the spec asks for that revision by then, or a restart that was undone. Old pods that run what was good are not replaced for it: a
+// digest is run where pods that were made since show another one, or where there are no old pods left, or no pods at all, and the tag is known to have moved.
 func (s *state) pinsFor(r *Revision) pins {
-	back := s.isFailed() && r == s.lastGood
-	if !r.Good() || !(back || r.restartFailed()) {
+	back, there := s.isFailed() && r == s.lastGood, s.runningName() == r.Name
+	pinned := there && s.isPinned() && (back || s.isAsGood(r))
+	if !(back || (r.Good() && (pinned || r.restartFailed()))) {
 		return nil
 	}
-	mode, there := s.Guarded.Spec.Guard.PinImages, s.runningName() == r.Name
+	mode := s.Guarded.Spec.Guard.PinImages
 	if back && !there && mode == v1alpha1.PinAlways {
 		return r.pins(maps.Keys(r.images()))
 	}
 	keys := map[string]bool{}
-	if there && s.isPinned() && (back || s.isAsGood(r)) {
-		for key := range strings.SplitSeq(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",") {
-			keys[key] = true
-		}
+	if pinned {
+		keys = s.pinned()
 	}
 	switch current := s.currentSet(); {
 	case mode == v1alpha1.PinNever:
 	case there && s.Memory.Progress.isFor(r) && s.Memory.Progress.Phase == PhaseFailed && s.Memory.Progress.restart == "":
 		note(keys, s.Memory.Progress.Failure.Images) // Nobody looks at its pods any more.
-	case there && current != nil && !s.isRestart(r, current):
-		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.Evidence.Pods))
-	case !there && !serves(s.goodSet(r)):
-		note(keys, s.target.Failure.Images)
+	case there && valueOr(s.Deployment.Spec.Replicas, 1) == 0 && (back || s.isAsGood(r)):
+		note(keys, s.target.Failure.Images) // The pods to come would pull what failed.
+	case there && current != nil && (back || r.restartFailed()) && !s.isRestart(r, current):
+		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.toReplace(r)))
+	case !there:
+		s.noteForReturn(keys, r, s.target.Failure.Images)
 	}
 	return r.pins(maps.Keys(keys))
 }
 
+// noteForReturn adds the keys of what has to be pinned when the Deployment goes back to the revision after a failure with these moved
+// images: none if the ReplicaSet that was good still serves, or else also those with which another one does, from a return before.
+func (s *state) noteForReturn(keys map[string]bool, r *Revision, moved []v1alpha1.MovedImage) {
+	if s.Guarded.Spec.Guard.PinImages == v1alpha1.PinNever || serves(s.goodSet(r)) {
+		return
+	}
+	note(keys, moved)
+	if s.Evidence == nil {
+		return
+	}
+	for _, set := range s.Evidence.ReplicaSets {
+		if !serves(set) || r.templateHash(&set.Spec.Template) != r.goodWith().Template {
+			continue
+		}
+		for key, image := range imagesIn(&set.Spec.Template.Spec) {
+			if *image != imageNamed(&r.Template.Spec, key) {
+				keys[key] = true
+			}
+		}
+	}
+}
+
+// toReplace returns those of the current pods that a pin may replace: not the ones that were there before what failed, and serve.
+func (s *state) toReplace(r *Revision) []*corev1.Pod {
+	var began metav1.Time
+	if s.isFailed() {
+		began = s.target.CreationTimestamp
+	}
+	for _, set := range s.Evidence.ReplicaSets {
+		if r.restartFailed() && set.Name == r.Failure.ReplicaSet && began.Before(&set.CreationTimestamp) {
+			began = set.CreationTimestamp
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(s.Evidence.Pods), func(p *corev1.Pod) bool { return p.CreationTimestamp.Before(&began) && readyByOwnWord(p) })
+}
+
 // isPinned reports whether the Deployment runs digests in the place of tags.
 func (s *state) isPinned() bool { return s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "" }
+
+// pinned returns the keys of the images that the Deployment runs by digest.
+func (s *state) pinned() map[string]bool {
+	keys := map[string]bool{}
+	for key := range strings.SplitSeq(s.Deployment.Annotations[v1alpha1.PinnedAnnotation], ",") {
+		keys[key] = true
+	}
+	return keys
+}
 
 // note adds the keys of moved images.
 func note(keys map[string]bool, moved []v1alpha1.MovedImage) {

@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -50,6 +51,31 @@ func TestImages_DigestIn(t *testing.T) {
 	}
 }
 
+// A node names any repository from which it has an image.
+func TestImages_DigestInAnotherRepository(t *testing.T) {
+	for _, row := range []struct {
+		image, id string
+		known     bool
+	}{
+		{"registry:5000/team/app:1", "registry:5000/team/app@sha256:a", true},
+		{"registry:5000/team/app:1", "mirror.example.com/team/app@sha256:a", false},
+		{"team/app", "docker.io/team/app@sha256:a", true},
+		{"app:1", "docker.io/library/app@sha256:a", true},
+		{"docker.io/app:1", "docker.io/library/app@sha256:a", true},
+		{"index.docker.io/library/app:1", "docker-pullable://app@sha256:a", true},
+		{"app:1", "quay.io/team/app@sha256:a", true}, // completed, by a node's search list
+		{"app:1@sha256:a", "docker.io/library/app@sha256:a", true},
+		{"app:1", "docker.io/library/myapp@sha256:a", false},
+		{"app:1", "sha256:a", true},
+	} {
+		p := pod("a", func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ImageID = row.id })
+		p.Spec.Containers = template(row.image).Spec.Containers
+		if digest, _ := digestIn(p, "web", ""); (digest != "") != row.known {
+			t.Errorf("%s as %s: %q", row.image, row.id, digest)
+		}
+	}
+}
+
 // ranAs returns pods whose container web runs these images.
 func ranAs(ids ...string) (pods []*corev1.Pod) {
 	for i, id := range ids {
@@ -71,6 +97,7 @@ func TestImages_OfPods(t *testing.T) {
 		{"as many: always in the same order", tagged, ranAs("app@sha256:b", "app@sha256:a"), images{"web": {Digests: []string{"sha256:a", "sha256:b"}}}},
 		{"no more than three", tagged, ranAs("app@sha256:a", "app@sha256:b", "app@sha256:c", "app@sha256:d"), images{"web": {Digests: []string{"sha256:a", "sha256:b", "sha256:c"}}}},
 		{"built on the node", tagged, ranAs("sha256:a"), images{"web": {Digests: []string{"sha256:a"}, Local: true}}},
+		{"imported on most nodes, pulled on one", tagged, ranAs("sha256:x", "app@sha256:a", "sha256:x"), images{"web": {Digests: []string{"sha256:a"}}}},
 		{"nothing known", tagged, ranAs("", ""), images{}},
 		{"a digest in the template never moves", byDigest, ranAs("app@sha256:a"), images{}},
 	} {
@@ -356,5 +383,168 @@ func TestImages_ChangeOfTheGuard(t *testing.T) {
 		s.pass(time.Minute)
 		s.wants("Stalled RolledBack")
 		s.wantsWritten()
+	}
+}
+
+// A pin outlives that the failed release is taken back in git: the tag still points to what failed. It goes with the next restart.
+func TestImages_RevertKeepsThePin(t *testing.T) {
+	for _, serving := range []int{0, 2} {
+		s := onStage(t, func(s *stage) { s.serving = serving })
+		s.rollsBack("")
+		s.wrote = nil
+		s.ask("app:latest")
+		s.pass(2 * time.Minute)
+		s.wants("Ready RolledOut")
+		s.says("is good and running, with the images that were good (web)")
+		s.wantsWritten()
+		s.restart() // of Belay's process
+		s.pass(time.Minute)
+		s.wantsWritten()
+		s.moves("sha256:cccccccccccccccc")
+		s.restarts()
+		s.pass(2 * time.Minute)
+		s.wants("Ready RolledOut")
+		s.wantsWritten("app:latest restarted")
+		if got := s.running(); got != "ccc" {
+			t.Errorf("the pods run %s", got)
+		}
+	}
+}
+
+// An attempt at the last good one that a newer release cut short takes nothing away from it.
+func TestImages_RollbackToAnAttemptCutShort(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.tag = "sha256:v2"
+	s.ask("app:v2")
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.tag = goodDigest
+	s.ask("app:latest")
+	s.pass(3 * time.Second)
+	s.wants("Reconciling Progressing")
+	s.wrote = nil
+	s.rollsBack("")
+	s.wants("Stalled RolledBack")
+	s.wantsWritten("app:latest", "app@"+goodDigest)
+}
+
+// Undoing an addition to a rolled back Deployment keeps the pins: the pods that serve run by digest.
+func TestImages_UndoKeepsThePin(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.rollsBack("")
+	s.wants("Stalled RolledBack")
+	s.wrote, s.serving = nil, 3
+	s.s(func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers = append(d.Spec.Template.Spec.Containers, corev1.Container{Name: "sidecar", Image: "side:1"})
+	}, "helper", `{}`)
+	s.pass(2 * time.Minute)
+	s.wants("Stalled RolledBack")
+	s.wantsWritten("app@" + goodDigest)
+}
+
+// What a pod ran that is tolerated and does not come up is not among what was good.
+func TestImages_OfToleratedPods(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 1; s.Guarded.Spec.Guard.ToleratedPods = new(intstr.FromInt32(1)) })
+	s.restarts()
+	s.pass(time.Second)
+	current := CurrentReplicaSet(s.Deployment, s.sets).UID
+	s.pods[current] = s.pods[current][:2]
+	s.moves(badDigest)
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	if got := s.running(); got != "aab" {
+		t.Fatalf("the pods run %s", got)
+	}
+	if got := s.revision("app:latest").images(); !slices.Equal(got["web"].Digests, []string{goodDigest}) {
+		t.Errorf("good with %+v", got)
+	}
+}
+
+// A pod that was made anew before what failed, from what the tag was by then, and serves, is no reason to replace all of them.
+func TestImages_PodOfTheNightBefore(t *testing.T) {
+	for name, failing := range map[string]func(*stage){
+		"a release": func(s *stage) { s.ask("app:v2") },
+		"a restart": func(s *stage) { s.restarts() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t)
+			first := s.sets[0].UID
+			s.moves("sha256:cccccccccccccccc")
+			s.pods[first] = s.pods[first][:2]
+			s.pass(time.Minute)
+			if got := s.running(); got != "aac" {
+				t.Fatalf("the pods run %s", got)
+			}
+			s.moves(badDigest)
+			failing(s)
+			s.pass(2 * time.Minute)
+			if got := s.running(); got != "aac" {
+				t.Errorf("the pods run %s", got)
+			}
+			if s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "" {
+				t.Errorf("written: %v", s.wrote)
+			}
+		})
+	}
+}
+
+// Pods that serve by digest since an earlier rollback are those to go back to, also from a release of another image.
+func TestImages_BackToWhatIsPinned(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.rollsBack("")
+	s.wants("Stalled RolledBack")
+	s.wrote, s.serving = nil, 3
+	sets := len(s.sets)
+	s.Guarded.Spec.Template.Spec.Containers[0].Env = nil
+	s.ask("app:v3")
+	s.pass(2 * time.Minute)
+	s.wants("Stalled RolledBack")
+	s.wantsWritten("app:v3", "app@"+goodDigest)
+	if got := s.running(); got != "aaa" || len(s.sets) != sets+1 {
+		t.Errorf("the pods run %s; %d ReplicaSets, before %d", got, len(s.sets), sets)
+	}
+}
+
+// A restart of what is pinned that fails for another reason goes back to the pods that serve by digest.
+func TestImages_RestartOfWhatIsPinned(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten("app@" + goodDigest)
+	s.serving = 3
+	s.s(func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers = append(d.Spec.Template.Spec.Containers, corev1.Container{Name: "sidecar", Image: "side:1"})
+	}, "helper", `{}`)
+	s.moves(goodDigest)
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten("app:latest", "app@"+goodDigest)
+	if got := s.running(); got != "aaa" {
+		t.Errorf("the pods run %s", got)
+	}
+}
+
+// At zero replicas no pod serves any more, and those to come would run what failed.
+func TestImages_ToZeroAndBack(t *testing.T) {
+	for name, failing := range map[string]func(*stage){
+		"after a rollback":           func(s *stage) { s.rollsBack("") },
+		"after a restart was undone": func(s *stage) { s.moves(badDigest); s.restarts() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t)
+			failing(s)
+			s.pass(2 * time.Minute)
+			s.wrote = nil
+			s.scale(new(int32(0)))
+			s.pass(time.Minute)
+			s.wantsWritten("app:latest", "app@"+goodDigest)
+			s.scale(new(int32(3)))
+			s.pass(time.Minute)
+			if got := s.running(); got != "aaa" {
+				t.Errorf("the pods run %s", got)
+			}
+		})
 	}
 }

@@ -37,5 +37,6 @@ func Release(live *appsv1.Deployment, manager string) *appsv1.Deployment {
 	delete(released.Labels, v1alpha1.GuardedLabel)
 	delete(released.Annotations, v1alpha1.RevisionAnnotation)
 	delete(released.Annotations, v1alpha1.AppliedAnnotation)
+	delete(released.Annotations, v1alpha1.PinnedAnnotation)
 	return released
 }

@@ -17,6 +17,7 @@ func leftBehind() *appsv1.Deployment {
 	d.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "theirs", UID: "uid-of-theirs"}}
 	d.Labels["team"] = "a"
 	d.Annotations["contact"], d.Annotations[v1alpha1.AdoptAnnotation] = "b", "web"
+	d.Annotations[v1alpha1.PinnedAnnotation] = "web"
 	d.ManagedFields = []metav1.ManagedFieldsEntry{
 		manages("kubectl", metav1.ManagedFieldsOperationApply, ""),
 		manages("belay", metav1.ManagedFieldsOperationUpdate, ""),

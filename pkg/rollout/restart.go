@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -103,7 +104,8 @@ func (s *state) asGood(r *Revision) *appsv1.ControllerRevision {
 	annotate(marked, v1alpha1.GoodWithAnnotation, good)
 	delete(marked.Annotations, v1alpha1.ImagesAnnotation)
 	if s.Evidence != nil {
-		if ran := imagesOf(active(s.Evidence.Pods), &r.Template); len(ran) > 0 {
+		ready := slices.DeleteFunc(active(s.Evidence.Pods), func(p *corev1.Pod) bool { return !readyByOwnWord(p) }) // Others may be tolerated.
+		if ran := imagesOf(ready, &r.Template); len(ran) > 0 {
 			annotate(marked, v1alpha1.ImagesAnnotation, ran)
 		}
 	}
@@ -124,19 +126,19 @@ func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
 	}
 }
 
-// numberBefore returns the number of the ReplicaSet that the revision came up with before this process began. With the template that was
-// good, it is the good one, whatever its number is since: a rollback to it gave it another one.
+// numberBefore returns the number of the ReplicaSet that the revision came up with before this process began: the present one where that is
+// not known. With the template that was good, it is the good one, whatever its number is since: a rollback to it gave it another one.
 func (s *state) numberBefore(r *Revision) string {
 	good, now := r.goodWith(), s.Deployment.Annotations[setNumber]
-	if good.Number != now && good.Number != "" && s.isAsGood(r) {
+	if good.Number == "" || (good.Number != now && s.isAsGood(r)) {
 		return now
 	}
 	return good.Number
 }
 
-// isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up.
+// isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up, or did not.
 func (p *Progress) isRenumbered(d *appsv1.Deployment) bool {
-	return p.Phase == PhaseHealthy && p.number != "" && d.Annotations[setNumber] != p.number
+	return !p.UnderWay() && p.number != "" && d.Annotations[setNumber] != p.number
 }
 
 // follow returns the progress of what the evidence shows to be the current ReplicaSet of a revision that was good: a restart has one
@@ -150,7 +152,7 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 	if s.isRestart(r, current) {
 		restart = current.Name
 	}
-	if restart != p.restart {
+	if restart != p.restart || (p.isRenumbered(s.Deployment) && current.Annotations[setNumber] != p.number) {
 		p = newProgress(r, s.Now, s.Now)
 		p.restart, p.recorded = restart, current.CreationTimestamp
 		if current.Annotations[setNumbersBefore] != "" { // What its earlier pods did is no evidence.
@@ -163,9 +165,7 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 			p.Phase, p.Failure = PhaseFailed, r.Failure.Failure
 		}
 	}
-	if p.Phase == PhaseHealthy {
-		p.number = current.Annotations[setNumber]
-	}
+	p.number = current.Annotations[setNumber]
 	return p
 }
 
@@ -203,26 +203,34 @@ func (s *state) judgeRestart(d *Decision, r *Revision, progress Progress) report
 // undoRestart puts the template back that the revision was good with, unless that is not asked for, or cannot be.
 func (s *state) undoRestart(d *Decision, r *Revision) report {
 	stay := report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonRestartFailed, message: failureSentence(&r.Failure.Failure)}
-	switch {
+	switch contested := s.contested(d, d.Memory.correctedPath); {
 	case s.Guarded.Spec.Guard.OnFailure == v1alpha1.Hold:
 		stay.message += "; it is left as it is, as spec.guard.onFailure asks, until it is undone by hand or restarted again"
 		return stay
 	case d.Memory.Progress.final != "":
 		stay.message += fmt.Sprintf("; %s, so it is left as it is: restart it again, or release another template", d.Memory.Progress.final)
 		return stay
+	case contested != nil: // Nothing is read for it.
+		contested.message = stay.message + "; " + contested.message
+		return *contested
 	case s.Evidence == nil:
 		d.NeedEvidence = true
 		return report{}
 	}
+	if current := s.currentSet(); current == nil || current.Name != r.Failure.ReplicaSet { // Restarted again: that is the next attempt.
+		d.Memory.Progress = newProgress(r, s.Now, s.Now)
+		d.recheckIn(0)
+		return underWay(d.Memory.Progress, "restarting "+r.Name)
+	}
 	template := s.goodTemplate(r)
 	if template == nil {
-		d.Memory.Progress.final = "the ReplicaSet that was good is gone"
+		if d.Memory.Progress.final = "the ReplicaSet that was good is gone"; s.goodSet(r) != nil {
+			d.Memory.Progress.final = "the ReplicaSet that was good differs from what the revision states, as a policy changes it for example"
+		}
 		return s.undoRestart(d, r)
 	}
-	keys := map[string]bool{}
-	if s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever && !serves(s.goodSet(r)) {
-		note(keys, r.Failure.Images)
-	}
+	keys := s.pinned()
+	s.noteForReturn(keys, r, r.Failure.Images)
 	pinned := r.pins(maps.Keys(keys))
 	desired := desiredDeployment(s.Guarded, r, pinned)
 	if refused := s.refusalInForce(d, writeOfDeployment(desired)); refused != nil {

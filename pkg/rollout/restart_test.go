@@ -470,6 +470,9 @@ func TestRestart_AgainAndAgainIsContested(t *testing.T) {
 	}
 	s.wants("Stalled Contested")
 	s.says(`"kubectl-rollout" keeps changing`, "exited with code 7")
+	if d := Decide(s.Observed); d.NeedEvidence {
+		t.Error("pods are read while it is contested")
+	}
 }
 
 func TestRestart_SameMarkIsNotJudgedTwice(t *testing.T) {
@@ -743,4 +746,113 @@ func TestRestart_UndoToTheFailedReleaseIsNone(t *testing.T) {
 	if !slices.Contains(reasons, v1alpha1.ReasonContested) || slices.Contains(reasons, v1alpha1.ReasonRestartFailed) {
 		t.Errorf("the Events are %+v", s.told)
 	}
+}
+
+// While a restart that failed is left as it is, the next one is judged all the same.
+func TestRestart_AnotherWhileOneIsHeld(t *testing.T) {
+	s := onStage(t)
+	s.hold()
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	first := s.Guarded.Status.Failure.ReplicaSet
+	s.events()
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	if f := s.Guarded.Status.Failure; f.ReplicaSet == first {
+		t.Errorf("the failure is still that of %s", first)
+	}
+	if diff := cmp.Diff([]string{"Warning CrashLoop", "Warning RestartFailed"}, s.events()); diff != "" {
+		t.Error(diff)
+	}
+	s.moves(goodDigest)
+	s.restarts()
+	s.pass(2 * time.Second)
+	s.wants("Reconciling Progressing")
+	s.Guarded.Spec.Guard.OnFailure = v1alpha1.Rollback
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten()
+}
+
+// Of a revision that was good before anything was kept of its ReplicaSet, a restart that crashes is reported by the deadline.
+func TestRestart_NothingIsKnownOfTheGoodOne(t *testing.T) {
+	for name, again := range map[string]bool{"in one process": false, "after the process began": true} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t)
+			r := s.revision("app:latest").ControllerRevision.DeepCopy()
+			delete(r.Annotations, v1alpha1.GoodWithAnnotation)
+			delete(r.Annotations, v1alpha1.ImagesAnnotation)
+			s.store(r)
+			if again {
+				s.restart()
+				s.pass(time.Minute)
+				s.wants("Ready RolledOut")
+			}
+			s.moves(badDigest)
+			s.restarts()
+			s.pass(time.Minute)
+			s.wants("Reconciling Progressing")
+			s.pass(10 * time.Minute)
+			s.wants("Stalled DeadlineExceeded")
+			s.wantsWritten()
+		})
+	}
+}
+
+// A rollback whose good ReplicaSet is gone has nothing to put back. That its restart crashes is reported.
+func TestRestart_WhileRolledBackToWhatIsGone(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.bad["sha256:v2"] = true
+	s.tag = "sha256:v2"
+	s.ask("app:v2")
+	s.pass(2 * time.Second)
+	s.sets = s.sets[1:]
+	s.tag = goodDigest
+	s.pass(time.Minute)
+	s.Guarded.Spec.Guard.PinImages = v1alpha1.PinNever
+	s.pass(time.Minute)
+	s.wants("Stalled RolledBack")
+	s.serving = 3
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Reconciling Progressing")
+	s.pass(10 * time.Minute)
+	s.wants("Stalled RollbackFailed")
+}
+
+// Who restarts once more, before the first one is undone, has that judged.
+func TestRestart_AnotherBeforeOneIsUndone(t *testing.T) {
+	s := onStage(t)
+	s.moves(badDigest)
+	s.restarts()
+	for s.revision("app:latest").Failure.ReplicaSet == "" {
+		s.control()
+		s.step()
+		s.after(time.Second)
+	}
+	s.moves(goodDigest)
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten()
+	if s.Guarded.Status.Failure != nil || s.mark() == "" {
+		t.Errorf("the failure is %+v, the mark is %q", s.Guarded.Status.Failure, s.mark())
+	}
+}
+
+// What a policy has made of the template cannot be told from what somebody forged: that is said.
+func TestRestart_PolicyRewritesTheImage(t *testing.T) {
+	s := onStage(t, func(s *stage) {
+		s.admit = func(_, written *appsv1.Deployment) {
+			written.Spec.Template.Spec.Containers[0].Image = "mirror/app:latest"
+		}
+	})
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Stalled RestartFailed")
+	s.says("the ReplicaSet that was good differs from what the revision states")
 }

@@ -106,15 +106,25 @@ func (s *state) correct(d *Decision, changed string) *report {
 	if changed != memory.correctedPath {
 		memory.rival = ""
 	}
-	if wait := memory.corrected.Add(correctionPause).Sub(s.Now); memory.corrections >= freeCorrections && wait > 0 {
-		d.recheckIn(wait)
-		return &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
-			"%s keeps changing %s of the Deployment; it is put back every %d minutes", somebody(memory.rival), changed, correctionPause/time.Minute)}
+	if contested := s.contested(d, changed); contested != nil {
+		return contested
 	}
 	memory.corrections++
 	memory.corrected, memory.correctedPath = s.Now, changed
 	d.Correction = changed
 	return nil
+}
+
+// contested returns what to report while it is too early to put back once more what somebody else changes, nil if it is not.
+func (s *state) contested(d *Decision, changed string) *report {
+	memory := d.Memory
+	wait := memory.corrected.Add(correctionPause).Sub(s.Now)
+	if memory.corrections < freeCorrections || wait <= 0 {
+		return nil
+	}
+	d.recheckIn(wait)
+	return &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonContested, message: fmt.Sprintf(
+		"%s keeps changing %s of the Deployment; it is put back every %d minutes", somebody(memory.rival), changed, correctionPause/time.Minute)}
 }
 
 // watch looks after the rollout to the revision that the Deployment carries, and returns its progress. knownGood says
@@ -132,7 +142,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 	}
 	renumbered := knownGood && progress.isRenumbered(s.Deployment)
 	hint := rolloutComplete(s.Deployment)
-	waiting := progress.Phase == PhaseFailed && !hint
+	waiting := progress.Phase == PhaseFailed && !hint && !renumbered
 	switch next := progress.nextPoll(hint); {
 	case (progress.Phase == PhaseHealthy && !renumbered) || waiting:
 	case s.Now.Before(next):
