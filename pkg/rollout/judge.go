@@ -61,7 +61,7 @@ type Progress struct {
 	recorded       metav1.Time // when the revision was: what is reported from before is not about it
 	polledAt       time.Time   // when evidence was last read, or the rollout began
 	pollAfter      time.Time   // when to read it next
-	number         string      // in PhaseHealthy: setNumber of the ReplicaSet that came up, empty if that is not known
+	number         string      // setNumber of the ReplicaSet that came up, or that follow found; empty if that is not known
 	undone         bool        // a restart that failed is being undone
 	final          bool        // in PhaseFailed: there is no ReplicaSet to go back to
 	hinted         bool        // at the last poll the Deployment controller said that all was done
@@ -272,7 +272,7 @@ func dueOf(kind kind, troubles []trouble) (first *trouble, pods int32) {
 // failed returns the progress with its failure. What is observed after that starts anew, with the pods as they are.
 func (p Progress) failed(failure *v1alpha1.Failure) Progress {
 	return Progress{Revision: p.Revision, Attempt: p.Attempt, restart: p.restart, recorded: p.recorded, began: p.began, Phase: PhaseFailed, Failure: *failure,
-		polledAt: p.polledAt, pollAfter: p.pollAfter, clock: 1, failedAt: p.clock, progressed: 1}
+		number: p.number, polledAt: p.polledAt, pollAfter: p.pollAfter, clock: 1, failedAt: p.clock, progressed: 1}
 }
 
 // Lasted returns how long the rollout has been observed, until it failed if it has.

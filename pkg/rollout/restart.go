@@ -131,9 +131,9 @@ func (s *state) numberBefore(r *Revision) string {
 	return good.Number
 }
 
-// isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up.
+// isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up, or since that failed.
 func (p *Progress) isRenumbered(d *appsv1.Deployment) bool {
-	return p.Phase == PhaseHealthy && p.number != "" && d.Annotations[setNumber] != p.number
+	return (p.Phase == PhaseHealthy || p.Phase == PhaseFailed) && p.number != "" && d.Annotations[setNumber] != p.number
 }
 
 // follow returns the progress of what the evidence shows to be the current ReplicaSet of a revision that was good: a restart has one
@@ -157,9 +157,7 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 			p.Phase, p.Failure = PhaseFailed, r.Failure.Failure
 		}
 	}
-	if p.Phase == PhaseHealthy {
-		p.number = current.Annotations[setNumber]
-	}
+	p.number = current.Annotations[setNumber]
 	return p
 }
 

@@ -406,6 +406,26 @@ func TestRestart_HeldIsLeft(t *testing.T) {
 	s.wants("Ready RolledOut")
 }
 
+// The next restart is the next attempt, also when it fails like the one before.
+func TestRestart_HeldIsJudgedAgain(t *testing.T) {
+	s := onStage(t)
+	s.hold()
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	first := s.Guarded.Status.Failure.ReplicaSet
+	s.restarts()
+	s.pass(3 * time.Second)
+	s.wants("Reconciling Progressing")
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	if second := s.Guarded.Status.Failure.ReplicaSet; second == first {
+		t.Errorf("the failure is still that of %s", first)
+	}
+	s.wantsWritten()
+}
+
 func TestRestart_HeldThatComesUpLateIsGood(t *testing.T) {
 	s := onStage(t)
 	s.hold()

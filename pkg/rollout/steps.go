@@ -132,7 +132,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 	}
 	renumbered := knownGood && progress.isRenumbered(s.Deployment)
 	hint := rolloutComplete(s.Deployment)
-	waiting := progress.Phase == PhaseFailed && !hint
+	waiting := progress.Phase == PhaseFailed && !hint && !renumbered
 	switch next := progress.nextPoll(hint); {
 	case (progress.Phase == PhaseHealthy && !renumbered) || waiting:
 	case s.Now.Before(next):
