@@ -246,11 +246,12 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 }
 
 // pinsFor returns what the Deployment is to run by digest while it is back on a revision that was good: after a rollback or
-// a restart that was undone. Old pods that run what was good are not replaced for it: a digest is run where pods that were made
-// since show another one, or where there are no old pods left and the tag is known to have moved.
+// a restart that was undone, and when the spec asks for what runs again. Old pods that run what was good are not replaced for it: a
+// digest is run where pods that were made since show another one, or where there are no old pods left and the tag is known to have
+// moved.
 func (s *state) pinsFor(r *Revision) pins {
 	mode, back := s.Guarded.Spec.Guard.PinImages, s.isFailed() && r == s.lastGood
-	if mode == v1alpha1.PinNever || !r.Good() || !(back || r.restartFailed()) {
+	if mode == v1alpha1.PinNever || !r.Good() || !(back || r.restartFailed() || s.isPinned(r)) {
 		return nil
 	}
 	if back && mode == v1alpha1.PinAlways {
@@ -270,6 +271,11 @@ func (s *state) pinsFor(r *Revision) pins {
 		note(keys, s.target.Failure.Images)
 	}
 	return r.pins(maps.Keys(keys))
+}
+
+// isPinned reports whether the Deployment runs images of the revision by digest.
+func (s *state) isPinned(r *Revision) bool {
+	return s.runningName() == r.Name && s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != ""
 }
 
 // note adds the keys of moved images.

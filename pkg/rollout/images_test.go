@@ -267,6 +267,30 @@ func TestImages_PinsStay(t *testing.T) {
 	}
 }
 
+// Who asks for what runs again, after the release that failed, does not ask for what has failed.
+func TestImages_PinsStayWhenItIsAskedFor(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.rollsBack("")
+	s.wantsWritten("app:latest", "app@"+goodDigest)
+	s.Guarded.Spec.Template.Spec.Containers[0].Env = nil
+	s.ask("app:latest")
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.restart() // of Belay's process
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	if s.running() != "aaa" {
+		t.Errorf("the pods run %s", s.running())
+	}
+	s.moves("sha256:cccccccccccccccc")
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	if s.running() != "ccc" {
+		t.Errorf("after a restart the pods run %s", s.running())
+	}
+}
+
 // What a digest cannot be gone back to is said.
 func TestImages_BuiltOnTheNode(t *testing.T) {
 	s := onStage(t, func(s *stage) { s.serving = 2 })
