@@ -267,8 +267,8 @@ func (s *state) pinsFor(r *Revision) pins {
 		if current := s.currentSet(); current != nil && !s.isRestart(r, current) {
 			note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.Evidence.Pods))
 		}
-	} else if back && !serves(s.goodSet(r)) {
-		note(keys, s.target.Failure.Images)
+	} else if back {
+		s.noteGood(keys, r, s.target.Failure.Images)
 	}
 	return r.pins(maps.Keys(keys))
 }
@@ -282,6 +282,22 @@ func (s *state) isPinned(r *Revision) bool {
 func note(keys map[string]bool, moved []v1alpha1.MovedImage) {
 	for _, m := range moved {
 		keys[m.Container] = true
+	}
+}
+
+// noteGood adds the keys of what the ReplicaSet to go back to runs by digest itself or, where it has no pods left, of moved images.
+func (s *state) noteGood(keys map[string]bool, r *Revision, moved []v1alpha1.MovedImage) {
+	set := s.goodSet(r)
+	if !serves(set) {
+		note(keys, moved)
+	}
+	if set == nil {
+		return
+	}
+	for key, image := range imagesIn(&set.Spec.Template.Spec) {
+		if strings.Contains(*image, "@") {
+			keys[key] = true
+		}
 	}
 }
 

@@ -114,10 +114,10 @@ func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
 	switch {
 	case good.Template == "" || current.UID == good.ReplicaSet:
 		return false
-	case good.ReplicaSet == "" || s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "":
+	case good.ReplicaSet == "" || s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != "" || s.goodSet(r) != nil:
 		return r.templateHash(&current.Spec.Template) != good.Template
 	default:
-		return r == s.target || s.goodSet(r) != nil
+		return r == s.target
 	}
 }
 
@@ -202,8 +202,8 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 		return s.undoRestart(d, r)
 	}
 	keys := map[string]bool{}
-	if s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever && !serves(s.goodSet(r)) {
-		note(keys, r.Failure.Images)
+	if s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever {
+		s.noteGood(keys, r, r.Failure.Images)
 	}
 	pinned := r.pins(maps.Keys(keys))
 	desired := desiredDeployment(s.Guarded, r, pinned)

@@ -388,6 +388,35 @@ func TestRestart_PinsWhereOldPodsAreGone(t *testing.T) {
 	}
 }
 
+// What was good by digest is gone back to by digest: its pods serve.
+func TestRestart_OfWhatIsPinnedIsUndone(t *testing.T) {
+	for name, back := range map[string]func(*stage){
+		"from a restart": func(s *stage) { s.restarts() },
+		"from a release": func(s *stage) { s.Guarded.Spec.Template.Spec.Containers[0].Image = "app:v2"; s.ask("app:v2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t, func(s *stage) { s.serving = 0 })
+			s.rollsBack("")
+			s.restarts() // That is good with the digest.
+			s.pass(2 * time.Minute)
+			s.Guarded.Spec.Template.Spec.Containers[0].Env = nil
+			s.ask("app:latest")
+			s.pass(time.Minute)
+			s.wants("Ready RolledOut")
+			s.serving, s.wrote = 3, nil
+			was := CurrentReplicaSet(s.Deployment, s.sets)
+			back(s)
+			s.pass(3 * time.Minute)
+			if got := s.wrote[len(s.wrote)-1]; got != "app@"+goodDigest+" restarted" || s.running() != "aaa" {
+				t.Errorf("it was written %v, and %s runs", s.wrote, s.running())
+			}
+			if got := CurrentReplicaSet(s.Deployment, s.sets); got != was {
+				t.Errorf("%s runs, not %s, whose pods served", got.Name, was.Name)
+			}
+		})
+	}
+}
+
 func TestRestart_HeldIsLeft(t *testing.T) {
 	s := onStage(t)
 	s.hold()
