@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -34,6 +35,7 @@ func Run(t *testing.T, start Start) {
 		"Neighbours":        s.neighbours,
 		"Fights":            s.fights,
 		"Causes":            s.causes,
+		"Restarts":          s.restarts,
 	} {
 		t.Run(name, simulate)
 	}
@@ -51,6 +53,12 @@ func (s stage) play(t *testing.T, seed uint64, play func(r *run)) {
 		w := newWorld(cluster, seed)
 		r := &run{world: w, belay: newBelay(w, s.start), t: cluster.T, seed: seed,
 			rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
+		r.ran = ranSets{good: map[string]goodSet{}, bad: map[types.UID]bool{}, digests: map[types.UID]map[string]bool{}, pinned: map[string]int{}}
+		hear := w.changed
+		w.changed = func(change fake.Change) {
+			hear(change)
+			r.hearOfPods(change)
+		}
 		r.check, r.belay.checkStale = r.checkWrite, r.checkStale
 		r.belay.between, r.belay.see, r.belay.mistell = r.between, r.see, r.mistell
 		cluster.Logger = logr.New(s.rows)
