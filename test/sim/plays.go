@@ -279,14 +279,19 @@ func (s stage) staleAndFalseConditions(t *testing.T) {
 // written is written at most once more.
 func (s stage) crashAtEveryWrite(t *testing.T) {
 	t.Parallel()
-	want := s.withCrash(t, 0, false)
-	for _, before := range []bool{true, false} {
-		t.Run(map[bool]string{true: "before", false: "after"}[before], func(t *testing.T) {
-			t.Parallel()
-			for crash := 1; crash <= len(want.log); crash++ {
-				s.checkCrash(t, crash, before, want)
-			}
-		})
+	for name, story := range map[string][]action{
+		"releases": {release("good:1"), release("bad-crash:2"), retry("!"), release("good-slow:3"), release("bad-quota:4")},
+		"restarts": {recreate, restart, restartInto("bad-crash"), sameTag(1), moveTag("good"), restart},
+	} {
+		want := s.withCrash(t, story, 0, false)
+		for _, before := range []bool{true, false} {
+			t.Run(name+map[bool]string{true: ", before", false: ", after"}[before], func(t *testing.T) {
+				t.Parallel()
+				for crash := 1; crash <= len(want.log); crash++ {
+					s.checkCrash(t, story, crash, before, want)
+				}
+			})
+		}
 	}
 }
 
@@ -297,15 +302,16 @@ type ended struct {
 }
 
 // withCrash plays a story in which the process dies before or after the write of that number.
-func (s stage) withCrash(t *testing.T, crash int, before bool) (end ended) {
+func (s stage) withCrash(t *testing.T, story []action, crash int, before bool) (end ended) {
 	s.play(t, 1, func(r *run) {
 		n := 0
 		r.crash = func(string) (bool, bool) {
 			n++
 			return n == crash && before, n == crash && !before
 		}
+		r.ran.truth = true
 		r.begin()
-		for _, a := range []action{release("good:1"), release("bad-crash:2"), retry("!"), release("good-slow:3"), release("bad-quota:4")} {
+		for _, a := range story {
 			r.settle(bound)
 			r.act(a)
 		}
@@ -316,12 +322,12 @@ func (s stage) withCrash(t *testing.T, crash int, before bool) (end ended) {
 	return end
 }
 
-func (s stage) checkCrash(t *testing.T, crash int, before bool, want ended) {
-	got := s.withCrash(t, crash, before)
+func (s stage) checkCrash(t *testing.T, story []action, crash int, before bool, want ended) {
+	got := s.withCrash(t, story, crash, before)
 	if diff := cmp.Diff(want.ending, got.ending); diff != "" {
 		t.Errorf("crash at write %d (before: %t): -without +with\n%s", crash, before, diff)
 	}
-	for _, kind := range []string{"record", "record again", "mark", "deployment", "prune"} {
+	for _, kind := range []string{"record", "record again", "mark", "mark the restart", "deployment", "prune"} {
 		if a, b := want.count(kind), got.count(kind); a != b {
 			t.Errorf("crash at write %d (before: %t): %d writes of kind %s instead of %d", crash, before, b, kind, a)
 		}

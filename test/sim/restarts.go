@@ -363,6 +363,8 @@ func restartAction(random *rand.Rand, number int) action {
 	}
 }
 
+var recreate = spec("recreate", func(s *v1alpha1.GuardedDeploymentSpec) { s.Strategy.Type = appsv1.RecreateDeploymentStrategyType })
+
 // ---- the plays
 
 // guarding is how a play of restarts guards.

@@ -452,7 +452,8 @@ func (r *run) ending() map[string]string {
 		end["running"] = fmt.Sprintf("%s x%d, paused %t", image(r.deployment().Spec.Template), *r.deployment().Spec.Replicas, r.deployment().Spec.Paused)
 	}
 	for _, revision := range r.revisions() {
-		end[image(decode(revision))] = verdict(revision)
+		template := decode(revision)
+		end[fmt.Sprint(image(template), template.Spec.Containers[0].Env)] = verdict(revision) + failureOf(revision).Reason
 	}
 	return end
 }
