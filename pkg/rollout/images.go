@@ -278,6 +278,21 @@ func (s *state) isPinned(r *Revision) bool {
 	return s.runningName() == r.Name && s.Deployment.Annotations[v1alpha1.PinnedAnnotation] != ""
 }
 
+// mayRunMoved reports whether pods that were made when the Deployment went back to the revision may run what has just failed: a tag is
+// known to have moved, and is not pinned. A process that does not know has to look.
+func (s *state) mayRunMoved(r *Revision) bool {
+	var failed *Failure
+	switch {
+	case r.restartFailed():
+		failed = &r.Failure
+	case s.isFailed() && r == s.lastGood:
+		failed = &s.target.Failure
+	default:
+		return false
+	}
+	return len(failed.Images) > 0 && s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever && !s.isPinned(r)
+}
+
 // note adds the keys of moved images.
 func note(keys map[string]bool, moved []v1alpha1.MovedImage) {
 	for _, m := range moved {
