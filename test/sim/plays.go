@@ -36,6 +36,8 @@ func Run(t *testing.T, start Start) {
 		"Fights":            s.fights,
 		"Causes":            s.causes,
 		"Restarts":          s.restarts,
+		"ImpatientRestarts": s.impatientRestarts,
+		"RestlessTool":      s.restless,
 	} {
 		t.Run(name, simulate)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,9 @@ import (
 
 // This file is about new ReplicaSets of revisions that are good, and about tags that move. What is right is known from how the pods
 // fare that were made.
+
+// perRestart is how many writes one restart may cost: a verdict, what undoes it, and what is said meanwhile.
+const perRestart = 10
 
 // helper is the name of the container that somebody adds to a Deployment.
 const helper = "helper"
@@ -42,6 +46,7 @@ type ranSets struct {
 	digests map[types.UID]map[string]bool // what their pods have run
 	pinned  map[string]int                // how often pins were changed, by what for
 	grown   bool                          // others than rollouts made pods after a tag had moved
+	hourly  int                           // how many restarts a tool makes in an hour
 }
 
 // hearOfPods notes what becomes of the pods of ReplicaSets.
@@ -114,11 +119,11 @@ func (r *run) badPods() (bad []*corev1.Pod) {
 
 // mayHaveFailed reports whether a release with this outcome may be found failed now.
 func (r *run) mayHaveFailed(o outcome) bool {
-	current := r.currentSet()
-	if !r.ran.truth || current == nil || o.nowhere || o.quota {
+	looked := r.seen.set
+	if !r.ran.truth || looked == nil || o.nowhere || o.quota {
 		return r.mayFail(o)
 	}
-	return r.ran.bad[current.UID]
+	return r.ran.bad[looked.UID]
 }
 
 // checkMark checks a verdict by what runs, and notes with what a revision is good.
@@ -235,6 +240,12 @@ func (r *run) isLost() bool {
 	bad := r.badPods()
 	return len(bad) > 0 && r.reason() != v1alpha1.ReasonContested && (r.guarded().Spec.Guard.PinImages == v1alpha1.PinNever ||
 		!slices.ContainsFunc(bad, func(pod *corev1.Pod) bool { return digestOf(pod) != "" }))
+}
+
+// isInjected reports whether what others added to the pods is what fares badly.
+func (r *run) isInjected() bool {
+	bad := r.badPods()
+	return len(bad) > 0 && r.teller(&bad[0].Spec, bad[0].CreationTimestamp.Time).Name == helper
 }
 
 // comesUp reports whether what failed and was left comes up all the same.
@@ -370,13 +381,15 @@ var recreate = spec("recreate", func(s *v1alpha1.GuardedDeploymentSpec) { s.Stra
 // guarding is how a play of restarts guards.
 func guarding(random *rand.Rand) action {
 	pins := []v1alpha1.PinImages{"", v1alpha1.PinWhenMoved, v1alpha1.PinNever, v1alpha1.PinAlways}[random.IntN(4)]
-	hold, recreate := random.IntN(6) == 0, random.IntN(4) == 0
-	return spec(fmt.Sprintf("pin %q, hold %t, recreate %t", pins, hold, recreate), func(s *v1alpha1.GuardedDeploymentSpec) {
+	hold, recreates := random.IntN(6) == 0, random.IntN(4) == 0
+	return spec(fmt.Sprintf("pin %q, hold %t, recreate %t", pins, hold, recreates), func(s *v1alpha1.GuardedDeploymentSpec) {
 		s.Guard.PinImages = pins
+		s.Guard.OnFailure = v1alpha1.Rollback
 		if hold {
 			s.Guard.OnFailure = v1alpha1.Hold
 		}
-		if recreate {
+		s.Strategy.Type = ""
+		if recreates {
 			s.Strategy.Type = appsv1.RecreateDeploymentStrategyType
 		}
 	})
@@ -406,4 +419,88 @@ func (s stage) restarts(t *testing.T) {
 	if t.Logf("%d restarts failed, %d times a digest was pinned", undone, pinned); *only == 0 && *count > 5 && (undone == 0 || pinned == 0) {
 		t.Error("no restart failed, or none was pinned")
 	}
+}
+
+// scaleThrough has no replicas for a while.
+func scaleThrough(replicas int32) action {
+	return action{fmt.Sprintf("scale to %d", replicas), func(r *run) {
+		r.ran.grown = true
+		scale(replicas).do(r)
+	}}
+}
+
+// impatientRestart is what is done without waiting.
+func impatientRestart(random *rand.Rand, number int) action {
+	switch random.IntN(10) {
+	case 0:
+		return scaleThrough(random.Int32N(5))
+	case 1:
+		return guarding(random)
+	case 2:
+		down := time.Duration(random.IntN(120)) * time.Second
+		return action{fmt.Sprintf("Belay is down for %s", down), func(r *run) { r.die(down) }}
+	case 3:
+		down := time.Duration(random.IntN(120)) * time.Second
+		return action{fmt.Sprintf("the Deployment controller is down for %s", down), func(r *run) {
+			r.stop(&r.deploymentController)
+			r.in(down, func() { r.world.start(&r.deploymentController) })
+		}}
+	case 4:
+		return action{loseAPod.name, func(r *run) {
+			r.ran.grown = true
+			loseAPod.do(r)
+		}}
+	default:
+		return restartAction(random, number)
+	}
+}
+
+// Nobody waits for a restart, or a release. Whatever is in the middle of what, no healthy restart is undone, and it settles.
+func (s stage) impatientRestarts(t *testing.T) {
+	seeds(t, func(t *testing.T, seed uint64) {
+		s.play(t, seed, func(r *run) {
+			r.ran.truth = true
+			r.begin()
+			r.nasty()
+			random := rand.New(rand.NewPCG(seed, 10))
+			r.act(guarding(random))
+			for i := range 8 {
+				r.soon(impatientRestart(random, i+1))
+				r.wait(time.Duration(random.IntN(60_000))*time.Millisecond, nil)
+			}
+			r.hurryUp()
+			r.tell("from here on nothing happens any more")
+			r.wait(4*time.Minute, nil) // the last outage is over
+			r.settle(bound + patience)
+			r.wait(2*time.Minute, nil)
+			r.rest()
+		})
+	})
+}
+
+// A tool restarts again and again, into what is bad or good. That is no hot loop, and when it ends all is as it was good.
+func (s stage) restless(t *testing.T) {
+	seeds(t, func(t *testing.T, seed uint64) {
+		s.play(t, seed, func(r *run) {
+			r.ran.truth = true
+			r.begin()
+			random := rand.New(rand.NewPCG(seed, 11))
+			r.act(guarding(random))
+			r.settle(bound)
+			outcome, last := movedTo(random), time.Duration(10+random.IntN(40))*time.Minute
+			every := time.Duration(10+random.IntN(50)) * time.Second
+			r.act(moveTag(outcome))
+			r.ran.hourly = int(time.Hour / every)
+			r.tell("a tool restarts every %s, for %s, into %s", every, last, outcome)
+			for until := r.now().Add(last); r.now().Before(until); r.wait(every, nil) {
+				r.do(func() { restart.do(r) })
+			}
+			r.tell("the tool is gone")
+			r.acted = r.now()
+			r.wait(patience+time.Minute, nil)
+			r.settle(bound + patience)
+			r.wait(2*time.Minute, nil)
+			r.rest()
+		})
+	})
 }

@@ -336,6 +336,9 @@ func (r *run) mayWait() string {
 	if o.name == "case-waits" {
 		return r.waits
 	}
+	if target != nil && r.isInjected() && r.lastGood(target) == nil {
+		return v1alpha1.ReasonWaitingForInjection
+	}
 	if target == nil || (!o.nowhere && !o.quota) {
 		return ""
 	}
