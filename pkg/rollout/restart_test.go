@@ -355,6 +355,31 @@ func TestRestart_StatusWhileItIsUndone(t *testing.T) {
 	s.says("was good, and does not come up", "sha256:bbbbbbbbbbbb now, was sha256:aaaaaaaaaaaa")
 }
 
+// Who has to act first while a restart is undone is said.
+func TestRestart_UndoneWaits(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 2 })
+	s.moves(badDigest)
+	s.restarts()
+	for range 60 {
+		if s.pass(time.Second); len(s.wrote) > 0 {
+			break
+		}
+	}
+	for _, pods := range s.pods {
+		for i, p := range pods {
+			if s.fares[p.UID] != nil {
+				s.fares[p.UID] = func(*corev1.Pod) {}
+				pods[i] = pod(p.Name, func(p *corev1.Pod) { p.Spec.NodeName = "" })
+				pods[i].Status = corev1.PodStatus{}
+			}
+		}
+	}
+	s.pass(2 * time.Minute)
+	s.wants("Reconciling WaitingForScheduler")
+	s.pass(11 * time.Minute)
+	s.wants("Stalled WaitingForScheduler")
+}
+
 func TestRestart_PinsWhereOldPodsAreGone(t *testing.T) {
 	for name, serving := range map[string]int{"two of three serve": 2, "none serves": 0} {
 		t.Run(name, func(t *testing.T) {
