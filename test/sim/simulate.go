@@ -336,7 +336,7 @@ func (r *run) mayWait() string {
 	if o.name == "case-waits" {
 		return r.waits
 	}
-	if target != nil && r.isInjected() && r.lastGood(target) == nil {
+	if target != nil && verdict(target) == "" && r.isInjected() {
 		return v1alpha1.ReasonWaitingForInjection
 	}
 	if target == nil || (!o.nowhere && !o.quota) {
