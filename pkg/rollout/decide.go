@@ -250,7 +250,7 @@ func (s *state) maintainGoodTarget(d *Decision) report {
 			good.message += "; " + failureSentence(&s.target.Failure.Failure) + "; it was undone"
 		}
 		return good
-	case progress.undone && progress.Phase != PhaseFailed:
+	case progress.undone && progress.Phase == PhaseProgressing:
 		return s.undoing(s.target)
 	case progress.Phase == PhaseFailed:
 		return report{condition: v1alpha1.ConditionStalled, reason: progress.Failure.Reason,

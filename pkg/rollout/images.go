@@ -306,9 +306,17 @@ func (s *state) pinsFor(r *Revision) pins {
 }
 
 // noteForReturn adds the keys of what has to be pinned when the Deployment goes back to the revision after a failure with these moved
-// images: none if the ReplicaSet that was good still serves, or else also those with which another one does, from a return before.
+// images: what the ReplicaSet that was good has pinned itself and, if that has no pods left, the moved ones and those with which another
+// one serves, from a return before.
 func (s *state) noteForReturn(keys map[string]bool, r *Revision, moved []v1alpha1.MovedImage) {
-	if s.Guarded.Spec.Guard.PinImages == v1alpha1.PinNever || serves(s.goodSet(r)) {
+	if s.Guarded.Spec.Guard.PinImages == v1alpha1.PinNever {
+		return
+	}
+	good := s.goodSet(r)
+	if good != nil {
+		notePinned(keys, r, good)
+	}
+	if serves(good) {
 		return
 	}
 	note(keys, moved)
@@ -316,15 +324,34 @@ func (s *state) noteForReturn(keys map[string]bool, r *Revision, moved []v1alpha
 		return
 	}
 	for _, set := range s.Evidence.ReplicaSets {
-		if !serves(set) || r.templateHash(&set.Spec.Template) != r.goodWith().Template {
-			continue
-		}
-		for key, image := range imagesIn(&set.Spec.Template.Spec) {
-			if *image != imageNamed(&r.Template.Spec, key) {
-				keys[key] = true
-			}
+		if serves(set) && r.templateHash(&set.Spec.Template) == r.goodWith().Template {
+			notePinned(keys, r, set)
 		}
 	}
+}
+
+// notePinned adds the keys of the images that a ReplicaSet of the revision runs by digest.
+func notePinned(keys map[string]bool, r *Revision, set *appsv1.ReplicaSet) {
+	for key, image := range imagesIn(&set.Spec.Template.Spec) {
+		if *image != imageNamed(&r.Template.Spec, key) {
+			keys[key] = true
+		}
+	}
+}
+
+// mayRunMoved reports whether pods that were made when the Deployment went back to the revision may run what has just failed: a tag is
+// known to have moved, and is not pinned. A process that does not know has to look.
+func (s *state) mayRunMoved(r *Revision) bool {
+	var failed *Failure
+	switch {
+	case r.restartFailed():
+		failed = &r.Failure
+	case s.isFailed() && r == s.lastGood:
+		failed = &s.target.Failure
+	default:
+		return false
+	}
+	return len(failed.Images) > 0 && s.Guarded.Spec.Guard.PinImages != v1alpha1.PinNever && !s.isPinned()
 }
 
 // toReplace returns those of the current pods that a pin may replace: not the ones that were there before what failed, and serve.

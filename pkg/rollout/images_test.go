@@ -294,6 +294,45 @@ func TestImages_RollbackKeepsAdditions(t *testing.T) {
 	}
 }
 
+// A process that begins after the Deployment went back, and before its pods were looked at, does not take them for good.
+func TestImages_CorrectedAfterAStart(t *testing.T) {
+	for name, fail := range map[string]func(*stage){
+		"a restart is undone": func(s *stage) { s.restarts() },
+		"a rollback": func(s *stage) {
+			s.ask("app:latest")
+			s.Guarded.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "RELEASE", Value: "2"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t, func(s *stage) { s.serving = 2 })
+			s.moves(badDigest)
+			fail(s)
+			for range 300 {
+				if s.pass(time.Second); len(s.wrote) > 0 && s.wrote[len(s.wrote)-1] == "app:latest" && s.mark() == "" && s.Deployment.Annotations[v1alpha1.RevisionAnnotation] == s.revision("app:latest").Name {
+					break
+				}
+			}
+			for _, pods := range s.pods { // It seems to be well for a while.
+				for i, p := range pods {
+					if start := s.fares[p.UID]; start != nil {
+						pods[i] = p.DeepCopy()
+						start(pods[i])
+						pods[i].Status.ContainerStatuses[0] = corev1.ContainerStatus{Name: "web", ImageID: pods[i].Status.ContainerStatuses[0].ImageID}
+						isReady(pods[i])
+						delete(s.fares, p.UID)
+					}
+				}
+			}
+			s.control()
+			s.restart()
+			s.pass(time.Minute)
+			if got := s.running(); got != "aaa" {
+				t.Errorf("the pods run %s", got)
+			}
+		})
+	}
+}
+
 // A change of scale, or of anything else outside the template, moves no pod while images are pinned.
 func TestImages_PinsStay(t *testing.T) {
 	s := onStage(t, func(s *stage) { s.serving = 0 })
@@ -313,6 +352,30 @@ func TestImages_PinsStay(t *testing.T) {
 	s.wants("Stalled RolledBack")
 	if s.running() != "aaaa" || s.mark() == "" {
 		t.Errorf("the pods run %s, mark: %q", s.running(), s.mark())
+	}
+}
+
+// Who asks for what runs again, after the release that failed, does not ask for what has failed.
+func TestImages_PinsStayWhenItIsAskedFor(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 0 })
+	s.rollsBack("")
+	s.wantsWritten("app:latest", "app@"+goodDigest)
+	s.Guarded.Spec.Template.Spec.Containers[0].Env = nil
+	s.ask("app:latest")
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	s.restart() // of Belay's process
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	if s.running() != "aaa" {
+		t.Errorf("the pods run %s", s.running())
+	}
+	s.moves("sha256:cccccccccccccccc")
+	s.restarts()
+	s.pass(2 * time.Minute)
+	s.wants("Ready RolledOut")
+	if s.running() != "ccc" {
+		t.Errorf("after a restart the pods run %s", s.running())
 	}
 }
 

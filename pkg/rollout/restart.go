@@ -119,10 +119,10 @@ func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
 	switch {
 	case good.Template == "" || current.UID == good.ReplicaSet:
 		return false
-	case good.ReplicaSet == "" || s.isPinned():
+	case good.ReplicaSet == "" || s.isPinned() || s.goodSet(r) != nil:
 		return r.templateHash(&current.Spec.Template) != good.Template
 	default:
-		return r == s.target || s.goodSet(r) != nil
+		return r == s.target
 	}
 }
 

@@ -359,6 +359,31 @@ func TestRestart_StatusWhileItIsUndone(t *testing.T) {
 	s.says("was good, and does not come up", "sha256:bbbbbbbbbbbb now, was sha256:aaaaaaaaaaaa")
 }
 
+// Who has to act first while a restart is undone is said.
+func TestRestart_UndoneWaits(t *testing.T) {
+	s := onStage(t, func(s *stage) { s.serving = 2 })
+	s.moves(badDigest)
+	s.restarts()
+	for range 60 {
+		if s.pass(time.Second); len(s.wrote) > 0 {
+			break
+		}
+	}
+	for _, pods := range s.pods {
+		for i, p := range pods {
+			if s.fares[p.UID] != nil {
+				s.fares[p.UID] = func(*corev1.Pod) {}
+				pods[i] = pod(p.Name, func(p *corev1.Pod) { p.Spec.NodeName = "" })
+				pods[i].Status = corev1.PodStatus{}
+			}
+		}
+	}
+	s.pass(2 * time.Minute)
+	s.wants("Reconciling WaitingForScheduler")
+	s.pass(11 * time.Minute)
+	s.wants("Stalled WaitingForScheduler")
+}
+
 func TestRestart_PinsWhereOldPodsAreGone(t *testing.T) {
 	for name, serving := range map[string]int{"two of three serve": 2, "none serves": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -392,6 +417,35 @@ func TestRestart_PinsWhereOldPodsAreGone(t *testing.T) {
 	}
 }
 
+// What was good by digest is gone back to by digest: its pods serve.
+func TestRestart_OfWhatIsPinnedIsUndone(t *testing.T) {
+	for name, back := range map[string]func(*stage){
+		"from a restart": func(s *stage) { s.restarts() },
+		"from a release": func(s *stage) { s.Guarded.Spec.Template.Spec.Containers[0].Image = "app:v2"; s.ask("app:v2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onStage(t, func(s *stage) { s.serving = 0 })
+			s.rollsBack("")
+			s.restarts() // That is good with the digest.
+			s.pass(2 * time.Minute)
+			s.Guarded.Spec.Template.Spec.Containers[0].Env = nil
+			s.ask("app:latest")
+			s.pass(time.Minute)
+			s.wants("Ready RolledOut")
+			s.serving, s.wrote = 3, nil
+			was := CurrentReplicaSet(s.Deployment, s.sets)
+			back(s)
+			s.pass(3 * time.Minute)
+			if got := s.wrote[len(s.wrote)-1]; got != "app@"+goodDigest+" restarted" || s.running() != "aaa" {
+				t.Errorf("it was written %v, and %s runs", s.wrote, s.running())
+			}
+			if got := CurrentReplicaSet(s.Deployment, s.sets); got != was {
+				t.Errorf("%s runs, not %s, whose pods served", got.Name, was.Name)
+			}
+		})
+	}
+}
+
 func TestRestart_HeldIsLeft(t *testing.T) {
 	s := onStage(t)
 	s.hold()
@@ -408,6 +462,26 @@ func TestRestart_HeldIsLeft(t *testing.T) {
 	s.wantsWritten("app:latest")
 	s.pass(time.Minute)
 	s.wants("Ready RolledOut")
+}
+
+// The next restart is the next attempt, also when it fails like the one before.
+func TestRestart_HeldIsJudgedAgain(t *testing.T) {
+	s := onStage(t)
+	s.hold()
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	first := s.Guarded.Status.Failure.ReplicaSet
+	s.restarts()
+	s.pass(3 * time.Second)
+	s.wants("Reconciling Progressing")
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	if second := s.Guarded.Status.Failure.ReplicaSet; second == first {
+		t.Errorf("the failure is still that of %s", first)
+	}
+	s.wantsWritten()
 }
 
 func TestRestart_HeldThatComesUpLateIsGood(t *testing.T) {

@@ -136,7 +136,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 		switch {
 		case r.Failed():
 			progress.Phase = PhaseFailed
-		case knownGood && completedBefore(s.Deployment):
+		case knownGood && completedBefore(s.Deployment) && !s.mayRunMoved(r):
 			progress.Phase, progress.number = PhaseHealthy, s.numberBefore(r)
 		}
 	}

@@ -231,7 +231,7 @@ func (b *belay) writes(since time.Time) (all []string) {
 	return all
 }
 
-// classify says what a request writes: record, record again, label, mark, deployment, prune, status or event.
+// classify says what a request writes: record, record again, label, mark, mark the restart, deployment, prune, status or event.
 func (b *belay) classify(r fake.Request) (write string, object any) {
 	switch o := r.Object.(type) {
 	case *appsv1.Deployment:
@@ -252,6 +252,8 @@ func (b *belay) classify(r fake.Request) (write string, object any) {
 			return "label", o
 		case o.Annotations[v1alpha1.AttemptAnnotation] != "" || (live != nil && o.Revision != live.Revision):
 			return "record again", o
+		case verdict(o) == v1alpha1.VerdictGood && failureOf(o).ReplicaSet != "":
+			return "mark the restart", o
 		}
 		return "mark", o
 	}

@@ -126,10 +126,15 @@ func given(resizes int64) *corev1.ResourceRequirements {
 	return &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(100+resizes, resource.BinarySI)}}
 }
 
-// says sets the state of a pod's container, its init container if init.
+// says sets the state of the container of a pod that tells how it fares, its init container if init. All others run.
 func (w *world) says(name string, init, ready bool, waits string, restarts int32) {
+	pod := w.pod(name)
+	if pod == nil {
+		return
+	}
+	teller := w.teller(&pod.Spec, pod.CreationTimestamp.Time).Name
 	w.report(name, func(s *corev1.PodStatus) {
-		status := corev1.ContainerStatus{Name: "web", Ready: ready, Started: new(waits == ""), RestartCount: restarts, Resources: given(0)}
+		status := corev1.ContainerStatus{Name: teller, Ready: ready, Started: new(waits == ""), RestartCount: restarts, Resources: given(0)}
 		status.State.Running = &corev1.ContainerStateRunning{}
 		s.Phase = corev1.PodRunning
 		if waits != "" {
@@ -144,6 +149,12 @@ func (w *world) says(name string, init, ready bool, waits string, restarts int32
 		if init {
 			s.Phase, s.InitContainerStatuses = corev1.PodPending, []corev1.ContainerStatus{status}
 			s.ContainerStatuses = []corev1.ContainerStatus{{Name: "web", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}}
+		}
+		for _, c := range pod.Spec.Containers {
+			if c.Name != s.ContainerStatuses[0].Name && (c.Name == helper || teller == helper) {
+				s.ContainerStatuses = append(s.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, Ready: true, Started: new(true), Resources: given(0),
+					State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+			}
 		}
 		w.conditions(s, ready)
 	})

@@ -111,6 +111,8 @@ type seen struct {
 	guardedAt, podsAt time.Time
 	guarded           *v1alpha1.GuardedDeployment
 	complete          bool
+	set               *appsv1.ReplicaSet
+	bad               int // how many pods of the current ReplicaSet fare badly
 }
 
 // see notes what a read will tell.
@@ -119,7 +121,8 @@ func (r *run) see(request fake.Request) {
 	case request.Verb == "get" && request.Resource == "guardeddeployments":
 		r.seen.guarded, r.seen.guardedAt = r.guarded(), r.now()
 	case request.Verb == "list" && request.Resource == "pods":
-		r.seen.complete, r.seen.podsAt = r.complete(r.knownScale()), r.now()
+		r.seen.set = r.currentSet()
+		r.seen.complete, r.seen.podsAt, r.seen.bad = r.complete(r.knownScale()), r.now(), len(r.badPods())
 	}
 }
 

@@ -33,13 +33,14 @@ type corrections struct {
 	made    []time.Time
 }
 
-// checkCorrection counts the writes of the Deployment that nothing but somebody else's change can be the reason for.
-func (r *run) checkCorrection() {
+// checkCorrection counts the writes of the Deployment that nothing but somebody else's change can be the reason for, and those that
+// undo a restart that failed.
+func (r *run) checkCorrection(undone bool) {
 	c := &r.corrections
 	if c.process != r.boots {
 		*c = corrections{process: r.boots, owed: true}
 	}
-	if c.owed {
+	if c.owed && !undone {
 		c.owed = false
 		return
 	}
@@ -60,8 +61,9 @@ func (r *run) checkCorrection() {
 
 // checkBusy checks that no hour has too many writes.
 func (r *run) checkBusy() {
-	if n := len(r.log) - busiest; n >= 0 && r.now().Sub(r.log[n].at) < time.Hour {
-		r.violated("S23: %d writes in an hour", busiest)
+	most := busiest + perRestart*r.ran.hourly
+	if n := len(r.log) - most; n >= 0 && r.now().Sub(r.log[n].at) < time.Hour {
+		r.violated("S23: %d writes in an hour", most)
 	}
 }
 
@@ -94,7 +96,7 @@ func (r *run) wrong() string {
 		return "the annotation names no revision"
 	case running.Name != target.Name && (verdict(target) != "failed" || !proven(running)):
 		return "another revision runs"
-	case image(decode(running)) != image(d.Spec.Template):
+	case !r.runs(d, running):
 		return "the template is not the revision's"
 	case d.Annotations[v1alpha1.AppliedAnnotation] == "theirs" || d.Annotations[v1alpha1.AppliedAnnotation] == "":
 		return "what is applied is not known"

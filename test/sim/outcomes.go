@@ -73,22 +73,36 @@ func outcomeNamed(name string) outcome {
 // outcomeNow is what becomes of a pod that is begun now: an image "ill-crash" is a "bad-crash" until it heals, and good
 // from then on. One whose tag has moved before the pod was created is what it has become.
 func (w *world) outcomeNow(spec corev1.PodSpec, created metav1.Time) outcome {
-	image := spec.Containers[0].Image
-	name, moved := w.images.Fare(image, created.Time)
-	if !moved {
-		name = nameOf(image)
-	}
-	o := outcomeNamed(name)
+	o := w.outcomeThen(w.teller(&spec, created.Time).Image, created.Time)
 	if !o.ill {
 		return o
 	}
-	name = "good"
+	name := "good"
 	if time.Now().Before(w.healed) {
 		name = "bad" + strings.TrimPrefix(o.name, "ill")
 	}
 	o = outcomes[slices.IndexFunc(outcomes, func(o outcome) bool { return o.name == name })]
 	o.ill = true
 	return o
+}
+
+// outcomeThen is what becomes of the pods that were created at a time, by this image of theirs.
+func (w *world) outcomeThen(image string, created time.Time) outcome {
+	name, moved := w.images.Fare(image, created)
+	if !moved {
+		name = nameOf(image)
+	}
+	return outcomeNamed(name)
+}
+
+// teller returns the container of a pod by which it fares as it does: a helper that is not healthy, or else the first.
+func (w *world) teller(spec *corev1.PodSpec, created time.Time) *corev1.Container {
+	for i := range spec.Containers {
+		if c := &spec.Containers[i]; c.Name == helper && !w.outcomeThen(c.Image, created).healthy {
+			return c
+		}
+	}
+	return &spec.Containers[0]
 }
 
 // MoveTag lets an image be another one in pods that are created from now on: one with that outcome.

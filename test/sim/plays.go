@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -34,6 +35,9 @@ func Run(t *testing.T, start Start) {
 		"Neighbours":        s.neighbours,
 		"Fights":            s.fights,
 		"Causes":            s.causes,
+		"Restarts":          s.restarts,
+		"ImpatientRestarts": s.impatientRestarts,
+		"RestlessTool":      s.restless,
 	} {
 		t.Run(name, simulate)
 	}
@@ -51,6 +55,12 @@ func (s stage) play(t *testing.T, seed uint64, play func(r *run)) {
 		w := newWorld(cluster, seed)
 		r := &run{world: w, belay: newBelay(w, s.start), t: cluster.T, seed: seed,
 			rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
+		r.ran = ranSets{good: map[string]goodSet{}, bad: map[types.UID]bool{}, digests: map[types.UID]map[string]bool{}, pinned: map[string]int{}}
+		hear := w.changed
+		w.changed = func(change fake.Change) {
+			hear(change)
+			r.hearOfPods(change)
+		}
 		r.check, r.belay.checkStale = r.checkWrite, r.checkStale
 		r.belay.between, r.belay.see, r.belay.mistell = r.between, r.see, r.mistell
 		cluster.Logger = logr.New(s.rows)
@@ -271,14 +281,19 @@ func (s stage) staleAndFalseConditions(t *testing.T) {
 // written is written at most once more.
 func (s stage) crashAtEveryWrite(t *testing.T) {
 	t.Parallel()
-	want := s.withCrash(t, 0, false)
-	for _, before := range []bool{true, false} {
-		t.Run(map[bool]string{true: "before", false: "after"}[before], func(t *testing.T) {
-			t.Parallel()
-			for crash := 1; crash <= len(want.log); crash++ {
-				s.checkCrash(t, crash, before, want)
-			}
-		})
+	for name, story := range map[string][]action{
+		"releases": {release("good:1"), release("bad-crash:2"), retry("!"), release("good-slow:3"), release("bad-quota:4")},
+		"restarts": {recreate, restart, restartInto("bad-crash"), sameTag(1), moveTag("good"), restart},
+	} {
+		want := s.withCrash(t, story, 0, false)
+		for _, before := range []bool{true, false} {
+			t.Run(name+map[bool]string{true: ", before", false: ", after"}[before], func(t *testing.T) {
+				t.Parallel()
+				for crash := 1; crash <= len(want.log); crash++ {
+					s.checkCrash(t, story, crash, before, want)
+				}
+			})
+		}
 	}
 }
 
@@ -289,15 +304,16 @@ type ended struct {
 }
 
 // withCrash plays a story in which the process dies before or after the write of that number.
-func (s stage) withCrash(t *testing.T, crash int, before bool) (end ended) {
+func (s stage) withCrash(t *testing.T, story []action, crash int, before bool) (end ended) {
 	s.play(t, 1, func(r *run) {
 		n := 0
 		r.crash = func(string) (bool, bool) {
 			n++
 			return n == crash && before, n == crash && !before
 		}
+		r.ran.truth = true
 		r.begin()
-		for _, a := range []action{release("good:1"), release("bad-crash:2"), retry("!"), release("good-slow:3"), release("bad-quota:4")} {
+		for _, a := range story {
 			r.settle(bound)
 			r.act(a)
 		}
@@ -308,12 +324,12 @@ func (s stage) withCrash(t *testing.T, crash int, before bool) (end ended) {
 	return end
 }
 
-func (s stage) checkCrash(t *testing.T, crash int, before bool, want ended) {
-	got := s.withCrash(t, crash, before)
+func (s stage) checkCrash(t *testing.T, story []action, crash int, before bool, want ended) {
+	got := s.withCrash(t, story, crash, before)
 	if diff := cmp.Diff(want.ending, got.ending); diff != "" {
 		t.Errorf("crash at write %d (before: %t): -without +with\n%s", crash, before, diff)
 	}
-	for _, kind := range []string{"record", "record again", "mark", "deployment", "prune"} {
+	for _, kind := range []string{"record", "record again", "mark", "mark the restart", "deployment", "prune"} {
 		if a, b := want.count(kind), got.count(kind); a != b {
 			t.Errorf("crash at write %d (before: %t): %d writes of kind %s instead of %d", crash, before, b, kind, a)
 		}

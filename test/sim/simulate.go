@@ -76,6 +76,7 @@ type run struct {
 	waits       string // for what the release of causes.go waits
 	mended      bool   // that release is good from now on
 	tolerated   int32  // how many of its pods may be missing
+	ran         ranSets
 }
 
 func (r *run) now() time.Time { return time.Now() }
@@ -188,7 +189,7 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 	r.images[image(d.Spec.Template)] = true
 	r.stated, r.statedFor = d.Annotations[v1alpha1.AppliedAnnotation], asked.Generation
 	defer func() { r.meddled = 0 }()
-	r.checkCorrection()
+	r.checkCorrection(r.checkUndone(before, d, running))
 	r.corrections.owed = asked.Generation != r.guarded().Generation
 	if before != nil && !metav1.IsControlledBy(before, r.guarded()) {
 		r.checkAdoption(before, d)
@@ -199,7 +200,7 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 	case asked.Spec.Paused && !same:
 		r.violated("S16: a template is written while paused")
 	case asked.Spec.Paused:
-	case running == nil || target == nil || image(decode(running)) != image(d.Spec.Template):
+	case running == nil || target == nil || !r.runs(d, running):
 		r.violated("S5: a template is written that is no revision's")
 	case running.Name != target.Name && !same && (!proven(running) || verdict(target) != "failed") && r.meddled < 2:
 		r.violated("S5, S6: %s (%q) is written in place of %s (%q)", image(decode(running)), verdict(running), image(decode(target)), verdict(target))
@@ -229,10 +230,11 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	o := outcomeOf(&template)
 	r.tell("  Belay writes (%s) %s: #%d, %q, attempt %q", write, image(template), revision.Revision, verdict(revision), revision.Annotations[v1alpha1.AttemptAnnotation])
 	r.corrections.owed = true
-	if write == "mark" && !r.mayFail(o) && verdict(revision) == "failed" {
+	if write == "mark" && !r.mayHaveFailed(o) && verdict(revision) == "failed" {
 		r.violated("S7: %s is healthy, and marked failed: %s", image(template), revision.Annotations[v1alpha1.FailureAnnotation])
 	}
-	if write == "mark" && !o.healthy && !o.ill && !r.mended && verdict(revision) == "good" {
+	r.checkMark(write, revision)
+	if write == "mark" && !o.healthy && !o.ill && !r.mended && !r.ran.truth && verdict(revision) == "good" {
 		r.violated("S6: %s is bad, and marked good", image(template))
 	}
 	if write == "mark" && verdict(revision) == "good" && !r.wasComplete() {
@@ -314,12 +316,17 @@ func (r *run) settled() bool {
 	}
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonPaused, v1alpha1.ReasonScaledToZero:
+	case v1alpha1.ReasonRestartFailed:
+		return meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled) && r.isRestartOver()
 	default:
+		if meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled) && r.isLost() {
+			return true
+		}
 		return strings.HasPrefix(r.reason(), "WaitingFor") && meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionStalled) && r.mayWait() == r.reason()
 	}
 	target := r.target()
 	return r.guarded().Spec.Paused || (target != nil && status.TargetRevision == target.Name &&
-		(status.Failure == nil) == (verdict(target) != "failed") && !r.retryComes())
+		(status.Failure == nil) == (verdict(target) != "failed" && !restartHasFailed(target)) && !r.retryComes() && !r.comesUp())
 }
 
 // mayWait returns for what the target may wait for ever, empty if it is to be judged: what the last good one would meet as well,
@@ -328,6 +335,9 @@ func (r *run) mayWait() string {
 	target, o := r.target(), outcomeOf(&r.guarded().Spec.Template)
 	if o.name == "case-waits" {
 		return r.waits
+	}
+	if target != nil && verdict(target) == "" && r.isInjected() {
+		return v1alpha1.ReasonWaitingForInjection
 	}
 	if target == nil || (!o.nowhere && !o.quota) {
 		return ""
@@ -368,19 +378,22 @@ func (r *run) checkHonest() {
 	running := r.deployment().Annotations[v1alpha1.RevisionAnnotation]
 	runs := r.known(running)
 	o := outcomeOf(&r.guarded().Spec.Template)
-	bad, good := !o.healthy, o.healthy || o.ill || r.mended
+	bad, good := !o.healthy || r.ran.truth, o.healthy || o.ill || r.mended || r.ran.truth
 	zero := *r.deployment().Spec.Replicas == 0
 	lost := runs == nil && r.wrong() == ""
-	ok := runs != nil && image(decode(runs)) == image(r.deployment().Spec.Template)
+	ok := runs != nil && r.runs(r.deployment(), runs)
 	switch r.reason() {
 	case v1alpha1.ReasonRolledOut:
-		ok = ok && running == target.Name && verdict(target) == "good" && good && r.deployment().Status.AvailableReplicas >= *r.deployment().Spec.Replicas-r.tolerated
+		ok = ok && running == target.Name && verdict(target) == "good" && good &&
+			r.deployment().Status.AvailableReplicas >= *r.deployment().Spec.Replicas-r.tolerated-r.strays()
 	case v1alpha1.ReasonRolledBack:
 		ok = ok && running != target.Name && verdict(target) == "failed" && proven(runs) && bad
 	case v1alpha1.ReasonNoGoodRevision:
-		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.lastGood(target) == nil
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || r.ran.truth || running != target.Name) && r.lastGood(target) == nil
 	case v1alpha1.ReasonHeld:
-		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || running != target.Name) && r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold
+		ok = ok && verdict(target) == "failed" && (r.mayFail(o) || r.ran.truth || running != target.Name) && r.guarded().Spec.Guard.OnFailure == v1alpha1.Hold
+	case v1alpha1.ReasonRestartFailed:
+		ok = ok && r.isRestartOver()
 	case v1alpha1.ReasonScaledToZero:
 		ok = ok && zero && running == target.Name
 	case r.mayWait():
@@ -399,6 +412,7 @@ func (r *run) checkHonest() {
 		}
 		templates[string(revision.Data.Raw)] = true
 	}
+	r.checkRunning(runs)
 	r.checkRetried(target)
 	r.checkAdopted(target)
 }
@@ -423,7 +437,7 @@ func (r *run) rest() {
 	r.wait(10*time.Minute, nil)
 	restless := false
 	for _, pod := range r.pods() {
-		restless = restless || strings.HasPrefix(pod.Spec.Containers[0].Image, "bad-flap")
+		restless = restless || r.outcomeNow(pod.Spec, pod.CreationTimestamp).name == "bad-flap"
 	}
 	for _, l := range r.log[begun:] {
 		again := l.write == "status" || l.write == "deployment" && r.policed && r.boots > boots
@@ -441,7 +455,8 @@ func (r *run) ending() map[string]string {
 		end["running"] = fmt.Sprintf("%s x%d, paused %t", image(r.deployment().Spec.Template), *r.deployment().Spec.Replicas, r.deployment().Spec.Paused)
 	}
 	for _, revision := range r.revisions() {
-		end[image(decode(revision))] = verdict(revision)
+		template := decode(revision)
+		end[fmt.Sprint(image(template), template.Spec.Containers[0].Env)] = verdict(revision) + failureOf(revision).Reason
 	}
 	return end
 }
