@@ -456,7 +456,10 @@ func (r *run) ending() map[string]string {
 	}
 	for _, revision := range r.revisions() {
 		template := decode(revision)
-		end[fmt.Sprint(image(template), template.Spec.Containers[0].Env)] = verdict(revision) + failureOf(revision).Reason
+		end[fmt.Sprint(image(template), template.Spec.Containers[0].Env)] = verdict(revision)
+		if restartHasFailed(revision) {
+			end["restart of "+image(template)] = "failed"
+		}
 	}
 	return end
 }
