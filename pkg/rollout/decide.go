@@ -247,10 +247,10 @@ func (s *state) maintainGoodTarget(d *Decision) report {
 	case progress.Phase == PhaseHealthy:
 		good := report{condition: v1alpha1.ConditionReady, reason: v1alpha1.ReasonRolledOut, message: s.target.Name + " is good and running" + s.pinnedWords()}
 		if s.target.restartFailed() {
-			good.message += "; " + failureSentence(&s.target.Failure.Failure) + "; it was undone"
+			good.message += "; " + failureSentence(&s.target.Failure.Failure) + "; what was good runs again"
 		}
 		return good
-	case progress.undone && progress.Phase == PhaseProgressing:
+	case progress.undone != "" && progress.Phase == PhaseProgressing:
 		return s.undoing(s.target)
 	case progress.Phase == PhaseFailed:
 		return report{condition: v1alpha1.ConditionStalled, reason: progress.Failure.Reason,

@@ -58,7 +58,7 @@ func everyReport() []reported {
 		{"rolled back, in vain", v1alpha1.ReasonRollbackFailed, failedV2().down().remembers("v1", PhaseFailed), stalled, "Degraded"},
 		{"a restart failed, and is undone", v1alpha1.ReasonRestartFailed, goodV1().with(restartFailed).with(func(s *scene) {
 			s.remembers("v1", PhaseProgressing)
-			s.Memory.Progress.undone, s.Memory.Progress.pollAfter = true, s.Now.Add(pollInterval)
+			s.Memory.Progress.undone, s.Memory.Progress.pollAfter = "it failed", s.Now.Add(pollInterval)
 		}), inProgress, "Progressing"},
 		{"a restart failed, and was undone", v1alpha1.ReasonRolledOut, goodV1().with(restartFailed), current, "Healthy"},
 		{"a restart failed, and is left", v1alpha1.ReasonRestartFailed, goodV1().with(restartFailed).hold().with(func(s *scene) {

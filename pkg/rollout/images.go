@@ -213,8 +213,11 @@ func (l *look) movedWords(moved []v1alpha1.MovedImage) string {
 		if more := len(known[m.Container].Digests) - 1; more > 0 {
 			words += fmt.Sprintf(" (of %d that its pods ran)", more+1)
 		}
-		if known[m.Container].Local {
+		switch {
+		case known[m.Container].Local:
 			words += ", and cannot be gone back to: no repository has that"
+		case l.knownGood && !l.pinned:
+			words += ", and is not gone back to: spec.guard.pinImages is Never"
 		}
 	}
 	return words

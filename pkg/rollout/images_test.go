@@ -105,6 +105,11 @@ func TestImages_OfPods(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", row.name, diff)
 		}
 	}
+	unknown := asking("v1")
+	unknown.play()
+	if text, there := unknown.revision("v1").Annotations[v1alpha1.ImagesAnnotation]; there || !unknown.revision("v1").Good() {
+		t.Errorf("of pods that say nothing of their images these are kept: %q", text)
+	}
 	many := template("app:1")
 	p := pod("p")
 	for i := range 1000 {
@@ -191,6 +196,9 @@ func TestImages_Pins(t *testing.T) {
 	if diff := cmp.Diff(want, pinned); diff != "" {
 		t.Fatal(diff)
 	}
+	if forged := r.pins(slices.Values([]string{"", "other", "data", "volume/data"})); len(forged) > 0 {
+		t.Errorf("pinned: %v", forged)
+	}
 	if pinned.String() != "init,volume/model,web" {
 		t.Error(pinned.String())
 	}
@@ -243,6 +251,9 @@ func TestImages_RollbackRunsWhatWasGood(t *testing.T) {
 				t.Errorf("the pods run %s, want %s", got, row.runs)
 			}
 			s.says("image app:latest of container web is sha256:bbbbbbbbbbbb now, was sha256:aaaaaaaaaaaa when web-")
+			if told := strings.Contains(s.message(), "pinImages is Never"); told != (row.status == "Stalled RollbackFailed") {
+				t.Errorf("it tells of pinImages: %t: %s", told, s.message())
+			}
 			s.restart() // of Belay's process
 			s.pass(2 * time.Minute)
 			s.wantsWritten()

@@ -62,7 +62,7 @@ type Progress struct {
 	polledAt       time.Time   // when evidence was last read, or the rollout began
 	pollAfter      time.Time   // when to read it next
 	number         string      // setNumber of the ReplicaSet that is watched, or came up or failed; empty if that is not known
-	undone         bool        // a restart that failed is being undone
+	undone         string      // of a restart that is being undone: how it failed
 	final          string      // why a restart that failed cannot be undone, empty if it may be
 	hinted         bool        // at the last poll the Deployment controller said that all was done
 	stopped        bool        // there are no replicas: the clock stands still

@@ -18,6 +18,7 @@ type limits struct {
 	stuck, soak, deadline time.Duration
 	tolerated             intstr.IntOrString
 	log                   bool // the last lines of a failing container's log may be told
+	pinned                bool // what a tag pointed to when it was good may be run again
 	knownGood             bool // the revision was good before: only whether it comes up is watched
 	// template is the revision's, and good the last good one's, nil if there is none: a rollback must be able to help.
 	template, good *corev1.PodTemplateSpec
@@ -36,6 +37,7 @@ func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
 		soak:        seconds(guard.SoakSeconds, 30),
 		deadline:    seconds(guarded.Spec.ProgressDeadlineSeconds, 600),
 		log:         valueOr(guard.Log, true),
+		pinned:      guard.PinImages != v1alpha1.PinNever,
 		knownGood:   knownGood,
 	}
 	if guard.ToleratedPods != nil {

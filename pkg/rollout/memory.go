@@ -128,7 +128,7 @@ func (o *Observed) recall() Memory {
 		memory.accepted = Accept(lost.desired, o.Deployment)
 	}
 	if lost.correction != "" {
-		memory.owed = append(slices.Clip(memory.owed), putBack(o.Guarded.Name, lost.correction, memory.rival, lost.template != nil && lost.progress.undone))
+		memory.owed = append(slices.Clip(memory.owed), putBack(o.Guarded.Name, lost.correction, memory.rival, lost.progress.undoneBy(lost.template)))
 	}
 	return memory
 }

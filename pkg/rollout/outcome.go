@@ -95,7 +95,7 @@ func (d Decision) done(known Memory, guarded *v1alpha1.GuardedDeployment, answer
 	}
 	if d.Correction != "" {
 		outcome.Memory.rival = rivalOf(answer.Before, d.Correction, answer.Manager)
-		told := []Event{putBack(guarded.Name, d.Correction, outcome.Memory.rival, d.Template != nil && d.Memory.Progress.undone)}
+		told := []Event{putBack(guarded.Name, d.Correction, outcome.Memory.rival, d.Memory.Progress.undoneBy(d.Template))}
 		outcome.Events = slices.Concat(d.Events, told)
 		owed = slices.Concat(owed, told)
 	}

@@ -245,9 +245,17 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 	d.Deployment, d.Template, d.RollBack = desired, template, true
 	d.Memory.applied = desired.Annotations[v1alpha1.AppliedAnnotation]
 	d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
-	d.Memory.Progress.undone = true
+	d.Memory.Progress.undone = failureSentence(&r.Failure.Failure)
 	d.recheckIn(s.PollInterval)
 	return s.undoing(r)
+}
+
+// undoneBy says how the restart failed that a write of this template undoes, empty if it undoes none.
+func (p Progress) undoneBy(template *corev1.PodTemplateSpec) string {
+	if template == nil {
+		return ""
+	}
+	return p.undone
 }
 
 // undoing reports a restart that is being undone.

@@ -307,7 +307,7 @@ func TestRestart_FailedIsUndone(t *testing.T) {
 	s.pass(4 * time.Second)
 	s.pass(time.Minute)
 	s.wants("Ready RolledOut")
-	s.says("is good and running; the restart of web-", "exited with code 7", "it was undone")
+	s.says("is good and running; the restart of web-", "exited with code 7", "what was good runs again")
 	s.wantsWritten("app:latest")
 	if got := s.running(); got != "aaa" {
 		t.Errorf("the pods run %s", got)
@@ -929,4 +929,58 @@ func TestRestart_PolicyRewritesTheImage(t *testing.T) {
 	s.pass(2 * time.Minute)
 	s.wants("Stalled RestartFailed")
 	s.says("the ReplicaSet that was good differs from what the revision states")
+}
+
+// After an adoption, the template tells which ReplicaSet was good.
+func TestRestart_AfterAnAdoption(t *testing.T) {
+	s := onStage(t)
+	r := s.revision("app:latest")
+	adopted, good := r.ControllerRevision.DeepCopy(), r.goodWith()
+	good.ReplicaSet = ""
+	annotate(adopted, v1alpha1.GoodWithAnnotation, good)
+	s.store(adopted)
+	s.restart()
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+	s.wantsWritten("app:latest")
+	if s.Guarded.Status.Failure == nil {
+		t.Error("no failure is told")
+	}
+}
+
+// What was rolled out while nobody looked has to soak, too.
+func TestRestart_CompleteBeforeTheFirstLook(t *testing.T) {
+	s := onStage(t)
+	s.restarts()
+	for range 20 {
+		s.after(time.Second)
+		s.control()
+	}
+	s.restart()
+	s.pass(time.Second)
+	s.wants("Reconciling Soaking")
+	s.pass(time.Minute)
+	s.wants("Ready RolledOut")
+}
+
+// A process that begins knows of a restart that was left.
+func TestRestart_HeldAcrossProcesses(t *testing.T) {
+	s := onStage(t)
+	s.hold()
+	s.moves(badDigest)
+	s.restarts()
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	failed := s.Guarded.Status.Failure.Time
+	s.events()
+	s.restart()
+	s.pass(time.Minute)
+	s.wants("Stalled RestartFailed")
+	if told := s.events(); len(told) > 0 || !s.Guarded.Status.Failure.Time.Equal(&failed) {
+		t.Errorf("told %v; judged again at %s, before at %s", told, s.Guarded.Status.Failure.Time, failed)
+	}
 }

@@ -239,12 +239,12 @@ func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 }
 
 // putBack is the Event about a value of the Deployment of the GuardedDeployment name that rival changed, and Belay changed
-// back. A pipeline that sets the image of a Deployment is told success by kubectl: this says what to do instead. What was undone
-// is a restart that failed.
-func putBack(name, path, rival string, undone bool) Event {
-	if undone {
+// back. A pipeline that sets the image of a Deployment is told success by kubectl: this says what to do instead. undone says
+// how the restart failed that ends with it, empty if none does.
+func putBack(name, path, rival, undone string) Event {
+	if undone != "" {
 		return Event{Type: Normal, Reason: v1alpha1.ReasonRestartFailed, Action: ActionPutBack, Message: Clean(fmt.Sprintf(
-			"undid a restart that failed: put back %s of the Deployment, which %s had changed, to what it was when its pods were good", path, somebody(rival)), maxEvent)}
+			"put back %s of the Deployment, which %s had changed, to what it was when its pods were good: %s", path, somebody(rival), undone), maxEvent)}
 	}
 	message := fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival))
 	if strings.HasPrefix(path, "spec.") { // All else is Belay's own.

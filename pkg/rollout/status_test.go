@@ -154,7 +154,7 @@ func TestOutcomes(t *testing.T) {
 
 // The other Event, about what was put back, has all that the API server asks for.
 func TestReport_EventsAreComplete(t *testing.T) {
-	e := putBack("web", "spec.replicas", "", false)
+	e := putBack("web", "spec.replicas", "", "")
 	if e.Type != Normal || e.Reason == "" || e.Action == "" || !strings.Contains(e.Message, "spec.replicas") {
 		t.Errorf("%+v", e)
 	}
@@ -166,12 +166,12 @@ func TestPutBack_SaysWhatToDoInstead(t *testing.T) {
 			`which "kubectl-set" had changed: change it in GuardedDeployment web instead, in git or with "kubectl patch gd web"`},
 		{"metadata.labels[belay.dev/guarded]", "", "put back metadata.labels[belay.dev/guarded] of the Deployment, which somebody had changed"},
 	} {
-		if e := putBack("web", row.path, row.rival, false); e.Message != row.want {
+		if e := putBack("web", row.path, row.rival, ""); e.Message != row.want {
 			t.Errorf("%q, want %q", e.Message, row.want)
 		}
 	}
 	long := strings.Repeat("x", 253)
-	if e := putBack(long, "spec.template.metadata.annotations["+long+"/"+long+"]", long, false); len(e.Message) > maxEvent {
+	if e := putBack(long, "spec.template.metadata.annotations["+long+"/"+long+"]", long, ""); len(e.Message) > maxEvent {
 		t.Errorf("%d bytes: %s", len(e.Message), e.Message)
 	}
 }
