@@ -279,7 +279,8 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 
 // pinsFor returns what the Deployment is to run by digest while it is back on a revision that was good: after a rollback, also when
 // the spec asks for that revision by then, or a restart that was undone. Old pods that run what was good are not replaced for it: a
-// digest is run where pods that were made since show another one, or where there are no old pods left, or no pods at all, and the tag is known to have moved.
+// digest is run where pods that were made since show another one, or where there are no old pods left, or no pods at all, and the
+// tag is known to have moved.
 func (s *state) pinsFor(r *Revision) pins {
 	back, there := s.isFailed() && r == s.lastGood, s.runningName() == r.Name
 	pinned := there && s.isPinned() && (back || s.isAsGood(r))
