@@ -81,6 +81,11 @@ func (s stage) play(t *testing.T, seed uint64, play func(r *run)) {
 // seeds plays for every seed, first for those that found something once, or that take a row of rollout.Decide which the few
 // seeds of every day do not take.
 func seeds(t *testing.T, play func(t *testing.T, seed uint64), first ...uint64) {
+	fewerSeeds(t, 1, play, first...)
+}
+
+// fewerSeeds plays for one of so many seeds: for what takes that much longer.
+func fewerSeeds(t *testing.T, of int, play func(t *testing.T, seed uint64), first ...uint64) {
 	t.Parallel()
 	if *only != 0 {
 		play(t, *only)
@@ -89,7 +94,7 @@ func seeds(t *testing.T, play func(t *testing.T, seed uint64), first ...uint64) 
 	for _, seed := range first {
 		play(t, seed)
 	}
-	n := *count
+	n := max(2, *count/of)
 	if testing.Short() {
 		n = max(2, n/10) // One does not play all that is asked for.
 	}

@@ -480,7 +480,7 @@ func (s stage) impatientRestarts(t *testing.T) {
 
 // A tool restarts again and again, into what is bad or good. That is no hot loop, and when it ends all is as it was good.
 func (s stage) restless(t *testing.T) {
-	seeds(t, func(t *testing.T, seed uint64) {
+	fewerSeeds(t, 10, func(t *testing.T, seed uint64) {
 		s.play(t, seed, func(r *run) {
 			r.ran.truth = true
 			r.begin()
