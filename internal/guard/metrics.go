@@ -28,14 +28,14 @@ type Metrics struct {
 func NewMetrics() *Metrics {
 	return &Metrics{
 		releases: metrics.NewCounterVec(&metrics.CounterOpts{Name: "belay_releases_total", StabilityLevel: metrics.ALPHA,
-			Help: "Releases that were judged, by outcome (good, failed) and the reason of the failure."}, []string{"outcome", "reason"}),
+			Help: "Releases and restarts that were judged, by outcome (good, failed) and the reason of the failure."}, []string{"outcome", "reason"}),
 		failedReleases: metrics.NewCounterVec(&metrics.CounterOpts{Name: "belay_failed_releases_total", StabilityLevel: metrics.ALPHA,
 			Help: "Releases that failed, by the cause of the failure."}, []string{"cause"}),
 		releaseDuration: metrics.NewHistogramVec(&metrics.HistogramOpts{Name: "belay_release_duration_seconds", StabilityLevel: metrics.ALPHA,
 			Help:    "Time from the beginning of a rollout to its verdict, by outcome: of failed ones, the time to detection. Times that nobody watched do not count.",
 			Buckets: []float64{1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600}}, []string{"outcome"}),
 		rollbacks: metrics.NewCounter(&metrics.CounterOpts{Name: "belay_rollbacks_total", StabilityLevel: metrics.ALPHA,
-			Help: "Times that a Deployment was put back on its last good revision."}),
+			Help: "Times that a Deployment was put back on its last good revision, or a restart that failed was undone."}),
 	}
 }
 

@@ -145,8 +145,8 @@ func checkIntact(written, answer *appsv1.ControllerRevision) error {
 	return nil
 }
 
-// putDeployment writes desired, and template if it is given, into the Deployment, or creates it. Everything that the decision rests on is read live before,
-// at the same time, and nothing is written if any of it has changed.
+// putDeployment writes desired, and template if it is given, into the Deployment, or creates it. Everything that the decision
+// rests on is read live before, at the same time, and nothing is written if any of it has changed.
 func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed,
 	desired *appsv1.Deployment, template *corev1.PodTemplateSpec,
 ) (answer rollout.Answer, err error) {

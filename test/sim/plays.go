@@ -94,7 +94,7 @@ func fewerSeeds(t *testing.T, of int, play func(t *testing.T, seed uint64), firs
 	for _, seed := range first {
 		play(t, seed)
 	}
-	n := max(2, *count/of)
+	n := max(min(2, *count), *count/of)
 	if testing.Short() {
 		n = max(2, n/10) // One does not play all that is asked for.
 	}
