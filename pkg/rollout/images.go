@@ -334,10 +334,11 @@ func (s *state) noteForReturn(keys map[string]bool, r *Revision, moved []v1alpha
 	}
 }
 
-// notePinned adds the keys of the images that a ReplicaSet of the revision runs by digest.
+// notePinned adds the keys of the images that a ReplicaSet of the revision runs by digest. A policy may have changed others.
 func notePinned(keys map[string]bool, r *Revision, set *appsv1.ReplicaSet) {
+	pinned := r.pins(maps.Keys(r.images()))
 	for key, image := range imagesIn(&set.Spec.Template.Spec) {
-		if *image != imageNamed(&r.Template.Spec, key) {
+		if *image == pinned[key] {
 			keys[key] = true
 		}
 	}

@@ -622,3 +622,24 @@ func TestImages_ToZeroAndBack(t *testing.T) {
 		})
 	}
 }
+
+// A policy that takes images from a mirror pins nothing, and is no reason to.
+func TestImages_FromAMirror(t *testing.T) {
+	for serving := range 4 {
+		s := onStage(t, func(s *stage) {
+			s.serving = serving
+			s.admit = func(_, written *appsv1.Deployment) {
+				c := &written.Spec.Template.Spec.Containers[0]
+				c.Image = "mirror/" + strings.TrimPrefix(c.Image, "mirror/")
+			}
+		})
+		s.bad["sha256:v2"] = true
+		s.tag = "sha256:v2"
+		s.ask("app:v2")
+		s.pass(2 * time.Second)
+		s.tag = goodDigest
+		s.pass(2 * time.Minute)
+		s.wants("Stalled RolledBack")
+		s.wantsWritten("mirror/app:v2", "mirror/app:latest")
+	}
+}

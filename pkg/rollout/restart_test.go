@@ -78,9 +78,13 @@ func (s *stage) s(change func(*appsv1.Deployment), manager, fields string) {
 // moves lets the tag point to another image.
 func (s *stage) moves(digest string) { s.tag = digest }
 
-// pass plays for some time.
+// pass plays for some time: each second as long as much happens, and then as often as Belay looks.
 func (s *stage) pass(during time.Duration) {
-	for end := s.Now.Add(during); s.Now.Before(end); s.after(time.Second) {
+	began, step := s.Now, time.Second
+	for end := s.Now.Add(during); s.Now.Before(end); s.after(step) {
+		if s.Now.Sub(began) >= 15*time.Second {
+			step = pollInterval
+		}
 		for range 8 {
 			s.control()
 			before := s.Deployment
