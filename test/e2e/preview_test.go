@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
 )
 
 // documented returns the line of docs/adoption.md that has these words, as a user types it.
@@ -97,9 +99,18 @@ func TestPreview_WhatApplyLeftBehind(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	if out, err := n.typed("kubectl rollout status deployment/web", ""); err != nil { // It writes the status until then.
+	if out, err := n.typed("kubectl rollout status deployment/web", ""); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	web := &object{namespace: n, name: "web"}
+	web.awaitDeployment("has a status that is not written any more", func(d *appsv1.Deployment) bool { // Old pods may still end.
+		for _, c := range d.Status.Conditions {
+			if c.Type == appsv1.DeploymentProgressing && c.Reason == "NewReplicaSetAvailable" {
+				return d.Status.TerminatingReplicas == nil || *d.Status.TerminatingReplicas == 0
+			}
+		}
+		return false
+	})
 	out, _ := n.typed(documented(t, "kubectl replace --dry-run=server"), second) // 1: they differ
 	for _, change := range []string{
 		"<         imagePullPolicy: Always", ">         imagePullPolicy: IfNotPresent", "<       serviceAccountName: runner", ">           name: tcp",
@@ -112,7 +123,6 @@ func TestPreview_WhatApplyLeftBehind(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	web := &object{namespace: n, name: "web"}
 	web.uid = web.get().UID
 	web.wrote(web.get())
 	web.wrote(web.deployment())
