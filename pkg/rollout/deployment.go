@@ -116,12 +116,12 @@ func StatesTemplate(desired *appsv1.Deployment) bool { return desired.Spec.Selec
 func carries(live, desired *appsv1.Deployment) bool {
 	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
 	return (live.Annotations[revision] == desired.Annotations[revision] || live.Annotations[applied] == desired.Annotations[applied]) &&
-		hasTemplate(live, &desired.Spec.Template)
+		states(&live.Spec.Template, &desired.Spec.Template)
 }
 
-// hasTemplate reports whether live has all that a template sets.
-func hasTemplate(live *appsv1.Deployment, template *corev1.PodTemplateSpec) bool {
-	return difference("", toUnstructured(template), toUnstructured(&live.Spec.Template)) == ""
+// states reports whether a live template has all that a template sets.
+func states(live, template *corev1.PodTemplateSpec) bool {
+	return difference("", toUnstructured(template), toUnstructured(live)) == ""
 }
 
 // merged returns what live has and desired does not, and all that desired has.

@@ -191,10 +191,8 @@ func (p *Progress) refusalTroubles(l *look) []trouble {
 func refusalCondition(l *look) (words string, fresh bool) {
 	switch {
 	case l.current == nil:
-		for _, c := range l.deployment.Status.Conditions {
-			if c.Type == appsv1.DeploymentProgressing && c.Reason == "ReplicaSetCreateError" {
-				return c.Message, !c.LastUpdateTime.Before(&l.recorded)
-			}
+		if c := progressing(l.deployment); c.Reason == "ReplicaSetCreateError" {
+			return c.Message, !c.LastUpdateTime.Before(&l.recorded)
 		}
 	case valueOr(l.current.Spec.Replicas, 0) > l.created:
 		for _, c := range l.current.Status.Conditions {

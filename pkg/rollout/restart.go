@@ -47,6 +47,11 @@ func (r *Revision) goodWith() goodWith {
 // restartFailed reports whether the revision is good, and its last restart has failed.
 func (r *Revision) restartFailed() bool { return r.Good() && r.Failure.ReplicaSet != "" }
 
+// failedWith reports whether the restart that made the ReplicaSet of this name, empty for none, is the one that failed last.
+func (r *Revision) failedWith(restart string) bool {
+	return restart != "" && restart == r.Failure.ReplicaSet
+}
+
 // templateHash identifies a template that runs the revision, whatever of it is pinned.
 func (r *Revision) templateHash(template *corev1.PodTemplateSpec) string {
 	return hash(withoutHash(r.unpinned(template)))
@@ -82,7 +87,7 @@ func (s *state) goodTemplate(r *Revision) *corev1.PodTemplateSpec {
 		return nil
 	}
 	template := withoutHash(r.unpinned(&set.Spec.Template))
-	if difference("", toUnstructured(&r.Template), toUnstructured(template)) != "" {
+	if !states(template, &r.Template) {
 		return nil
 	}
 	return template
@@ -156,27 +161,17 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 		p = newProgress(r, s.Now, s.Now)
 		p.restart, p.recorded = restart, current.CreationTimestamp
 		if current.Annotations[setNumbersBefore] != "" { // What its earlier pods did is no evidence.
-			p.began = lastProgress(s.Deployment)
+			p.began = progressing(s.Deployment).LastUpdateTime
 		}
 		if restart == "" && completedBefore(s.Deployment) {
 			p.Phase = PhaseHealthy
 		}
-		if restart != "" && restart == r.Failure.ReplicaSet {
+		if r.failedWith(restart) {
 			p.Phase, p.Failure = PhaseFailed, r.Failure.Failure
 		}
 	}
 	p.number = current.Annotations[setNumber]
 	return p
-}
-
-// lastProgress returns when the Deployment controller last reported progress, by its clock; zero if it never did.
-func lastProgress(d *appsv1.Deployment) metav1.Time {
-	for _, condition := range d.Status.Conditions {
-		if condition.Type == appsv1.DeploymentProgressing {
-			return condition.LastUpdateTime
-		}
-	}
-	return metav1.Time{}
 }
 
 // judgeRestart says what becomes of a restart of a revision that was good, by its progress.
@@ -186,7 +181,7 @@ func (s *state) judgeRestart(d *Decision, r *Revision, progress Progress) report
 		s.markGood(d, r)
 		d.Verdict = &Verdict{After: progress.Lasted()}
 		return report{}
-	case progress.restart == r.Failure.ReplicaSet:
+	case r.failedWith(progress.restart):
 		return s.undoRestart(d, r)
 	case progress.Phase == PhaseFailed:
 		d.Verdict = &Verdict{Failure: progress.Failure.Reason, After: progress.Lasted()}
@@ -233,17 +228,12 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 	s.noteForReturn(keys, r, r.Failure.Images)
 	pinned := r.pins(maps.Keys(keys))
 	desired := desiredDeployment(s.Guarded, r, pinned)
-	if refused := s.refusalInForce(d, writeOfDeployment(desired)); refused != nil {
-		refused.message = stay.message + "; " + refused.message
-		return *refused
-	}
-	if contested := s.correct(d, additionIn(&s.Deployment.Spec.Template, template)); contested != nil {
-		contested.message = stay.message + "; " + contested.message
-		return *contested
+	if busy := s.write(d, desired, additionIn(&s.Deployment.Spec.Template, template)); busy != nil {
+		busy.message = stay.message + "; " + busy.message
+		return *busy
 	}
 	pinned.in(template)
-	d.Deployment, d.Template, d.RollBack = desired, template, true
-	d.Memory.applied = desired.Annotations[v1alpha1.AppliedAnnotation]
+	d.Template, d.RollBack = template, true
 	d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
 	d.Memory.Progress.undone = failureSentence(&r.Failure.Failure)
 	d.recheckIn(s.PollInterval)

@@ -25,8 +25,8 @@ const (
 // run sees to it that the Deployment carries the revision. It returns what to report while it does not, nil when it
 // does. Writing the template begins a rollout.
 func (s *state) run(d *Decision, r *Revision, doing string) *report {
-	moving := s.runningName() != r.Name
-	desired := desiredDeployment(s.Guarded, r, s.pinsFor(r))
+	moving, pinned := s.runningName() != r.Name, s.pinsFor(r)
+	desired := desiredDeployment(s.Guarded, r, pinned)
 	busy := s.put(d, desired)
 	if busy != nil && s.Deployment != nil && carries(s.Deployment, desired) {
 		s.blockedWrite, busy = busy, nil // The revision runs, whatever else is refused or contested: it is judged.
@@ -40,14 +40,14 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	}
 	if moving && r.lastVerdictGood() {
 		if d.Template = s.goodTemplate(r); d.Template != nil {
-			s.pinsFor(r).in(d.Template)
+			pinned.in(d.Template)
 		}
 	}
 	if moving || s.overwritesForeignTemplate(desired) || !d.Memory.Progress.isFor(r) {
 		d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
 	}
 	d.recheckIn(s.PollInterval)
-	if progress := d.Memory.Progress; r.Good() && (progress.Phase == PhaseHealthy || (progress.restart != "" && progress.restart == r.Failure.ReplicaSet)) {
+	if progress := d.Memory.Progress; r.Good() && (progress.Phase == PhaseHealthy || r.failedWith(progress.restart)) {
 		return nil // What is up stays up while replicas, for example, are written, and a restart that failed has failed.
 	}
 	begun := underWay(d.Memory.Progress, doing)
@@ -57,7 +57,7 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 // overwritesForeignTemplate reports whether writing desired puts its template in the place of another one, what somebody else wrote for
 // example. What a policy made of our own last write is nobody else's.
 func (s *state) overwritesForeignTemplate(desired *appsv1.Deployment) bool {
-	return !hasTemplate(s.Deployment, &desired.Spec.Template) && fingerprint(desired, s.Deployment) != s.Memory.accepted
+	return !states(&s.Deployment.Spec.Template, &desired.Spec.Template) && fingerprint(desired, s.Deployment) != s.Memory.accepted
 }
 
 // put asks for desired to be written, unless the Deployment has it already. It returns what to report if it may not be
@@ -76,6 +76,12 @@ func (s *state) put(d *Decision, desired *appsv1.Deployment) *report {
 	case s.Deployment != nil && applied == s.Memory.applied:
 		changed = appliedPath // Otherwise whoever changes it, again and again, would be fought without limit.
 	}
+	return s.write(d, desired, changed)
+}
+
+// write asks for desired to be written, which puts changed back, if that is not empty. It returns what to report if that may not be
+// done now.
+func (s *state) write(d *Decision, desired *appsv1.Deployment, changed string) *report {
 	if refused := s.refusalInForce(d, writeOfDeployment(desired)); refused != nil {
 		return refused
 	}
@@ -85,7 +91,7 @@ func (s *state) put(d *Decision, desired *appsv1.Deployment) *report {
 		}
 	}
 	d.Deployment = desired
-	d.Memory.applied = applied
+	d.Memory.applied = desired.Annotations[v1alpha1.AppliedAnnotation]
 	return nil
 }
 
@@ -153,7 +159,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 		if knownGood {
 			progress = s.follow(progress, r)
 		}
-		if progress.Phase == PhaseHealthy || (progress.restart != "" && progress.restart == r.Failure.ReplicaSet && !hint) {
+		if progress.Phase == PhaseHealthy || (r.failedWith(progress.restart) && !hint) {
 			break
 		}
 		if d.NeedObjects = s.askForObjects(d, r); len(d.NeedObjects) > 0 {
@@ -177,7 +183,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 func (s *state) limits(r *Revision, knownGood bool, restart string) limits {
 	limits := limitsOf(s.Guarded, knownGood && restart == "")
 	limits.template = &r.Template
-	limits.log = limits.log && !r.Failed() && (restart == "" || restart != r.Failure.ReplicaSet) // It has been read, at the verdict.
+	limits.log = limits.log && !r.Failed() && !r.failedWith(restart) // It has been read, at the verdict.
 	switch {
 	case restart != "":
 		limits.template, limits.good, limits.was = &s.Deployment.Spec.Template, s.goodTemplate(r), r
@@ -198,12 +204,17 @@ func rolloutComplete(d *appsv1.Deployment) bool {
 // completedBefore reports whether the Deployment controller says that the rollout to its template was completed at some time: pods
 // may have been lost since. A completion that it reports of another template is told by the counts.
 func completedBefore(d *appsv1.Deployment) bool {
+	return (progressing(d).Reason == "NewReplicaSetAvailable" && allUpdated(d)) || rolloutComplete(d)
+}
+
+// progressing returns the Deployment controller's word on the rollout, the zero value if it has not said any.
+func progressing(d *appsv1.Deployment) appsv1.DeploymentCondition {
 	for _, condition := range d.Status.Conditions {
-		if condition.Type == appsv1.DeploymentProgressing && condition.Reason == "NewReplicaSetAvailable" && allUpdated(d) {
-			return true
+		if condition.Type == appsv1.DeploymentProgressing {
+			return condition
 		}
 	}
-	return rolloutComplete(d)
+	return appsv1.DeploymentCondition{}
 }
 
 func allUpdated(d *appsv1.Deployment) bool {
