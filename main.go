@@ -25,6 +25,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/gc"
 	"github.com/belay-dev/belay/internal/guard"
 	"github.com/belay-dev/belay/internal/kubeclient"
@@ -262,7 +263,7 @@ func start(background context.Context, c clients, namespace string) (*process, e
 	}
 	releaseMetrics, controllerMetrics := guard.NewMetrics(), telemetry.NewMetrics()
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: controllerMetrics.EventsDropped, Final: leader.ErrFenced})
-	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), releaseMetrics, objects, deployments, revisions)
+	reconciler, err := guard.New(c.kube, evidence.New(c.kube), c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), releaseMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
