@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -213,10 +214,7 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
-	work := func(ctx context.Context) error {
-		go process.sweep(ctx)
-		return process.Run(ctx, o.workers)
-	}
+	work := func(ctx context.Context) error { return process.Run(ctx, o.workers) }
 	if fence == nil {
 		return work(ctx)
 	}
@@ -260,8 +258,20 @@ type process struct {
 	*Controller
 	watches *watchhealth.Watches
 	counted metrics.KubeRegistry  // what it counts itself
-	sweep   func(context.Context) // ends, now and then, what is held without a reason, while this process is the one that works
+	sweep   func(context.Context) // ends, now and then, what is held without a reason
 	stop    func()                // ends the rest, when the workers have ended and background is over
+}
+
+// Run works until ctx is done, as the one process that does.
+func (p *process) Run(ctx context.Context, workers int) error {
+	var sweeping sync.WaitGroup
+	defer sweeping.Wait()
+	sweeping.Go(func() {
+		if cache.WaitFor(ctx, "caches", p.synced...) {
+			p.sweep(ctx)
+		}
+	})
+	return p.Controller.Run(ctx, workers)
 }
 
 // start wires and starts the informers, the sink of Events and the metrics.
@@ -286,11 +296,7 @@ func start(background context.Context, c clients, o options) (*process, error) {
 		return nil, err
 	}
 	p := &process{Controller: controller, watches: watches, counted: metrics.NewKubeRegistry()}
-	p.sweep = func(ctx context.Context) {
-		if cache.WaitFor(ctx, "caches", controller.synced...) {
-			inPlace.Sweep(ctx, o.namespace)
-		}
-	}
+	p.sweep = func(ctx context.Context) { inPlace.Sweep(ctx, o.namespace) }
 	controllerMetrics.Register(p.counted, versionString())
 	releaseMetrics.Register(p.counted, objects.Lister())
 	watches.Register(p.counted)

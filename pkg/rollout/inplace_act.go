@@ -244,7 +244,7 @@ func (p *place) whyLeft(failure *failedRelease) (reason, words string) {
 	case failure.GivenUp != "":
 		return v1alpha1.ReasonRollbackFailed, failure.GivenUp
 	case p.Memory.unheld == p.at():
-		return v1alpha1.ReasonNotHeld, "the API server does not hold it back"
+		return v1alpha1.EventNotHeld, "the API server does not hold it back"
 	default:
 		return "", ""
 	}
