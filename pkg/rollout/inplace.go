@@ -268,6 +268,11 @@ func (p *place) pause(d *InPlaceDecision) {
 
 // look asks for evidence, when it is time to.
 func (p *place) look(d *InPlaceDecision) {
+	if d.Memory.lookedAt.IsZero() && p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
+		d.Memory.lookedAt = p.Now // Just created: there is nothing to see.
+		d.recheckIn(p.PollInterval)
+		return
+	}
 	if wait := p.nextLook().Sub(p.Now); wait > 0 {
 		d.recheckIn(wait)
 		return

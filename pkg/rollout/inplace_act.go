@@ -39,10 +39,14 @@ func (p *place) begin(d *InPlaceDecision) {
 
 // historyWords says that there will be nothing to go back to, if the Deployment keeps none.
 func (p *place) historyWords() string {
-	if valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit) > 0 {
+	if !p.keepsNoHistory() {
 		return ""
 	}
 	return ", as long as it is there: spec.revisionHistoryLimit is 0, so it is deleted when the next release is complete, before that has soaked"
+}
+
+func (p *place) keepsNoHistory() bool {
+	return valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit) == 0
 }
 
 // markGood notes that the set is good, and which images its pods run.
@@ -138,7 +142,7 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 	if d.Set = firstHold(p.sets); d.Set != nil {
 		return
 	}
-	if attempt, noted := attemptAt(p.current); !noted && (p.good == nil || p.current.Annotations[setNumbersBefore] != "") {
+	if attempt, noted := attemptAt(p.current); !noted && (p.good == nil || p.current.Annotations[setNumbersBefore] != "" || p.keepsNoHistory()) {
 		p.noteAttempt(d, attempt) // Otherwise its creation and the good one tell as much.
 		return
 	}
@@ -169,7 +173,7 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 
 // isWithoutReturn reports whether the release is not the first, and would have nothing to go back to when it fails in its soak.
 func (p *place) isWithoutReturn() bool {
-	return len(p.sets) > 1 && (p.good == nil || p.historyWords() != "")
+	return len(p.sets) > 1 && (p.good == nil || p.keepsNoHistory())
 }
 
 func (p *place) whyNoReturn() string {
