@@ -59,7 +59,7 @@ type options struct {
 	leaseNamespace                string
 	healthAddress, metricsAddress string
 	certFile, keyFile             string
-	guardDefaults                 inplace.Settings
+	inPlace                       inplace.Options
 	profiling, version            bool
 	logging                       *logsapi.LoggingConfiguration
 }
@@ -100,7 +100,11 @@ func parseFlags() options {
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the Lease \""+leader.LeaseName+"\", so that several processes may run")
 	flag.StringVar(&o.leaseNamespace, "leader-elect-namespace", leader.PodNamespace(), "the namespace of the Lease; default: that of the pod")
 	flag.Func("guard-defaults", "fields of spec.guard, as JSON or YAML, for Deployments that are guarded in place: what neither they nor their Namespaces set with the annotation "+v1alpha1.GuardAnnotation, func(text string) (err error) {
-		o.guardDefaults, err = inplace.ParseSettings(text)
+		o.inPlace.Defaults, err = inplace.ParseSettings(text)
+		return err
+	})
+	flag.Func("guard-all-deployments", "a trial of a whole cluster, or of --namespace: \"observe\" judges the releases of all Deployments without the label "+v1alpha1.GuardedLabel+", by Events and metrics, and writes nothing else; \"on\" guards them in place; neither those in kube-system nor in Namespaces with that label and the value false", func(text string) (err error) {
+		o.inPlace.Others, err = inplace.ParseOthers(text)
 		return err
 	})
 	flag.StringVar(&o.healthAddress, "health-address", "", "host:port to serve /livez and /readyz on, for example :8081; default: not at all")
@@ -277,7 +281,7 @@ func (p *process) Run(ctx context.Context, workers int) error {
 // start wires and starts the informers, the sink of Events and the metrics.
 func start(background context.Context, c clients, o options) (*process, error) {
 	watches := watchhealth.New(watchhealth.Undecodable)
-	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, o.namespace)
+	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, o.namespace, o.inPlace.Others != inplace.OthersNot)
 	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
 	scheme := k8sruntime.NewScheme()
 	if err := belayscheme.AddToScheme(scheme); err != nil {
@@ -290,7 +294,7 @@ func start(background context.Context, c clients, o options) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	inPlace := inplace.New(c.kube, reader, recorder, o.guardDefaults, deployments)
+	inPlace := inplace.New(c.kube, reader, recorder, o.inPlace, deployments)
 	controller, err := NewController(Both(reconciler.Reconcile, inPlace.Reconcile), inPlace.ReportStandstill(reconciler.ReportStandstill), controllerMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err

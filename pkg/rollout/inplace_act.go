@@ -19,7 +19,9 @@ const conditionPause = time.Second
 // before it counts as good, and the rest is judged.
 func (p *place) begin(d *InPlaceDecision) {
 	if up := p.Deployment.Status.AvailableReplicas; rolloutComplete(p.Deployment) || (completedBefore(p.Deployment) && up > 0) {
-		p.markGood(d, p.current)
+		if p.markGood(d, p.current); p.Unlabelled {
+			return // Nobody has asked for this one; there may be thousands.
+		}
 		d.tell(Normal, v1alpha1.ReasonRolledOut, "Guard", "%s runs and counts as good: a release that fails goes back to it%s", p.current.Name, p.historyWords())
 		return
 	}
@@ -33,7 +35,9 @@ func (p *place) begin(d *InPlaceDecision) {
 		p.noteAttempt(d, Attempt{Number: 1})
 		return
 	}
-	p.markGood(d, before)
+	if p.markGood(d, before); p.Unlabelled {
+		return
+	}
 	d.tell(Normal, v1alpha1.ReasonProgressing, "Guard", "%s was there before and counts as good: if %s fails, the Deployment goes back to it%s", before.Name, p.current.Name, p.historyWords())
 }
 
@@ -241,6 +245,8 @@ func (p *place) isOverruled() bool {
 // whyLeft returns the reason and the words for which a failed release is left as it is, empty if it is taken back.
 func (p *place) whyLeft(failure *failedRelease) (reason, words string) {
 	switch {
+	case p.Observed:
+		return v1alpha1.ReasonHeld, "its releases are only observed"
 	case p.Guard.OnFailure == v1alpha1.Hold:
 		return v1alpha1.ReasonHeld, "onFailure is Hold"
 	case p.good == nil:
