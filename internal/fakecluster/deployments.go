@@ -38,7 +38,7 @@ type Sync struct {
 
 // SyncDeployment does what the Deployment controller of Kubernetes 1.37 does in one sync, in all that a hold of a ReplicaSet
 // meets: which ReplicaSet is scaled, what is taken for a scaling, the condition Progressing, numbers, annotations, clean-up. Its cache
-// has all that is stored, so that of conflicts there are only those with its own writes.
+// has all that is stored when it begins.
 func (w *World) SyncDeployment(name string) Sync {
 	s := &deploymentSync{w: w}
 	stored, there := Read[*appsv1.Deployment](w, name)
@@ -62,7 +62,6 @@ type deploymentSync struct {
 
 	writes     int
 	again      time.Duration
-	spent      bool // d was written: it cannot be a second time
 	conflicted bool // the rest of the sync fails
 }
 
@@ -154,11 +153,8 @@ func (s *deploymentSync) syncCurrent(current *appsv1.ReplicaSet, old []*appsv1.R
 	update.Spec.MinReadySeconds = s.d.Spec.MinReadySeconds
 	s.annotate(update, old)
 	if !equality.Semantic.DeepEqual(current, update) {
-		s.writes++
+		s.write(update, false)
 		s.fail()
-		Edit(s.w, current.Name, func(live *appsv1.ReplicaSet) {
-			live.Annotations, live.Spec.MinReadySeconds = update.Annotations, update.Spec.MinReadySeconds
-		})
 		return
 	}
 	number := current.Annotations[RevisionAnnotation]
@@ -224,6 +220,26 @@ func (s *deploymentSync) mayGrowTo(current *appsv1.ReplicaSet, old []*appsv1.Rep
 	return has + max(0, min(s.wanted()+surge-has-specOf(old), s.wanted()-has))
 }
 
+// write sends an update of what was read, and returns what is stored then, nil if somebody wrote it meanwhile: the sync has failed, and
+// writes nothing more.
+func (s *deploymentSync) write(o Object, status bool) Object {
+	if s.conflicted {
+		return nil
+	}
+	s.writes++
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	written, err := s.w.update(ResourceOf(o), o, status)
+	if err != nil {
+		s.fail()
+		return nil
+	}
+	return written
+}
+
+// fail ends the sync, which is tried again.
+func (s *deploymentSync) fail() { s.conflicted, s.again = true, rateLimited }
+
 // scale writes a ReplicaSet's number of pods, and the annotations if that changes or they are to be right in any case. It reports
 // whether the number was another one: what the API server makes of it is not looked at.
 func (s *deploymentSync) scale(set *appsv1.ReplicaSet, n int32, force bool) (scaled bool) {
@@ -233,12 +249,13 @@ func (s *deploymentSync) scale(set *appsv1.ReplicaSet, n int32, force bool) (sca
 	if !scaled && (!force || (set.Annotations[desiredAnnotation] == wanted && set.Annotations[mostAnnotation] == most)) {
 		return false
 	}
-	s.writes++
-	Edit(s.w, set.Name, func(live *appsv1.ReplicaSet) {
-		live.Spec.Replicas = &n
-		metav1.SetMetaDataAnnotation(&live.ObjectMeta, desiredAnnotation, wanted)
-		metav1.SetMetaDataAnnotation(&live.ObjectMeta, mostAnnotation, most)
-	})
+	update := copied(set)
+	update.Spec.Replicas = &n
+	metav1.SetMetaDataAnnotation(&update.ObjectMeta, desiredAnnotation, wanted)
+	metav1.SetMetaDataAnnotation(&update.ObjectMeta, mostAnnotation, most)
+	if written := s.write(update, false); written != nil {
+		set.ObjectMeta = written.(*appsv1.ReplicaSet).ObjectMeta
+	}
 	return scaled
 }
 
@@ -272,7 +289,7 @@ func (s *deploymentSync) shrinkOld(current *appsv1.ReplicaSet, old []*appsv1.Rep
 			dispensable -= ill
 			size[set] -= ill
 			scaled = s.scale(set, size[set], false) || scaled
-			set.Spec.Replicas = new(size[set])
+			set.Spec.Replicas = new(size[set]) // It is not looked at what the API server made of it.
 		}
 	}
 	for _, set := range old {

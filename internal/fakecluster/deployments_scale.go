@@ -253,19 +253,9 @@ func (s *deploymentSync) lookAgain(status *appsv1.DeploymentStatus, c *appsv1.De
 	}
 }
 
-// writeStatus writes the status and the annotations, once in a sync.
+// writeStatus writes the status and the annotations. It can do so once in a sync: what it would send then is older than what it wrote.
 func (s *deploymentSync) writeStatus(status appsv1.DeploymentStatus) {
-	s.writes++
-	if s.spent {
-		s.fail()
-		return
-	}
-	s.spent = true
-	EditStatus(s.w, s.d.Name, func(live *appsv1.Deployment) {
-		live.Status = *status.DeepCopy()
-		live.Annotations = s.d.Annotations
-	})
+	update := copied(s.d)
+	update.Status = *status.DeepCopy()
+	s.write(update, true)
 }
-
-// fail ends the sync with a conflict, after which it is tried again.
-func (s *deploymentSync) fail() { s.conflicted, s.again = true, rateLimited }
