@@ -117,7 +117,9 @@ func asksFor(d *appsv1.Deployment) bool {
 // observe gathers what the cache and this process know about key.
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) rollout.InPlace {
 	o := rollout.InPlace{Deployment: d, PollInterval: g.read.Interval()}
-	o.Guard, o.Unusable = g.settings.of(ctx, d)
+	if asksFor(d) {
+		o.Guard, o.Unusable = g.settings.of(ctx, d)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	o.Memory = g.memories[key].InPlaceMemory
