@@ -86,6 +86,10 @@ func in(t *testing.T, test func(w *world)) {
 			w.Node.Set(image, fake.Crashing)
 		}
 		fake.Add(w, fake.NamespaceOf())
+		fake.Add(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
+		fake.EditStatus(w, "node", func(n *corev1.Node) {
+			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		})
 		test(w)
 	})
 }
@@ -118,7 +122,7 @@ func halfSickening(w *world) fake.Fare {
 func labelled(image string) *appsv1.Deployment {
 	d := fake.DeploymentOf(fake.Webshop("web", image))
 	d.Labels = map[string]string{v1alpha1.GuardedLabel: v1alpha1.GuardedInPlace}
-	d.Spec.Replicas, d.Spec.ProgressDeadlineSeconds = new(int32(4)), new(int32(60))
+	d.Spec.Replicas, d.Spec.ProgressDeadlineSeconds = new(int32(4)), new(int32(100))
 	return d
 }
 
@@ -212,7 +216,9 @@ func wantRest(w *world) {
 func wantEvents(w *world, want ...string) {
 	w.T.Helper()
 	synctest.Wait()
-	if got := w.EventsSent(); !slices.Equal(got, want) {
+	got := w.EventsSent() // Each is sent on its own.
+	slices.Sort(got)
+	if slices.Sort(want); !slices.Equal(got, want) {
 		w.T.Errorf("Events %v, want %v", got, want)
 	}
 }

@@ -118,7 +118,7 @@ func TestStory_GoodOneHeld(t *testing.T) {
 				edit(w, func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(6)) })
 				w.Pass(time.Minute)
 				wantRuns(w, "bad:2=0 held at 0, good:1=6 held at 6")
-				w.Pass(time.Minute) // The deadline is over.
+				w.Pass(2 * time.Minute) // The deadline is over.
 				wantRest(w)
 				release(w, "good:3")
 				w.Pass(3 * time.Minute)
