@@ -174,7 +174,9 @@ func TestStale_Cache(t *testing.T) {
 		w.Hold("deployments")
 		release(w, "good:3")
 		w.Pass(2 * time.Minute)
-		held := func() bool { return strings.Contains(runs(w), "good:3=0") || strings.Contains(runs(w), "good:3=4 held") }
+		held := func() bool {
+			return strings.Contains(runs(w), "good:3=0") || strings.Contains(runs(w), "good:3=4 held")
+		}
 		if held() {
 			t.Errorf("a fix is held back: %s", runs(w))
 		}
