@@ -375,10 +375,10 @@ func TestCluster_StoresFollowVersions(t *testing.T) {
 	})
 }
 
-func TestCluster_NoPatch(t *testing.T) {
+func TestCluster_OtherPatches(t *testing.T) {
 	c := newContract()
 	c.createDeployment(t, "web")
-	if _, err := c.deployments.Patch(t.Context(), "web", types.MergePatchType, []byte("{}"), metav1.PatchOptions{}); !apierrors.IsMethodNotSupported(err) {
+	if _, err := c.deployments.Patch(t.Context(), "web", types.StrategicMergePatchType, []byte("{}"), metav1.PatchOptions{}); !apierrors.IsMethodNotSupported(err) {
 		t.Errorf("patch: %v, want it not to be supported", err)
 	}
 }
@@ -544,4 +544,31 @@ func TestCluster_LinesWithoutContent(t *testing.T) {
 			}
 		}
 	})
+}
+
+// test/e2e asks the same of a real API server.
+func TestCluster_Holds(t *testing.T) {
+	for _, policies := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newContract()
+			c.KeepHolds(policies)
+			if err := ContractOfHolds(t.Context(), c.kube, Namespace, policies); err != nil {
+				t.Errorf("with policies: %t: %v", policies, err)
+			}
+		})
+	}
+}
+
+func TestCluster_Namespaces(t *testing.T) {
+	w := &World{Cluster: New(), T: t}
+	Add(w, NamespaceOf())
+	Edit(w, Namespace, func(n *corev1.Namespace) { n.Annotations = map[string]string{"a": "b"} })
+	kube := kubefake.NewClientset()
+	w.Serve(&kube.Fake, func(_ Request, carryOut func() error) error { return carryOut() })
+	if n, err := kube.CoreV1().Namespaces().Get(t.Context(), Namespace, metav1.GetOptions{}); err != nil || n.Annotations["a"] != "b" {
+		t.Errorf("%v, %v", n, err)
+	}
+	if _, err := kube.CoreV1().Namespaces().Get(t.Context(), "none", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("%v, want NotFound", err)
+	}
 }

@@ -47,8 +47,10 @@ import (
 //   - in the managed fields of a ControllerRevision, the time of its last write
 //   - of pods/log the last lines, of a run that the pod has had
 //   - of a ConfigMap or a Secret that it is there, as a line of a table
+//   - JSON merge patches; in the managed fields of a ReplicaSet, who has patched it, and when
+//   - ReplicaSets that are held at a number, as the policies of artifacts/in-place have it
 //
-// It does not validate or patch, and there is no garbage collector but CollectGarbage.
+// It does not validate, knows no other patches, and there is no garbage collector but CollectGarbage.
 type Cluster struct {
 	mu      sync.Mutex
 	Began   time.Time
@@ -61,6 +63,8 @@ type Cluster struct {
 	heard   func(Change)
 	logs    map[logOf]Log
 	admit   func(Object)
+
+	holdsLost bool // the policies of artifacts/in-place are not there
 }
 
 type Object interface {
@@ -78,7 +82,8 @@ type Change struct {
 // Request is what a client asked for.
 type Request struct {
 	Verb, Resource, Namespace, Name string // resource: with its subresource, as in deployments/status
-	Object                          Object // what was sent, nil for reads
+	Object                          Object // what was sent, nil for reads and patches
+	Patch                           string // the patch that was sent
 	At                              time.Duration
 }
 
@@ -135,6 +140,8 @@ func (c *Cluster) requestOf(action clienttesting.Action) Request {
 		r.Object = action.Object.(Object)
 	case clienttesting.UpdateActionImpl:
 		r.Object = action.Object.(Object)
+	case clienttesting.PatchActionImpl:
+		r.Name, r.Patch = action.Name, string(action.Patch)
 	case interface{ GetName() string }:
 		r.Name = action.GetName()
 	}
@@ -155,6 +162,8 @@ func (c *Cluster) carryOut(action clienttesting.Action) (runtime.Object, error) 
 		return c.create(resource, action.Object.(Object))
 	case clienttesting.UpdateActionImpl:
 		return c.update(resource, action.Object.(Object), action.Subresource == "status")
+	case clienttesting.PatchActionImpl:
+		return c.patch(resource, action)
 	case clienttesting.DeleteActionImpl:
 		return nil, c.delete(resource, namespace, action.Name, action.DeleteOptions.Preconditions)
 	}
@@ -260,11 +269,16 @@ func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Obj
 	setStatus(created, emptyLike(created))
 	SetDefaults(created)
 	c.admitted(created)
-	stamp(created)
+	stamp("", created)
 	return c.store(resource.Resource, nil, created), nil
 }
 
 func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, status bool) (Object, error) {
+	return c.updateAs("", resource, sent, status)
+}
+
+// updateAs is update by a manager of fields.
+func (c *Cluster) updateAs(manager string, resource schema.GroupVersionResource, sent Object, status bool) (Object, error) {
 	live, err := c.find(resource, sent.GetNamespace(), sent.GetName())
 	if err != nil {
 		return nil, err
@@ -287,8 +301,9 @@ func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, stat
 	updated := copied(sent)
 	setStatus(updated, live)
 	SetDefaults(updated)
-	c.admitted(updated)
 	updated.SetUID(live.GetUID())
+	c.admitted(updated)
+	c.hold(updated)
 	updated.SetCreationTimestamp(live.GetCreationTimestamp())
 	updated.SetDeletionTimestamp(live.GetDeletionTimestamp())
 	updated.SetGeneration(live.GetGeneration())
@@ -305,7 +320,7 @@ func (c *Cluster) update(resource schema.GroupVersionResource, sent Object, stat
 	if equality.Semantic.DeepEqual(live, updated) {
 		return copied(live), nil
 	}
-	stamp(updated)
+	stamp(manager, updated)
 	if updated.GetDeletionTimestamp() != nil && len(updated.GetFinalizers()) == 0 {
 		c.store(resource.Resource, live, nil)
 		return copied(updated), nil
@@ -371,12 +386,23 @@ func (c *Cluster) store(resource string, before, after Object) Object {
 	return copied(after)
 }
 
-// stamp notes in the managed fields of a ControllerRevision when it was written, as if all were written by one manager.
-func stamp(written Object) {
-	if _, ok := written.(*appsv1.ControllerRevision); ok {
-		written.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "test", Operation: metav1.ManagedFieldsOperationUpdate,
-			APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}")}})
+// stamp notes when an object was written: in the managed fields of a ControllerRevision as if all were written by one manager, in those
+// of a ReplicaSet for a manager that says who it is.
+func stamp(manager string, written Object) {
+	switch written.(type) {
+	case *appsv1.ControllerRevision:
+		written.SetManagedFields([]metav1.ManagedFieldsEntry{managedBy("test")})
+	case *appsv1.ReplicaSet:
+		if manager != "" {
+			others := slices.DeleteFunc(slices.Clone(written.GetManagedFields()), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == manager })
+			written.SetManagedFields(append(others, managedBy(manager)))
+		}
 	}
+}
+
+func managedBy(manager string) metav1.ManagedFieldsEntry {
+	return metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate,
+		APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}")}
 }
 
 // desired returns what a change of which moves the generation.

@@ -26,6 +26,10 @@ type Node struct {
 	images Registry[Fare] // where nothing is said, pods are Running
 	off    bool
 	done   map[types.UID]string // the resourceVersions of the Deployments for which nothing is left to do
+
+	exact        *World // if it acts exactly
+	writes, made int    // of the Deployment controller, and of pods
+	syncs        map[string]exactSync
 }
 
 // Fare is what a pod shows at an age.
@@ -79,6 +83,10 @@ func (n *Node) work() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.off {
+		return
+	}
+	if n.exact != nil {
+		n.workExactly(n.exact)
 		return
 	}
 	n.Cluster.mu.Lock()

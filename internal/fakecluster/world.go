@@ -199,9 +199,10 @@ func editPart[T Object](w *World, name string, change func(T), status bool) T {
 	return updated.(T)
 }
 
-// namespaceOf returns where the objects of a type are: Nodes are in no namespace.
+// namespaceOf returns where the objects of a type are: Nodes and Namespaces are in no namespace.
 func namespaceOf(o Object) string {
-	if _, node := o.(*corev1.Node); node {
+	switch o.(type) {
+	case *corev1.Node, *corev1.Namespace:
 		return ""
 	}
 	return Namespace
@@ -374,6 +375,8 @@ func ResourceOf(o Object) schema.GroupVersionResource {
 		return corev1.SchemeGroupVersion.WithResource("pods")
 	case *corev1.Node:
 		return corev1.SchemeGroupVersion.WithResource("nodes")
+	case *corev1.Namespace:
+		return corev1.SchemeGroupVersion.WithResource("namespaces")
 	case *corev1.ConfigMap:
 		return corev1.SchemeGroupVersion.WithResource("configmaps")
 	case *corev1.Secret:

@@ -129,8 +129,10 @@ func asksFor(d *appsv1.Deployment) bool {
 // observe gathers what the cache and this process know about key.
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) rollout.InPlace {
 	o := rollout.InPlace{Deployment: d, Unlabelled: g.takesUnasked(ctx, d), PollInterval: g.read.Interval()}
-	o.Guard, o.Unusable = g.settings.of(ctx, d)
-	if g.onlyObserves(d) {
+	if o.Unlabelled || asksFor(d) {
+		o.Guard, o.Unusable = g.settings.of(ctx, d)
+	}
+	if o.Unlabelled && g.others == OthersObserved {
 		o.Deployment, o.Observed = g.pretend.deployment(d), true
 	}
 	g.mu.Lock()
@@ -152,7 +154,7 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 			if err != nil {
 				return decision, err
 			}
-			if o.Evidence = read; g.onlyObserves(o.Deployment) {
+			if o.Evidence = read; o.Observed {
 				g.pretend.sets(o.Deployment, read)
 			}
 			g.change(key, func(m *memory) { m.polled = polled })

@@ -50,11 +50,6 @@ func (g *Guard) guards(ctx context.Context, d *appsv1.Deployment) bool {
 	return asksFor(d) || (g.others == OthersGuarded && !isOwned(d) && g.takesUnasked(ctx, d))
 }
 
-// onlyObserves reports whether nothing but Events may be written about the Deployment.
-func (g *Guard) onlyObserves(d *appsv1.Deployment) bool {
-	return g.others == OthersObserved && !asksFor(d)
-}
-
 // pretence is what would have been written about Deployments that are only observed. What is read is changed so that it shows that.
 type pretence struct {
 	mu      sync.Mutex

@@ -39,7 +39,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	var deployment *appsv1.Deployment
 	var set *appsv1.ReplicaSet
 	switch {
-	case g.onlyObserves(o.Deployment):
+	case o.Observed:
 		deployment, set = g.pretend.carryOut(o.Deployment, d)
 	case d.Status != nil:
 		deployment, err = g.writeStatus(ctx, key, o.Deployment, d.Status)

@@ -146,7 +146,7 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 	if d.Set = firstHold(p.sets); d.Set != nil {
 		return
 	}
-	if attempt, noted := attemptAt(p.current); !noted && (p.good == nil || p.current.Annotations[setNumbersBefore] != "" || p.keepsNoHistory()) {
+	if attempt, noted := attemptAt(p.current); !noted && (!p.keepsGood() || p.current.Annotations[setNumbersBefore] != "") {
 		p.noteAttempt(d, attempt) // Otherwise its creation and the good one tell as much.
 		return
 	}
@@ -177,12 +177,26 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 
 // isWithoutReturn reports whether the release is not the first, and would have nothing to go back to when it fails in its soak.
 func (p *place) isWithoutReturn() bool {
-	return len(p.sets) > 1 && (p.good == nil || p.keepsNoHistory())
+	return len(p.sets) > 1 && !p.keepsGood()
+}
+
+// keepsGood reports whether there is a good one, and it is still there when the release is complete: of the old ones the newest are kept.
+func (p *place) keepsGood() bool {
+	if p.good == nil {
+		return false
+	}
+	var newer int32
+	for _, set := range p.sets {
+		if set != p.current && numberOf(set) > numberOf(p.good) {
+			newer++
+		}
+	}
+	return newer < valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit)
 }
 
 func (p *place) whyNoReturn() string {
 	if p.good != nil {
-		return fmt.Sprintf(" once it is complete: spec.revisionHistoryLimit is 0, and %s is deleted then", p.good.Name)
+		return fmt.Sprintf(" once it is complete: spec.revisionHistoryLimit is %d, and %s is deleted then", valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit), p.good.Name)
 	}
 	return ": no ReplicaSet that was good is there any more"
 }
