@@ -18,6 +18,7 @@ import (
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/leaderelection"
 	logsapi "k8s.io/component-base/logs/api/v1"
@@ -25,8 +26,10 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/gc"
 	"github.com/belay-dev/belay/internal/guard"
+	"github.com/belay-dev/belay/internal/inplace"
 	"github.com/belay-dev/belay/internal/kubeclient"
 	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/internal/logging"
@@ -34,6 +37,7 @@ import (
 	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/internal/watchhealth"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
 )
@@ -54,6 +58,7 @@ type options struct {
 	leaseNamespace                string
 	healthAddress, metricsAddress string
 	certFile, keyFile             string
+	guardDefaults                 inplace.Settings
 	profiling, version            bool
 	logging                       *logsapi.LoggingConfiguration
 }
@@ -93,6 +98,10 @@ func parseFlags() options {
 	flag.IntVar(&o.burst, "kube-api-burst", 100, "how many requests may exceed --kube-api-qps for a moment")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the Lease \""+leader.LeaseName+"\", so that several processes may run")
 	flag.StringVar(&o.leaseNamespace, "leader-elect-namespace", leader.PodNamespace(), "the namespace of the Lease; default: that of the pod")
+	flag.Func("guard-defaults", "fields of spec.guard, as JSON or YAML, for Deployments that are guarded in place: what neither they nor their Namespaces set with the annotation "+v1alpha1.GuardAnnotation, func(text string) (err error) {
+		o.guardDefaults, err = inplace.ParseSettings(text)
+		return err
+	})
 	flag.StringVar(&o.healthAddress, "health-address", "", "host:port to serve /livez and /readyz on, for example :8081; default: not at all")
 	flag.StringVar(&o.metricsAddress, "metrics-address", "", "host:port to serve /metrics on: with HTTPS, to whom the API server allows it, for example :8443; plain on a loopback address; default: not at all")
 	flag.StringVar(&o.certFile, "tls-cert-file", "", "certificate for --metrics-address; default: a self-signed one, made at start")
@@ -189,7 +198,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	process, err := start(background, all, o.namespace)
+	process, err := start(background, all, o)
 	if err != nil {
 		return err
 	}
@@ -204,7 +213,10 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
-	work := func(ctx context.Context) error { return process.Run(ctx, o.workers) }
+	work := func(ctx context.Context) error {
+		go process.sweep(ctx)
+		return process.Run(ctx, o.workers)
+	}
 	if fence == nil {
 		return work(ctx)
 	}
@@ -247,14 +259,15 @@ func newClients(config *rest.Config, fence *leader.Fence) (c clients, err error)
 type process struct {
 	*Controller
 	watches *watchhealth.Watches
-	counted metrics.KubeRegistry // what it counts itself
-	stop    func()               // ends the rest, when the workers have ended and background is over
+	counted metrics.KubeRegistry  // what it counts itself
+	sweep   func(context.Context) // ends, now and then, what is held without a reason, while this process is the one that works
+	stop    func()                // ends the rest, when the workers have ended and background is over
 }
 
 // start wires and starts the informers, the sink of Events and the metrics.
-func start(background context.Context, c clients, namespace string) (*process, error) {
+func start(background context.Context, c clients, o options) (*process, error) {
 	watches := watchhealth.New(watchhealth.Undecodable)
-	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, namespace)
+	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, o.namespace)
 	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
 	scheme := k8sruntime.NewScheme()
 	if err := belayscheme.AddToScheme(scheme); err != nil {
@@ -262,15 +275,22 @@ func start(background context.Context, c clients, namespace string) (*process, e
 	}
 	releaseMetrics, controllerMetrics := guard.NewMetrics(), telemetry.NewMetrics()
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: controllerMetrics.EventsDropped, Final: leader.ErrFenced})
-	reconciler, err := guard.New(c.kube, c.belay, broadcaster.NewRecorder(scheme, guard.FieldManager), releaseMetrics, objects, deployments, revisions)
+	recorder, reader := broadcaster.NewRecorder(scheme, guard.FieldManager), evidence.New(c.kube)
+	reconciler, err := guard.New(c.kube, reader, c.belay, recorder, releaseMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
-	controller, err := NewController(reconciler.Reconcile, reconciler.ReportStandstill, controllerMetrics, objects, deployments, revisions)
+	inPlace := inplace.New(c.kube, reader, recorder, o.guardDefaults, deployments)
+	controller, err := NewController(Both(reconciler.Reconcile, inPlace.Reconcile), inPlace.ReportStandstill(reconciler.ReportStandstill), controllerMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{Controller: controller, watches: watches, counted: metrics.NewKubeRegistry()}
+	p.sweep = func(ctx context.Context) {
+		if cache.WaitFor(ctx, "caches", controller.synced...) {
+			inPlace.Sweep(ctx, o.namespace)
+		}
+	}
 	controllerMetrics.Register(p.counted, versionString())
 	releaseMetrics.Register(p.counted, objects.Lister())
 	watches.Register(p.counted)

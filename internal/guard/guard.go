@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions/belay/v1alpha1"
@@ -36,16 +37,12 @@ const (
 	maxSteps = 5
 	// syncTimeout bounds one sync, with all its requests.
 	syncTimeout = 30 * time.Second
-
-	// pollInterval is the time between two live reads for one object. More rollouts under way stretch it, by pollStretch each,
-	// and the pods that they read by podStretch each, so that all together read no more than 1/pollStretch objects and
-	// 1/podStretch pods a second. A hint may bring one read forward.
-	pollInterval, pollStretch, podStretch = 3 * time.Second, 20 * time.Millisecond, time.Millisecond
 )
 
 // Guard keeps the Deployment of every GuardedDeployment on the revision it should run.
 type Guard struct {
 	kube     kubernetes.Interface
+	evidence *evidence.Reader
 	belay    versioned.Interface
 	recorder events.EventRecorder
 	metrics  *Metrics
@@ -61,29 +58,24 @@ type Guard struct {
 
 	mu       sync.Mutex
 	memories map[cache.ObjectName]memory
-	underWay load                 // of those that have a rollout under way
-	noLog    map[string]time.Time // the nodes of which a log did not come lately, and when
 }
 
 // memory is what is known of one object.
 type memory struct {
 	rollout.Memory
-	polled poll // the last one of the rollout under way
+	polled evidence.Poll // the last one of the rollout under way
 }
 
-// poll is how many pods a live read has answered, and how many of them had ended.
-type poll struct{ pods, ended int }
-
-// load is what the live reads of many objects take: how many objects, and pods of theirs, are read.
-type load struct{ objects, pods int }
-
-// interval returns the time between two live reads for one object.
-func (l load) interval() time.Duration {
-	return max(pollInterval, time.Duration(l.objects)*pollStretch, time.Duration(l.pods)*podStretch)
+// load returns what the live reads for it take: how many objects, and pods of theirs, are read.
+func (m memory) load() (objects, pods int) {
+	if !m.Progress.UnderWay() {
+		return 0, 0
+	}
+	return 1, m.polled.Pods
 }
 
 // New returns a Guard that knows what the informers know. It adds indexers to them, so they have to be started after it.
-func New(kube kubernetes.Interface, belay versioned.Interface, recorder events.EventRecorder, metrics *Metrics,
+func New(kube kubernetes.Interface, reader *evidence.Reader, belay versioned.Interface, recorder events.EventRecorder, metrics *Metrics,
 	objects belayinformers.TypedGuardedDeploymentInformer,
 	deployments appsinformers.TypedDeploymentInformer,
 	revisions appsinformers.TypedControllerRevisionInformer,
@@ -97,6 +89,7 @@ func New(kube kubernetes.Interface, belay versioned.Interface, recorder events.E
 	}
 	return &Guard{
 		kube:            kube,
+		evidence:        reader,
 		belay:           belay,
 		recorder:        recorder,
 		metrics:         metrics,
@@ -153,7 +146,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 
 // decide lets rollout.Decide decide, and reads, live, what the decision asks for. No read is asked for twice.
 func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Observed) (rollout.Decision, error) {
-	var spent budget
+	var spent evidence.Budget
 	for {
 		var err error
 		o.Now = time.Now()
@@ -171,9 +164,10 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 		case decision.NeedEvidence:
 			o.Evidence, err = g.readEvidence(ctx, key, o.Deployment)
 		case len(decision.NeedObjects) > 0:
-			g.findObjects(ctx, key.Namespace, o.Evidence, decision.NeedObjects)
+			g.evidence.Objects(ctx, key.Namespace, o.Evidence, decision.NeedObjects)
 		case decision.NeedsDetails():
-			g.readDetails(ctx, key.Namespace, o.Evidence, decision, &spent)
+			asked := evidence.Asked{Events: decision.NeedEvents, Nodes: decision.NeedNodes, Log: decision.NeedLog}
+			g.evidence.Details(ctx, key.Namespace, o.Evidence, asked, &spent)
 		default:
 			return decision, nil
 		}
@@ -216,7 +210,7 @@ func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
 		Strays:       strays,
 		Revisions:    revisions,
 		Memory:       g.memories[key].Memory,
-		PollInterval: g.underWay.interval(),
+		PollInterval: g.evidence.Interval(),
 	}, nil
 }
 
@@ -225,19 +219,19 @@ func (g *Guard) remember(key cache.ObjectName, known rollout.Memory) {
 	g.change(key, func(m *memory) {
 		m.Memory = known
 		if !known.Progress.UnderWay() {
-			m.polled = poll{}
+			m.polled = evidence.Poll{}
 		}
 	})
 }
 
 // lastPoll returns the last poll of the rollout of key, and notePoll keeps it.
-func (g *Guard) lastPoll(key cache.ObjectName) poll {
+func (g *Guard) lastPoll(key cache.ObjectName) evidence.Poll {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.memories[key].polled
 }
 
-func (g *Guard) notePoll(key cache.ObjectName, polled poll) {
+func (g *Guard) notePoll(key cache.ObjectName, polled evidence.Poll) {
 	g.change(key, func(m *memory) { m.polled = polled })
 }
 
@@ -246,18 +240,11 @@ func (g *Guard) change(key cache.ObjectName, change func(m *memory)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m := g.memories[key]
-	g.underWay = g.underWay.plus(m, -1)
+	objects, pods := m.load()
 	change(&m)
-	g.underWay = g.underWay.plus(m, 1)
+	objectsNow, podsNow := m.load()
+	g.evidence.Change(objectsNow-objects, podsNow-pods)
 	g.memories[key] = m
-}
-
-// plus returns the load with that of one object added so many times.
-func (l load) plus(m memory, times int) load {
-	if !m.Progress.UnderWay() {
-		return l
-	}
-	return load{objects: l.objects + times, pods: l.pods + times*m.polled.pods}
 }
 
 // forget drops everything about an object that is gone.

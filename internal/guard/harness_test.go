@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 
+	"github.com/belay-dev/belay/internal/evidence"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/internal/kubeclient"
 	"github.com/belay-dev/belay/internal/telemetry"
@@ -22,6 +24,10 @@ func TestMain(m *testing.M) { fake.Main(m) }
 
 // The tests run a real Guard, with real informers, in a bubble. All objects are in one namespace.
 const namespace = fake.Namespace
+
+// pollInterval is the time between two reads of the evidence of one object, and pollStretch and podStretch what each rollout under way
+// and each of its pods may stretch it by.
+const pollInterval, pollStretch, podStretch = 3 * time.Second, 20 * time.Millisecond, time.Millisecond
 
 type (
 	world   = fake.World
@@ -61,7 +67,7 @@ func startBelay(w *world) *belay {
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: p.Kube.EventsV1()}, Dropped: frame.EventsDropped})
 	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
 	var err error
-	p.Guard, err = New(p.Kube, p.Belay, broadcaster.NewRecorder(scheme, FieldManager), releases, objects, deployments, revisions)
+	p.Guard, err = New(p.Kube, evidence.New(p.Kube), p.Belay, broadcaster.NewRecorder(scheme, FieldManager), releases, objects, deployments, revisions)
 	must(err)
 	frame.Register(p.counted, "v1.2.3")
 	releases.Register(p.counted, objects.Lister())

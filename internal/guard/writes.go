@@ -27,7 +27,7 @@ import (
 // conditional, on a resourceVersion or on a name that must be free, so that repeating it is safe and a stale one fails.
 
 // FieldManager is under whose name the API server records what Belay writes.
-const FieldManager = "belay"
+const FieldManager = rollout.FieldManager
 
 // carryOut does what was decided. Of Record, Mark and Deployment at most one is set: the verdict is stored before the
 // Deployment moves. It reports whether to decide again at once, on o with what it learned.

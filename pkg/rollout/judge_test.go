@@ -181,7 +181,7 @@ func watching(replicas int32) *watched {
 	r := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Attempt: Attempt{Number: 1}}
 	r.Name, r.CreationTimestamp = "web-1", metav1.NewTime(noon)
 	w := &watched{Progress: newProgress(r, noon, noon), now: noon, deployment: &appsv1.Deployment{}}
-	w.limits = limitsOf(&v1alpha1.GuardedDeployment{}, false)
+	w.limits = limitsOf(&v1alpha1.Guard{}, nil, false)
 	w.template, w.good = new(withMigration("v1")), new(withMigration("v0"))
 	w.recorded = metav1.NewTime(noon)
 	w.deployment.Spec.Template, w.deployment.Spec.Replicas = template("v1"), &replicas

@@ -26,8 +26,8 @@ type limits struct {
 	was *Revision
 }
 
-func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
-	guard := &guarded.Spec.Guard
+// limitsOf returns the limits that the guard sets, with a deadline in seconds.
+func limitsOf(guard *v1alpha1.Guard, deadline *int32, knownGood bool) limits {
 	seconds := func(value *int32, otherwise int32) time.Duration {
 		return time.Duration(valueOr(value, otherwise)) * time.Second
 	}
@@ -35,7 +35,7 @@ func limitsOf(guarded *v1alpha1.GuardedDeployment, knownGood bool) limits {
 		maxRestarts: valueOr(guard.MaxRestarts, 3),
 		stuck:       seconds(guard.StuckSeconds, 120),
 		soak:        seconds(guard.SoakSeconds, 30),
-		deadline:    seconds(guarded.Spec.ProgressDeadlineSeconds, 600),
+		deadline:    seconds(deadline, 600),
 		log:         valueOr(guard.Log, true),
 		pinned:      guard.PinImages != v1alpha1.PinNever,
 		knownGood:   knownGood,

@@ -363,11 +363,16 @@ func toWrite(revision *appsv1.ControllerRevision) *appsv1.ControllerRevision {
 
 // annotate sets an annotation to value as JSON. Our own records always marshal.
 func annotate(revision *appsv1.ControllerRevision, key string, value any) {
+	metav1.SetMetaDataAnnotation(&revision.ObjectMeta, key, encoded(value))
+}
+
+// encoded returns one of the values that annotations have, as JSON.
+func encoded(value any) string {
 	data, err := json.Marshal(value)
 	if err != nil {
-		panic(fmt.Sprintf("encode %s: %v", key, err))
+		panic(fmt.Sprintf("encode %T: %v", value, err))
 	}
-	metav1.SetMetaDataAnnotation(&revision.ObjectMeta, key, string(data))
+	return string(data)
 }
 
 func ownerReference(guarded *v1alpha1.GuardedDeployment) metav1.OwnerReference {

@@ -181,7 +181,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 // limits returns what a rollout to the revision is judged by. One that was good before would have to go back to itself; a
 // restart of it is judged like a release.
 func (s *state) limits(r *Revision, knownGood bool, restart string) limits {
-	limits := limitsOf(s.Guarded, knownGood && restart == "")
+	limits := limitsOf(&s.Guarded.Spec.Guard, s.Guarded.Spec.ProgressDeadlineSeconds, knownGood && restart == "")
 	limits.template = &r.Template
 	limits.log = limits.log && !r.Failed() && !r.failedWith(restart) // It has been read, at the verdict.
 	switch {

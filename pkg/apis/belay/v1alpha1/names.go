@@ -3,7 +3,7 @@ package v1alpha1
 // The label and the annotations that Belay writes on the objects it owns, and reads on those it guards.
 const (
 	// GuardedLabel is on every object that Belay owns, with the value "true"; its informers filter on it. Taken away, it is put
-	// back.
+	// back. On a Deployment that is nobody's, its owner may set it to GuardedInPlace.
 	GuardedLabel = "belay.dev/guarded"
 
 	// RevisionAnnotation, on the Deployment, names the ControllerRevision that it runs. Belay writes it with the template.
@@ -35,8 +35,8 @@ const (
 	// verdict ends the attempt.
 	AttemptAnnotation = "belay.dev/attempt"
 
-	// RetryAnnotation, on a GuardedDeployment, is set by a person: any new value retries a failed revision, once. To take it
-	// away is no retry.
+	// RetryAnnotation, on a GuardedDeployment or on a Deployment that is guarded in place, is set by a person: any new value
+	// retries a failed release, once. To take it away is no retry.
 	RetryAnnotation = "belay.dev/retry"
 
 	// VerdictGood is the verdict on a revision that came up and stayed up for spec.guard.soakSeconds: one to go back to.
@@ -84,6 +84,9 @@ const (
 	// failed. The Deployment goes back to the ReplicaSet that was good (Reconciling), and is RolledOut again; with Hold, and
 	// where that ReplicaSet is gone, it is left as it is (Stalled).
 	ReasonRestartFailed = "RestartFailed"
+	// ReasonNotHeld is of a Deployment that is guarded in place, and has no condition: the release failed, and is left as it is, because
+	// the API server has no policy that holds a ReplicaSet back.
+	ReasonNotHeld = "NotHeld"
 	// ReasonPaused: spec.paused is set, or the Deployment was paused by hand: nothing is judged (Stalled, or Ready if the
 	// revision had come up before). The release starts to be watched anew on resume.
 	ReasonPaused = "Paused"

@@ -1,4 +1,4 @@
-package guard
+package evidence
 
 import (
 	"context"
@@ -46,11 +46,11 @@ var (
 var notLog = regexp.MustCompile(`^(?:unable to retrieve container logs for \S+|failed to (?:try resolving symlinks in path|open log file) ".*": .*)\n?$`)
 
 // readLog returns the last lines of a log, or why they cannot be read.
-func (g *Guard) readLog(ctx context.Context, namespace string, wanted rollout.LogRequest, spent *budget) *rollout.Log {
-	lines, err := g.tailOf(ctx, namespace, wanted, spent)
+func (r *Reader) readLog(ctx context.Context, namespace string, wanted rollout.LogRequest, spent *Budget) *rollout.Log {
+	lines, err := r.tailOf(ctx, namespace, wanted, spent)
 	if wanted.Previous && apierrors.IsBadRequest(err) {
 		wanted.Previous = false // A restart of the whole pod has removed it: the present run is the only one there is.
-		lines, err = g.tailOf(ctx, namespace, wanted, spent)
+		lines, err = r.tailOf(ctx, namespace, wanted, spent)
 	}
 	if err != nil {
 		return &rollout.Log{Unread: whyUnread(err)}
@@ -59,8 +59,8 @@ func (g *Guard) readLog(ctx context.Context, namespace string, wanted rollout.Lo
 }
 
 // tailOf reads the end of a log, in one request.
-func (g *Guard) tailOf(ctx context.Context, namespace string, wanted rollout.LogRequest, spent *budget) (string, error) {
-	if g.logsPause(wanted.Node) {
+func (r *Reader) tailOf(ctx context.Context, namespace string, wanted rollout.LogRequest, spent *Budget) (string, error) {
+	if r.logsPause(wanted.Node) {
 		return "", errLogPause
 	}
 	if err := spent.take(ctx); err != nil {
@@ -68,19 +68,19 @@ func (g *Guard) tailOf(ctx context.Context, namespace string, wanted rollout.Log
 	}
 	waiting, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	lines, err := g.streamLog(waiting, namespace, wanted)
+	lines, err := r.streamLog(waiting, namespace, wanted)
 	switch {
 	case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(waiting.Err(), context.DeadlineExceeded):
 		return lines, err
 	case ctx.Err() == nil: // Else others took the time.
-		g.noteNoLog(wanted.Node)
+		r.noteNoLog(wanted.Node)
 	}
 	return "", errNoLog
 }
 
-func (g *Guard) streamLog(ctx context.Context, namespace string, wanted rollout.LogRequest) (string, error) {
+func (r *Reader) streamLog(ctx context.Context, namespace string, wanted rollout.LogRequest) (string, error) {
 	options := &corev1.PodLogOptions{Container: wanted.Container, Previous: wanted.Previous, TailLines: new(int64(logLines))}
-	stream, err := g.kube.CoreV1().Pods(namespace).GetLogs(wanted.Pod, options).MaxRetries(0).Stream(ctx)
+	stream, err := r.kube.CoreV1().Pods(namespace).GetLogs(wanted.Pod, options).MaxRetries(0).Stream(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -108,22 +108,19 @@ func (e *logEnd) Write(data []byte) (int, error) {
 }
 
 // logsPause reports whether no log of a node is to be asked for now.
-func (g *Guard) logsPause(node string) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	maps.DeleteFunc(g.noLog, func(_ string, at time.Time) bool { return time.Since(at) >= logPause })
-	_, hangs := g.noLog[node]
-	return hangs || len(g.noLog) >= maxNoLog
+func (r *Reader) logsPause(node string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.noLog, func(_ string, at time.Time) bool { return time.Since(at) >= logPause })
+	_, hangs := r.noLog[node]
+	return hangs || len(r.noLog) >= maxNoLog
 }
 
 // noteNoLog notes that a log of a node did not come in time.
-func (g *Guard) noteNoLog(node string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.noLog == nil {
-		g.noLog = map[string]time.Time{}
-	}
-	g.noLog[node] = time.Now()
+func (r *Reader) noteNoLog(node string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noLog[node] = time.Now()
 }
 
 // whyUnread returns why a log could not be read, in a few words.

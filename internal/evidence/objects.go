@@ -1,4 +1,4 @@
-package guard
+package evidence
 
 import (
 	"context"
@@ -17,9 +17,9 @@ var resources = map[string]string{rollout.KindConfigMap: "configmaps", rollout.K
 // would not do, kubectl apply leaves a Secret's content in an annotation.
 const noContent = "application/json;as=Table;g=meta.k8s.io;v=v1"
 
-// findObjects adds to the evidence whether these objects are there, within detailsTimeout. They are no part of the budget of the
+// Objects adds to the evidence whether these objects are there, within detailsTimeout. They are no part of the budget of the
 // details: a verdict may be due in the same sync. What cannot be read is logged, and the sync goes on.
-func (g *Guard) findObjects(ctx context.Context, namespace string, evidence *rollout.Evidence, objects []rollout.Reference) {
+func (r *Reader) Objects(ctx context.Context, namespace string, evidence *rollout.Evidence, objects []rollout.Reference) {
 	ctx, cancel := context.WithTimeout(ctx, detailsTimeout)
 	defer cancel()
 	evidence.Objects = map[rollout.Reference]rollout.Finding{}
@@ -29,7 +29,7 @@ func (g *Guard) findObjects(ctx context.Context, namespace string, evidence *rol
 			evidence.Objects[object] = rollout.Forbidden
 			continue
 		}
-		finding, err := g.findObject(ctx, namespace, object)
+		finding, err := r.findObject(ctx, namespace, object)
 		if err != nil {
 			klog.FromContext(ctx).V(2).Info("Not known whether it is there", "kind", object.Kind, "name", object.Name, "reason", err)
 		}
@@ -38,11 +38,11 @@ func (g *Guard) findObjects(ctx context.Context, namespace string, evidence *rol
 }
 
 // findObject asks whether an object is there. Nothing of the answer is kept.
-func (g *Guard) findObject(ctx context.Context, namespace string, object rollout.Reference) (rollout.Finding, error) {
+func (r *Reader) findObject(ctx context.Context, namespace string, object rollout.Reference) (rollout.Finding, error) {
 	if err := ctx.Err(); err != nil {
 		return rollout.Unreadable, err
 	}
-	err := g.kube.CoreV1().RESTClient().Get().Namespace(namespace).Resource(resources[object.Kind]).Name(object.Name).
+	err := r.kube.CoreV1().RESTClient().Get().Namespace(namespace).Resource(resources[object.Kind]).Name(object.Name).
 		SetHeader("Accept", noContent).Param("includeObject", string(metav1.IncludeNone)).MaxRetries(0).Do(ctx).Error()
 	switch {
 	case err == nil:

@@ -1,0 +1,28 @@
+package evidence
+
+import (
+	"testing"
+	"time"
+)
+
+func TestReader_Interval(t *testing.T) {
+	for _, row := range []struct {
+		load
+		want time.Duration
+	}{
+		{load{}, 3 * time.Second},
+		{load{objects: 150, pods: 3000}, 3 * time.Second},
+		{load{objects: 200, pods: 3000}, 4 * time.Second},
+		{load{objects: 1, pods: 10_000}, 10 * time.Second},
+	} {
+		r := New(nil)
+		r.Change(row.objects, row.pods)
+		if got := r.Interval(); got != row.want {
+			t.Errorf("%+v: every %s, want %s", row.load, got, row.want)
+		}
+		r.Change(-row.objects, -row.pods)
+		if got := r.Interval(); got != pollInterval {
+			t.Errorf("%+v taken away again: every %s, want %s", row.load, got, pollInterval)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+// Package inplace guards Deployments as they are, those that carry the label belay.dev/guarded=in-place: it observes, lets
+// rollout.DecideInPlace decide, and writes. A failed release is held back by labels on ReplicaSets, which the policy in
+// artifacts/in-place makes the API server keep to; the Deployment's spec is never written.
+package inplace
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	appsinformers "k8s.io/client-go/informers/apps/v1"
+	"k8s.io/client-go/kubernetes"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
+
+	"github.com/belay-dev/belay/internal/evidence"
+	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+const (
+	// maxSteps bounds the decisions of one sync: the verdict, a hold for each ReplicaSet that has pods, and what became of them.
+	maxSteps = 12
+	// syncTimeout bounds one sync, with all its requests.
+	syncTimeout = 30 * time.Second
+)
+
+// Guard takes failed releases of labelled Deployments back.
+type Guard struct {
+	kube     kubernetes.Interface
+	read     *evidence.Reader
+	recorder events.EventRecorder
+	settings *settings
+
+	deployments appslisters.DeploymentLister
+	store       cache.Store // behind it, for freshness
+	fresh       *freshness.Tracker
+
+	mu       sync.Mutex
+	memories map[cache.ObjectName]memory
+}
+
+// memory is what is known of one Deployment.
+type memory struct {
+	rollout.InPlaceMemory
+	polled  evidence.Poll // the last one of what is under way
+	refused string        // the last refusal of a write that was told
+}
+
+// New returns a Guard of the labelled Deployments that the informer knows. What they and their Namespaces do not set, defaults does.
+func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.EventRecorder, defaults Settings, deployments appsinformers.DeploymentInformer) *Guard {
+	return &Guard{
+		kube:        kube,
+		read:        read,
+		recorder:    recorder,
+		settings:    newSettings(kube, defaults),
+		deployments: deployments.Lister(),
+		store:       deployments.Informer().GetStore(),
+		fresh:       freshness.New(),
+		memories:    map[cache.ObjectName]memory{},
+	}
+}
+
+// Reconcile brings one Deployment as far as it goes without waiting. It returns when to look again although nothing happened, 0 for
+// never; an error says that trying again may help.
+func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	d, err := g.deployments.Deployments(key.Namespace).Get(key.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return 0, g.leave(ctx, key)
+	case err != nil:
+		return 0, err
+	case isOwned(d):
+		return 0, g.leave(ctx, key)
+	}
+	if err := g.fresh.Check(key); err != nil {
+		return 0, err
+	}
+	observed := g.observe(ctx, key, d)
+	if !asksFor(d) && observed.Memory.Holds() {
+		if err := g.letGoOf(ctx, key); err != nil {
+			return 0, err
+		}
+	}
+	for range maxSteps {
+		decision, err := g.decide(ctx, key, &observed)
+		if err != nil {
+			return 0, err
+		}
+		again, recheck, err := g.carryOut(ctx, key, &observed, decision)
+		if err != nil || !again {
+			return recheck, err
+		}
+	}
+	return 0, &freshness.StaleError{Reason: "too many steps in one sync, beginning again"}
+}
+
+// isOwned reports whether a GuardedDeployment owns the Deployment: then that guards it.
+func isOwned(d *appsv1.Deployment) bool {
+	owner := metav1.GetControllerOfNoCopy(d)
+	return owner != nil && owner.Kind == "GuardedDeployment" && owner.APIVersion == v1alpha1.GroupVersion.String()
+}
+
+// asksFor reports whether the Deployment is to be guarded in place.
+func asksFor(d *appsv1.Deployment) bool {
+	return d.Labels[v1alpha1.GuardedLabel] == v1alpha1.GuardedInPlace && !isOwned(d)
+}
+
+// observe gathers what the cache and this process know about key.
+func (g *Guard) observe(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) rollout.InPlace {
+	o := rollout.InPlace{Deployment: d, PollInterval: g.read.Interval()}
+	o.Guard, o.Unusable = g.settings.of(ctx, d)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	o.Memory = g.memories[key].InPlaceMemory
+	return o
+}
+
+// decide lets rollout.DecideInPlace decide, and reads, live, what the decision asks for. No read is asked for twice.
+func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InPlace) (rollout.InPlaceDecision, error) {
+	var spent evidence.Budget
+	for {
+		o.Now = time.Now()
+		decision := rollout.DecideInPlace(*o)
+		klog.FromContext(ctx).V(5).Info("Decided in place", "row", decision.Row())
+		switch {
+		case decision.NeedEvidence:
+			read, polled, err := g.read.Read(ctx, o.Deployment, g.lastPoll(key))
+			if err != nil {
+				return decision, err
+			}
+			o.Evidence = read
+			g.change(key, func(m *memory) { m.polled = polled })
+		case decision.NeedsDetails():
+			g.read.Details(ctx, key.Namespace, o.Evidence, evidence.Asked{Events: decision.NeedEvents, Nodes: decision.NeedNodes, Log: decision.NeedLog}, &spent)
+		default:
+			return decision, nil
+		}
+	}
+}
+
+// leave ends what is held for a Deployment that is not guarded in place any more, and forgets it. What another process knew of is found
+// by Sweep.
+func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
+	g.mu.Lock()
+	m, known := g.memories[key]
+	g.mu.Unlock()
+	if !known {
+		return nil
+	}
+	if m.Holds() {
+		if err := g.letGoOf(ctx, key); err != nil {
+			return err
+		}
+	}
+	g.change(key, func(m *memory) { *m = memory{} })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.memories, key)
+	g.fresh.Forget(key)
+	return nil
+}
+
+func (g *Guard) lastPoll(key cache.ObjectName) evidence.Poll {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.memories[key].polled
+}
+
+// change changes what is known of key, and keeps count of what is under way.
+func (g *Guard) change(key cache.ObjectName, change func(m *memory)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.memories[key]
+	objects, pods := m.load()
+	change(&m)
+	if !m.UnderWay() {
+		m.polled = evidence.Poll{}
+	}
+	newObjects, newPods := m.load()
+	g.read.Change(newObjects-objects, newPods-pods)
+	g.memories[key] = m
+}
+
+// load returns what the object adds to the load of all: one object and its pods while evidence about it is read.
+func (m *memory) load() (objects, pods int) {
+	if !m.UnderWay() {
+		return 0, 0
+	}
+	return 1, m.polled.Pods
+}

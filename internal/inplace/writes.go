@@ -1,0 +1,225 @@
+package inplace
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/standstill"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+// Every write of this package is in this file; carryOut has their order. Written are a Deployment's status, with the annotation about
+// the failure, and labels, annotations and replicas of its ReplicaSets; never a Deployment's spec. Each may be repeated. That of a
+// status is conditional on the Deployment's resourceVersion. That of a ReplicaSet is not on its own, which changes with every pod
+// that crashes: it follows from what the Deployment asks for, and that is read live before.
+
+// refusedRetry is when to try again what the API server refuses although nothing has changed since.
+const refusedRetry = 5 * time.Minute
+
+// maxEvent is the most bytes that the API server takes as the note of an Event.
+const maxEvent = 1024
+
+// carryOut does what was decided, at most one write: the verdict is stored before anything moves. It reports whether to decide again at
+// once, on o with what it learned, and otherwise when to decide again.
+func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.InPlace, d rollout.InPlaceDecision) (again bool, recheck time.Duration, err error) {
+	var deployment *appsv1.Deployment
+	var set *appsv1.ReplicaSet
+	switch {
+	case d.Status != nil:
+		deployment, err = g.writeStatus(ctx, key, o.Deployment, d.Status)
+	case d.Set != nil:
+		if err = g.stillAsked(ctx, o.Deployment); err == nil {
+			set, err = g.writeSet(ctx, d.Set)
+		}
+	}
+	if refusal := new(apierrors.StatusError); errors.As(err, &refusal) && isRefusal(refusal) {
+		g.tellRefusal(ctx, key, o.Deployment, refusal)
+		return false, refusedRetry, nil
+	}
+	if err != nil {
+		g.change(key, func(m *memory) { m.LookAgain() })
+		return false, 0, err
+	}
+	*o = d.Answered(*o, deployment, set)
+	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused = o.Memory, "" })
+	g.record(o.Deployment, set, d.Events)
+	return d.Status != nil || d.Set != nil, d.Recheck, nil
+}
+
+// writeStatus writes a change into the Deployment's status, and returns the Deployment as it is then.
+func (g *Guard) writeStatus(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment, change *rollout.StatusChange) (*appsv1.Deployment, error) {
+	metadata := map[string]any{"resourceVersion": d.ResourceVersion}
+	patch := map[string]any{"metadata": metadata}
+	if len(change.Annotations) > 0 {
+		metadata["annotations"] = change.Annotations
+	}
+	if change.Progressing != nil {
+		patch["status"] = map[string]any{"conditions": withCondition(d.Status.Conditions, *change.Progressing)}
+	}
+	written, err := g.kube.AppsV1().Deployments(d.Namespace).Patch(ctx, d.Name, types.MergePatchType, encode(patch),
+		metav1.PatchOptions{FieldManager: rollout.FieldManager}, "status")
+	if err != nil {
+		return nil, fmt.Errorf("patch the status of the Deployment: %w", err)
+	}
+	g.fresh.Wrote(key, g.store, written.ResourceVersion)
+	for name, value := range change.Annotations {
+		if got, there := written.Annotations[name]; there != (value != nil) || (value != nil && got != *value) {
+			return nil, fmt.Errorf("the Deployment came back with another annotation %s than was written: a mutating policy must leave it there", name)
+		}
+	}
+	klog.FromContext(ctx).Info("Wrote the status of the Deployment", "failure", written.Annotations[v1alpha1.FailureAnnotation])
+	return written, nil
+}
+
+// withCondition returns the conditions with this one in the place of the one of its type.
+func withCondition(conditions []appsv1.DeploymentCondition, condition appsv1.DeploymentCondition) []appsv1.DeploymentCondition {
+	all := []appsv1.DeploymentCondition{condition}
+	for _, other := range conditions {
+		if other.Type != condition.Type {
+			all = append(all, other)
+		}
+	}
+	return all
+}
+
+// writeSet writes a change of a ReplicaSet, and returns the ReplicaSet as it is then.
+func (g *Guard) writeSet(ctx context.Context, change *rollout.SetChange) (*appsv1.ReplicaSet, error) {
+	set, metadata := change.Set, map[string]any{}
+	patch := map[string]any{"metadata": metadata}
+	if len(change.Labels) > 0 {
+		metadata["labels"] = change.Labels
+	}
+	if len(change.Annotations) > 0 {
+		metadata["annotations"] = change.Annotations
+	}
+	if change.Replicas != nil {
+		patch["spec"] = map[string]any{"replicas": *change.Replicas}
+	}
+	written, err := g.kube.AppsV1().ReplicaSets(set.Namespace).Patch(ctx, set.Name, types.MergePatchType, encode(patch),
+		metav1.PatchOptions{FieldManager: rollout.FieldManager})
+	if apierrors.IsNotFound(err) || (err == nil && written.UID != set.UID) { // A label with another uid means nothing.
+		return nil, freshness.Stale("what was read of the ReplicaSets")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("patch ReplicaSet %s: %w", set.Name, err)
+	}
+	klog.FromContext(ctx).Info("Wrote a ReplicaSet", "replicaset", written.Name, "replicas", *written.Spec.Replicas,
+		"heldAt", written.Labels[v1alpha1.HeldAtLabel], "verdict", written.Labels[v1alpha1.VerdictLabel], "attempt", written.Labels[v1alpha1.AttemptLabel])
+	return written, nil
+}
+
+// encode returns a patch as JSON.
+func encode(patch map[string]any) []byte {
+	data, err := json.Marshal(patch)
+	if err != nil {
+		panic(fmt.Sprintf("encode a patch: %v", err)) // never: it has strings, numbers and what came from the API server
+	}
+	return data
+}
+
+// stillAsked makes sure, live, that the Deployment asks for the same as when it was decided: its ReplicaSets may be written
+// although it has changed.
+func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) error {
+	live, err := g.kube.AppsV1().Deployments(seen.Namespace).Get(ctx, seen.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("get Deployment: %w", err)
+	}
+	const failure = v1alpha1.FailureAnnotation
+	if err != nil || live.UID != seen.UID || live.Generation != seen.Generation || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
+		live.Annotations[failure] != seen.Annotations[failure] || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
+		!equality.Semantic.DeepEqual(live.OwnerReferences, seen.OwnerReferences) {
+		return freshness.Stale("the cache of Deployments")
+	}
+	return nil
+}
+
+// letGoOf ends what is held for the Deployment of this name, if it is not guarded in place.
+func (g *Guard) letGoOf(ctx context.Context, key cache.ObjectName) error {
+	live, err := g.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil // with its ReplicaSets, or Sweep finds them
+	case err != nil:
+		return fmt.Errorf("get Deployment: %w", err)
+	case asksFor(live):
+		return freshness.Stale("the cache of Deployments")
+	}
+	sets, err := g.kube.AppsV1().ReplicaSets(key.Namespace).List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.HeldAtLabel})
+	if err != nil {
+		return fmt.Errorf("list the ReplicaSets: %w", err)
+	}
+	for i := range sets.Items {
+		if !metav1.IsControlledBy(&sets.Items[i], live) {
+			continue
+		}
+		if err := g.endHold(ctx, &sets.Items[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endHold takes the hold from a ReplicaSet, if it has one of its own.
+func (g *Guard) endHold(ctx context.Context, set *appsv1.ReplicaSet) error {
+	change := rollout.LetGo(set)
+	if change == nil {
+		return nil
+	}
+	_, err := g.writeSet(ctx, change)
+	return err
+}
+
+// isRefusal reports whether trying again soon does not help: a right is missing, or a policy or the API server does not want it.
+func isRefusal(err *apierrors.StatusError) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+}
+
+// tellRefusal says once that the API server refuses a write.
+func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment, refusal error) {
+	klog.FromContext(ctx).Info("Refused", "message", refusal.Error())
+	told := false
+	g.change(key, func(m *memory) { told, m.refused = m.refused == refusal.Error(), refusal.Error() })
+	if !told {
+		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(
+			"the release is judged, and left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", maxEvent)}})
+	}
+}
+
+// ReportStandstill returns a report of what stands still: of a Deployment that is guarded in place an Event, of all else what other does.
+func (g *Guard) ReportStandstill(other standstill.Report) standstill.Report {
+	return func(ctx context.Context, key cache.ObjectName, message string) error {
+		d, err := g.deployments.Deployments(key.Namespace).Get(key.Name)
+		if err != nil || !asksFor(d) {
+			return other(ctx, key, message)
+		}
+		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonSyncFailing, Action: "Sync", Message: rollout.Clean(message, maxEvent)}})
+		return nil
+	}
+}
+
+// record tells of what was done. An Event may be lost: the Deployment's condition and annotation are the truth.
+func (g *Guard) record(d *appsv1.Deployment, set *appsv1.ReplicaSet, events []rollout.Event) {
+	about := &corev1.ObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Namespace: d.Namespace, Name: d.Name, UID: d.UID, ResourceVersion: d.ResourceVersion}
+	for _, e := range events {
+		if set == nil {
+			g.recorder.Eventf(about, nil, e.Type, e.Reason, e.Action, "%s", e.Message)
+			continue
+		}
+		related := &corev1.ObjectReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Namespace: set.Namespace, Name: set.Name, UID: set.UID, ResourceVersion: set.ResourceVersion}
+		g.recorder.Eventf(about, related, e.Type, e.Reason, e.Action, "%s", e.Message)
+	}
+}

@@ -1,0 +1,363 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// InPlace is everything that a decision about a Deployment which is guarded in place is made from.
+type InPlace struct {
+	Deployment *appsv1.Deployment
+	// Guard has its settings, and Unusable what of them cannot be read.
+	Guard    *v1alpha1.Guard
+	Unusable string
+	// Evidence is about its ReplicaSets and pods, read from the API server just now; nil if it was not read.
+	Evidence *Evidence
+	// Memory is that of the last decision.
+	Memory       InPlaceMemory
+	Now          time.Time
+	PollInterval time.Duration
+}
+
+// InPlaceMemory is what one process knows about such a Deployment beyond what is stored. When it is lost, timers begin again, and
+// some Events are told once more.
+type InPlaceMemory struct {
+	UID      types.UID
+	Progress Progress // of the release or, after it failed, of the return to the good one
+	// State is what it is at, a reason as for a GuardedDeployment: for the metrics.
+	State string
+
+	at        string    // the attempt that Progress and State are about
+	lookedAt  time.Time // when evidence was last read
+	seen      glance    // what the Deployment showed by then
+	settled   bool      // there was nothing to do until it shows something else
+	due       time.Time // when there is all the same, zero for never
+	holds     bool      // ReplicaSets are held, or were at the last look
+	unheld    string    // the attempt of which the API server has not kept the hold
+	toldAt    time.Time // when the condition was last written
+	complaint string    // what was told about the label or the settings
+}
+
+// UnderWay reports whether evidence is being read.
+func (m *InPlaceMemory) UnderWay() bool { return m.UID != "" && !m.settled && m.Progress.UnderWay() }
+
+// Holds reports whether ReplicaSets may be held for it.
+func (m *InPlaceMemory) Holds() bool { return m.holds }
+
+// LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
+func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }
+
+// glance is what of a Deployment tells that there is something to do.
+type glance struct {
+	generation int64
+	number     string
+	template   string // its hash
+	complete   bool
+	updated    int32
+	ready      int32
+}
+
+// InPlaceDecision is what to do. Of Status and Set at most one is set: the verdict is stored before anything moves.
+type InPlaceDecision struct {
+	// NeedEvidence, NeedEvents, NeedNodes and NeedLog are as those of Decision.
+	NeedEvidence bool
+	NeedEvents   []types.UID
+	NeedNodes    []string
+	NeedLog      *LogRequest
+	// Status is what to write into the Deployment's status.
+	Status *StatusChange
+	// Set is what to write into one of its ReplicaSets.
+	Set *SetChange
+	// Verdict is what was found of the release, if that is written.
+	Verdict *Verdict
+	// Cause is the cause of a failure that Verdict has.
+	Cause string
+	// RollBack says that Set is the first that takes the failed release back.
+	RollBack bool
+	// Events tell what was done. They are recorded when it is written.
+	Events []Event
+	// Recheck is when to decide again if nothing happens before, 0 for never.
+	Recheck time.Duration
+	Memory  InPlaceMemory
+
+	row string
+}
+
+// StatusChange is what to write into a Deployment's status: the annotations, nil for one to take away, and the condition Progressing, nil
+// if it stays. A write of a Deployment's status takes annotations, too, and does not raise the generation
+// (k8s.io/kubernetes/pkg/registry/apps/deployment, deploymentStatusStrategy).
+type StatusChange struct {
+	Annotations map[string]*string
+	Progressing *appsv1.DeploymentCondition
+}
+
+// Row returns the name of the row of the table that the decision is from.
+func (d *InPlaceDecision) Row() string { return d.row }
+
+// NeedsDetails reports whether Events, Nodes or a log have to be read before anything is decided.
+func (d *InPlaceDecision) NeedsDetails() bool {
+	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0
+}
+
+func (d *InPlaceDecision) recheckIn(wait time.Duration) {
+	wait = max(wait, time.Millisecond)
+	if d.Recheck == 0 || wait < d.Recheck {
+		d.Recheck = wait
+	}
+}
+
+func (d *InPlaceDecision) tell(kind, reason, action, format string, args ...any) {
+	d.Events = append(d.Events, Event{Type: kind, Reason: reason, Action: action, Message: Clean(fmt.Sprintf(format, args...), maxEvent)})
+}
+
+// place is what was observed, in terms of the table.
+type place struct {
+	InPlace
+	sets    []*appsv1.ReplicaSet
+	current *appsv1.ReplicaSet // with the template that is asked for, nil if there is none yet
+	good    *appsv1.ReplicaSet // the newest other one that was good, nil if there is none
+	failure *failedRelease     // of the current one
+}
+
+type inPlaceRow struct {
+	name    string
+	applies func(*place) bool
+	act     func(*place, *InPlaceDecision)
+}
+
+// inPlaceRows is the table for a Deployment that is guarded in place: the first row that applies is taken. The ones from "new
+// template" on have evidence.
+var inPlaceRows = []inPlaceRow{
+	{"not asked", (*place).isNotAsked, (*place).askBack},
+	{"deletion", (*place).isEnding, (*place).rest},
+	{"pause", (*place).isPaused, (*place).pause},
+	{"rest", (*place).isSettled, (*place).rest},
+	{"look", (*place).isUnread, (*place).look},
+	{"new template", (*place).isUnmade, (*place).awaitSet},
+	{"no replicas", (*place).isAtZero, (*place).letGo},
+	{"first sight", (*place).isFirstSight, (*place).begin},
+	{"good", (*place).isGood, (*place).keepGood},
+	{"retry", (*place).isRetryAsked, (*place).retryAsAsked},
+	{"automatic retry", (*place).isRetryDue, (*place).retryByItself},
+	{"unjudged", (*place).isUnjudged, (*place).watchRelease},
+	{"left", (*place).isLeft, (*place).leave},
+	{"rollback", func(*place) bool { return true }, (*place).rollBack},
+}
+
+// DecideInPlace says what to do next about a Deployment that is guarded in place. It is a function of what was observed.
+func DecideInPlace(o InPlace) InPlaceDecision {
+	p := newPlace(o)
+	d := InPlaceDecision{Memory: p.Memory}
+	p.complain(&d)
+	row := inPlaceRows[slices.IndexFunc(inPlaceRows, func(r inPlaceRow) bool { return r.applies(p) })]
+	d.row = row.name
+	if p.Evidence != nil {
+		d.Memory.lookedAt, d.Memory.seen, d.Memory.settled, d.Memory.due = p.Now, p.glance(), false, time.Time{}
+		d.Memory.holds = firstHold(p.sets) != nil
+	}
+	row.act(p, &d)
+	if d.NeedEvidence || d.NeedsDetails() {
+		return InPlaceDecision{NeedEvidence: d.NeedEvidence, NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog, Memory: p.Memory, row: d.row}
+	}
+	return d
+}
+
+func newPlace(o InPlace) *place {
+	if o.Memory.UID != o.Deployment.UID {
+		o.Memory = InPlaceMemory{UID: o.Deployment.UID}
+	}
+	p := &place{InPlace: o}
+	if o.Evidence == nil {
+		return p
+	}
+	p.sets = o.Evidence.ReplicaSets
+	if p.current = CurrentReplicaSet(o.Deployment, p.sets); p.current != nil {
+		p.failure = failureOf(o.Deployment, p.current)
+	}
+	for _, set := range p.sets {
+		if set != p.current && wasGood(set) && (p.good == nil || numberOf(set) > numberOf(p.good)) {
+			p.good = set
+		}
+	}
+	if at := p.at(); at != p.Memory.at {
+		p.Memory.at, p.Memory.Progress, p.Memory.State, p.Memory.unheld = at, Progress{}, "", ""
+	}
+	return p
+}
+
+// at identifies the attempt that is under way or was the last one.
+func (p *place) at() string {
+	if p.current == nil {
+		return ""
+	}
+	attempt, _ := attemptAt(p.current)
+	return fmt.Sprintf("%s/%d/%d", p.current.UID, numberOf(p.current), attempt.Number)
+}
+
+func (p *place) glance() glance {
+	d := p.Deployment
+	g := glance{generation: d.Generation, number: d.Annotations[setNumber], complete: rolloutComplete(d), updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
+	if g.template = p.Memory.seen.template; g.template == "" || g.generation != p.Memory.seen.generation {
+		g.template = hash(&d.Spec.Template)
+	}
+	return g
+}
+
+func (p *place) asked() string    { return p.Deployment.Labels[v1alpha1.GuardedLabel] }
+func (p *place) isNotAsked() bool { return p.asked() != v1alpha1.GuardedInPlace }
+func (p *place) isEnding() bool   { return p.Deployment.DeletionTimestamp != nil }
+func (p *place) isPaused() bool   { return p.Deployment.Spec.Paused }
+func (p *place) isUnread() bool   { return p.Evidence == nil }
+func (p *place) isUnmade() bool   { return p.current == nil }
+func (p *place) isAtZero() bool   { return valueOr(p.Deployment.Spec.Replicas, 1) == 0 }
+func (p *place) isGood() bool     { return wasGood(p.current) }
+func (p *place) isUnjudged() bool { return p.failure == nil }
+
+// isFirstSight reports whether nothing was ever written down about the Deployment: it was not guarded before.
+func (p *place) isFirstSight() bool {
+	return !slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
+		return wasGood(set) || own(set, v1alpha1.AttemptLabel) != ""
+	})
+}
+
+// isSettled reports whether there was nothing to do at the last look, and the Deployment shows nothing new.
+func (p *place) isSettled() bool {
+	m, now := p.Memory, p.glance()
+	if p.Evidence != nil || !m.settled || (!m.due.IsZero() && !p.Now.Before(m.due)) {
+		return false
+	}
+	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news.
+		return now.number == m.seen.number && now.template == m.seen.template
+	}
+	now.ready = m.seen.ready
+	return now == m.seen && !p.isOverruled()
+}
+
+// settle notes that there is nothing to do until the Deployment shows something new, or until then.
+func (p *place) settle(d *InPlaceDecision, state string, due time.Time) {
+	d.Memory.State, d.Memory.settled, d.Memory.due = state, true, due
+	p.rest(d)
+}
+
+func (p *place) rest(d *InPlaceDecision) {
+	if m := &d.Memory; m.settled {
+		m.seen.generation = p.Deployment.Generation
+		if !m.due.IsZero() {
+			d.recheckIn(m.due.Sub(p.Now))
+		}
+	}
+}
+
+// askBack forgets what was known: if the label has a value that nobody understands, that is told.
+func (p *place) askBack(d *InPlaceDecision) {
+	d.Memory = InPlaceMemory{UID: d.Memory.UID, complaint: d.Memory.complaint}
+}
+
+// pause lets the timers begin again when the Deployment goes on. What is held stays so.
+func (p *place) pause(d *InPlaceDecision) {
+	d.Memory.Progress, d.Memory.settled, d.Memory.State = Progress{}, false, v1alpha1.ReasonPaused
+}
+
+// look asks for evidence, when it is time to.
+func (p *place) look(d *InPlaceDecision) {
+	if wait := p.nextLook().Sub(p.Now); wait > 0 {
+		d.recheckIn(wait)
+		return
+	}
+	d.NeedEvidence = true
+}
+
+// nextLook returns when to read evidence: a new request soon after the last look, a rollout now and then.
+func (p *place) nextLook() time.Time {
+	m, now := p.Memory, p.glance()
+	switch soon := m.lookedAt.Add(hintPause); {
+	case m.lookedAt.IsZero():
+		return time.Time{}
+	case now.generation != m.seen.generation || now.number != m.seen.number:
+		return soon
+	case m.Progress.UnderWay() && m.holds && now.ready != m.seen.ready:
+		return soon
+	case m.Progress.UnderWay():
+		return m.Progress.nextPoll(now.complete)
+	case m.settled: // Something has changed about it.
+		return soon
+	default:
+		return m.lookedAt.Add(p.PollInterval)
+	}
+}
+
+// awaitSet waits for the Deployment controller. A new template wins at once: nothing is held for the one before it.
+func (p *place) awaitSet(d *InPlaceDecision) {
+	if d.Set = firstHold(p.sets); d.Set != nil {
+		return
+	}
+	awaited := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Template: p.Deployment.Spec.Template, Attempt: Attempt{Number: 1}}
+	awaited.Name = fmt.Sprintf("generation %d of the Deployment", p.Deployment.Generation)
+	awaited.CreationTimestamp = metav1.NewTime(p.Now) // What was refused before is not about it.
+	p.watch(d, awaited, p.Deployment, p.Evidence, p.limits(awaited))
+	d.Memory.State = v1alpha1.ReasonProgressing
+	if d.Memory.Progress.Phase == PhaseFailed {
+		d.tell(Warning, d.Memory.Progress.Failure.Reason, "Judge", "%s has no ReplicaSet: %s", awaited.Name, d.Memory.Progress.Failure.Message)
+		p.settle(d, v1alpha1.ReasonNoGoodRevision, time.Time{})
+	}
+}
+
+// letGo ends all holds: at zero there is nothing to hold, and nothing to judge.
+func (p *place) letGo(d *InPlaceDecision) {
+	if d.Set = firstHold(p.sets); d.Set != nil {
+		return
+	}
+	if d.Memory.Progress.UnderWay() {
+		d.Memory.Progress = d.Memory.Progress.stop()
+	}
+	p.settle(d, v1alpha1.ReasonScaledToZero, time.Time{})
+}
+
+// complain tells once of a label or of settings that nobody understands.
+func (p *place) complain(d *InPlaceDecision) {
+	var complaint string
+	switch {
+	case p.isNotAsked() && p.asked() != v1alpha1.NotGuarded && !LeftBehind(p.Deployment):
+		complaint = fmt.Sprintf("label %[1]s is %[2]q, and nothing is guarded: to have this Deployment guarded, kubectl label deployment %[3]s --namespace %[4]s --overwrite %[1]s=%[5]s",
+			v1alpha1.GuardedLabel, p.asked(), p.Deployment.Name, p.Deployment.Namespace, v1alpha1.GuardedInPlace)
+	case !p.isNotAsked() && p.Unusable != "":
+		complaint = p.Unusable
+	}
+	if complaint != "" && complaint != p.Memory.complaint {
+		d.tell(Warning, v1alpha1.ReasonInvalid, "Ignore", "%s", strings.TrimSpace(complaint))
+	}
+	d.Memory.complaint = complaint
+}
+
+// Answered notes in the decision what the API server answered to its write, the Deployment or the ReplicaSet as it is now, and returns
+// what is observed after it. What is not held has to be left as it is.
+func (d *InPlaceDecision) Answered(o InPlace, deployment *appsv1.Deployment, set *appsv1.ReplicaSet) InPlace {
+	if set != nil {
+		if n, holds := d.Set.Hold(); holds && valueOr(set.Spec.Replicas, 1) != n {
+			d.Memory.unheld, d.Memory.State, d.RollBack, d.Events = d.Memory.at, v1alpha1.ReasonNotHeld, false, nil
+			d.tell(Warning, v1alpha1.ReasonNotHeld, "Stay", "the API server does not keep ReplicaSet %s at %d: the policy for that is not there or not in force "+
+				"(kubectl apply -k artifacts/in-place, from Kubernetes 1.36 on), so the failed release is left as it is, %s", set.Name, n, untilAsked)
+		}
+		evidence := *o.Evidence
+		evidence.ReplicaSets = slices.Clone(evidence.ReplicaSets)
+		for i := range evidence.ReplicaSets {
+			if evidence.ReplicaSets[i].UID == set.UID {
+				evidence.ReplicaSets[i] = set
+			}
+		}
+		o.Evidence = &evidence
+	}
+	if deployment != nil {
+		o.Deployment = deployment
+	}
+	o.Memory = d.Memory
+	return o
+}
