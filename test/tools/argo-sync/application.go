@@ -167,7 +167,7 @@ func worst(objects []*unstructured.Unstructured) (code health.HealthStatusCode, 
 	return code, message, nil
 }
 
-// difference returns each object that is out of sync, as it is and as it would be.
+// difference returns each object that is out of sync: its name, what it is, and what it would be.
 func (a *application) difference() (texts []string, err error) {
 	compared, err := a.compare()
 	if err != nil {
@@ -187,9 +187,10 @@ func (a *application) difference() (texts []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range list.Diffs {
+	for i, d := range list.Diffs {
 		if d.Modified {
-			texts = append(texts, fmt.Sprintf("%s\n---\n%s", d.NormalizedLive, d.PredictedLive))
+			target := compared.Target[i]
+			texts = append(texts, fmt.Sprintf("%s/%s\n%s\n---\n%s", target.GetKind(), target.GetName(), d.NormalizedLive, d.PredictedLive))
 		}
 	}
 	return texts, nil

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -87,17 +88,20 @@ func actions(changes *ssa.ChangeSet) string {
 	return strings.Join(done, ", ")
 }
 
-// difference returns each object that another apply would change, as it is and as it would be.
+// difference returns each object that another apply would change: its name, what it is, and what it would be.
 func difference(ctx context.Context, manager *ssa.ResourceManager, objects []*unstructured.Unstructured) (texts []string, err error) {
 	for _, object := range objects {
 		change, is, would, err := manager.Diff(ctx, object, ssa.DefaultDiffOptions())
 		if err != nil {
 			return nil, err
 		}
-		if change.Action == ssa.ConfiguredAction {
-			texts = append(texts, change.String()+": "+utils.ObjectToYAML(is)+"---\n"+utils.ObjectToYAML(would))
-		} else if change.Action != ssa.UnchangedAction {
-			texts = append(texts, change.String())
+		name := object.GetKind() + "/" + object.GetName()
+		switch change.Action {
+		case ssa.UnchangedAction:
+		case ssa.ConfiguredAction:
+			texts = append(texts, fmt.Sprintf("%s\n%s---\n%s", name, utils.ObjectToYAML(is), utils.ObjectToYAML(would)))
+		default:
+			texts = append(texts, fmt.Sprintf("%s\n%s", name, change.Action))
 		}
 	}
 	return texts, nil
