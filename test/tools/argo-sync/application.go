@@ -173,7 +173,7 @@ func (a *application) difference() (texts []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	options := []diff.Option{diff.WithLogr(logr.Discard())}
+	options := []diff.Option{diff.WithLogr(logr.Discard()), diff.WithNormalizer(withoutStatus{})}
 	if a.serverSide {
 		dryRuns, cleanup, err := a.kubectl.ManageServerSideDiffDryRuns(a.config)
 		if err != nil {
@@ -194,4 +194,12 @@ func (a *application) difference() (texts []string, err error) {
 		}
 	}
 	return texts, nil
+}
+
+// withoutStatus compares as Argo CD does from 3.0 on, if nothing else is said: what is in the status is no difference.
+type withoutStatus struct{}
+
+func (withoutStatus) Normalize(object *unstructured.Unstructured) error {
+	unstructured.RemoveNestedField(object.Object, "status")
+	return nil
 }
