@@ -37,18 +37,6 @@ const (
 // happened, 0 for never; an error says that trying again may help. A key is with one worker at a time.
 type Reconcile func(ctx context.Context, key cache.ObjectName) (recheck time.Duration, err error)
 
-// Both reconciles in two ways, one after the other, also after an error: what has one name may be two objects.
-func Both(first, second Reconcile) Reconcile {
-	return func(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
-		recheck, err := first(ctx, key)
-		sooner, other := second(ctx, key)
-		if recheck == 0 || (sooner > 0 && sooner < recheck) {
-			recheck = sooner
-		}
-		return recheck, errors.Join(err, other)
-	}
-}
-
 // Controller is the frame: an event makes a key, and workers hand the keys to reconcile, again and again after errors. What
 // becomes of an object is none of its business.
 type Controller struct {
@@ -212,4 +200,16 @@ func (c *Controller) end(key cache.ObjectName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.working, key)
+}
+
+// Both reconciles in two ways, one after the other, also after an error: what has one name may be two objects.
+func Both(first, second Reconcile) Reconcile {
+	return func(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+		recheck, err := first(ctx, key)
+		sooner, other := second(ctx, key)
+		if recheck == 0 || (sooner > 0 && sooner < recheck) {
+			recheck = sooner
+		}
+		return recheck, errors.Join(err, other)
+	}
 }

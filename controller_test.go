@@ -20,7 +20,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -75,7 +74,7 @@ func startBelayWith(w *world, cluster *fake.Process, c clients) *belay {
 	p := &belay{Process: cluster}
 	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
 	var err error
-	p.process, err = start(background, c, metav1.NamespaceAll)
+	p.process, err = start(background, c, options{})
 	must(err)
 	ctx, cancel := context.WithCancel(background)
 	done := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -58,7 +59,7 @@ type options struct {
 	leaseNamespace                string
 	healthAddress, metricsAddress string
 	certFile, keyFile             string
-	guardDefaults                 inplace.Settings
+	inPlace                       inplace.Options
 	profiling, version            bool
 	logging                       *logsapi.LoggingConfiguration
 }
@@ -99,7 +100,11 @@ func parseFlags() options {
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the Lease \""+leader.LeaseName+"\", so that several processes may run")
 	flag.StringVar(&o.leaseNamespace, "leader-elect-namespace", leader.PodNamespace(), "the namespace of the Lease; default: that of the pod")
 	flag.Func("guard-defaults", "fields of spec.guard, as JSON or YAML, for Deployments that are guarded in place: what neither they nor their Namespaces set with the annotation "+v1alpha1.GuardAnnotation, func(text string) (err error) {
-		o.guardDefaults, err = inplace.ParseSettings(text)
+		o.inPlace.Defaults, err = inplace.ParseSettings(text)
+		return err
+	})
+	flag.Func("guard-all-deployments", "a trial of a whole cluster, or of --namespace: \"observe\" judges the releases of all Deployments without the label "+v1alpha1.GuardedLabel+", by Events and metrics, and writes nothing else; \"on\" guards them in place; neither those in kube-system nor in Namespaces with that label and the value false", func(text string) (err error) {
+		o.inPlace.Others, err = inplace.ParseOthers(text)
 		return err
 	})
 	flag.StringVar(&o.healthAddress, "health-address", "", "host:port to serve /livez and /readyz on, for example :8081; default: not at all")
@@ -213,10 +218,7 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
-	work := func(ctx context.Context) error {
-		go process.sweep(ctx)
-		return process.Run(ctx, o.workers)
-	}
+	work := func(ctx context.Context) error { return process.Run(ctx, o.workers) }
 	if fence == nil {
 		return work(ctx)
 	}
@@ -260,14 +262,26 @@ type process struct {
 	*Controller
 	watches *watchhealth.Watches
 	counted metrics.KubeRegistry  // what it counts itself
-	sweep   func(context.Context) // ends, now and then, what is held without a reason, while this process is the one that works
+	sweep   func(context.Context) // ends, now and then, what is held without a reason
 	stop    func()                // ends the rest, when the workers have ended and background is over
+}
+
+// Run works until ctx is done, as the one process that does.
+func (p *process) Run(ctx context.Context, workers int) error {
+	var sweeping sync.WaitGroup
+	defer sweeping.Wait()
+	sweeping.Go(func() {
+		if cache.WaitFor(ctx, "caches", p.synced...) {
+			p.sweep(ctx)
+		}
+	})
+	return p.Controller.Run(ctx, workers)
 }
 
 // start wires and starts the informers, the sink of Events and the metrics.
 func start(background context.Context, c clients, o options) (*process, error) {
 	watches := watchhealth.New(watchhealth.Undecodable)
-	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, o.namespace)
+	owned, guarded := kubeclient.Informers(watches, c.kubeWatches, c.belayWatches, o.namespace, o.inPlace.Others != inplace.OthersNot)
 	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
 	scheme := k8sruntime.NewScheme()
 	if err := belayscheme.AddToScheme(scheme); err != nil {
@@ -280,17 +294,13 @@ func start(background context.Context, c clients, o options) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	inPlace := inplace.New(c.kube, reader, recorder, o.guardDefaults, deployments)
+	inPlace := inplace.New(c.kube, reader, recorder, o.inPlace, deployments)
 	controller, err := NewController(Both(reconciler.Reconcile, inPlace.Reconcile), inPlace.ReportStandstill(reconciler.ReportStandstill), controllerMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{Controller: controller, watches: watches, counted: metrics.NewKubeRegistry()}
-	p.sweep = func(ctx context.Context) {
-		if cache.WaitFor(ctx, "caches", controller.synced...) {
-			inPlace.Sweep(ctx, o.namespace)
-		}
-	}
+	p.sweep = func(ctx context.Context) { inPlace.Sweep(ctx, o.namespace) }
 	controllerMetrics.Register(p.counted, versionString())
 	releaseMetrics.Register(p.counted, objects.Lister())
 	watches.Register(p.counted)

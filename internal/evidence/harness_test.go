@@ -20,11 +20,11 @@ type (
 	request = fake.Request
 )
 
-// reader is a Reader in a world where nothing runs, and a Deployment with two ReplicaSets, of which it has read polled.
+// reader is a Reader in a world where nothing runs, and a Deployment with two ReplicaSets.
 type reader struct {
 	*world
 	*Reader
-	polled       Poll
+	polled       Poll // the last one
 	d            *appsv1.Deployment
 	current, old *appsv1.ReplicaSet
 }

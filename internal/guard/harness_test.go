@@ -60,7 +60,7 @@ func startBelay(w *world) *belay {
 	p := &belay{Process: w.NewProcess(), counted: metrics.NewKubeRegistry()}
 	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
 	watches := watchhealth.New(watchhealth.Undecodable)
-	owned, guarded := kubeclient.Informers(watches, p.Kube, p.Belay, metav1.NamespaceAll)
+	owned, guarded := kubeclient.Informers(watches, p.Kube, p.Belay, metav1.NamespaceAll, false)
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
 	releases, frame := NewMetrics(), telemetry.NewMetrics()

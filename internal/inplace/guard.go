@@ -37,6 +37,8 @@ type Guard struct {
 	read     *evidence.Reader
 	recorder events.EventRecorder
 	settings *settings
+	others   Others
+	pretend  pretence
 
 	deployments appslisters.DeploymentLister
 	store       cache.Store // behind it, for freshness
@@ -53,13 +55,23 @@ type memory struct {
 	refused string        // the last refusal of a write that was told
 }
 
-// New returns a Guard of the labelled Deployments that the informer knows. What they and their Namespaces do not set, defaults does.
-func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.EventRecorder, defaults Settings, deployments appsinformers.DeploymentInformer) *Guard {
+// Options are what the flags say.
+type Options struct {
+	// Defaults is what neither a Deployment nor its Namespace sets.
+	Defaults Settings
+	// Others says what becomes of Deployments without the label.
+	Others Others
+}
+
+// New returns a Guard of the Deployments that the informer knows.
+func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.EventRecorder, o Options, deployments appsinformers.DeploymentInformer) *Guard {
 	return &Guard{
 		kube:        kube,
 		read:        read,
 		recorder:    recorder,
-		settings:    newSettings(kube, defaults),
+		settings:    newSettings(kube, o.Defaults),
+		others:      o.Others,
+		pretend:     pretence{},
 		deployments: deployments.Lister(),
 		store:       deployments.Informer().GetStore(),
 		fresh:       freshness.New(),
@@ -85,7 +97,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		return 0, err
 	}
 	observed := g.observe(ctx, key, d)
-	if !asksFor(d) && observed.Memory.Holds() {
+	if !asksFor(d) && !observed.Unlabelled && observed.Memory.Holds() {
 		if err := g.letGoOf(ctx, key); err != nil {
 			return 0, err
 		}
@@ -116,8 +128,11 @@ func asksFor(d *appsv1.Deployment) bool {
 
 // observe gathers what the cache and this process know about key.
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) rollout.InPlace {
-	o := rollout.InPlace{Deployment: d, PollInterval: g.read.Interval()}
+	o := rollout.InPlace{Deployment: d, Unlabelled: g.takesUnasked(ctx, d), PollInterval: g.read.Interval()}
 	o.Guard, o.Unusable = g.settings.of(ctx, d)
+	if g.onlyObserves(d) {
+		o.Deployment, o.Observed = g.pretend.deployment(d), true
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	o.Memory = g.memories[key].InPlaceMemory
@@ -137,7 +152,9 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 			if err != nil {
 				return decision, err
 			}
-			o.Evidence = read
+			if o.Evidence = read; g.onlyObserves(o.Deployment) {
+				g.pretend.sets(o.Deployment, read)
+			}
 			g.change(key, func(m *memory) { m.polled = polled })
 		case decision.NeedsDetails():
 			g.read.Details(ctx, key.Namespace, o.Evidence, evidence.Asked{Events: decision.NeedEvents, Nodes: decision.NeedNodes, Log: decision.NeedLog}, &spent)
@@ -161,6 +178,7 @@ func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
 			return err
 		}
 	}
+	g.pretend.forget(m.UID)
 	g.change(key, func(m *memory) { *m = memory{} })
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -88,10 +88,11 @@ type settings struct {
 	namespaces map[string]namespaceSettings
 }
 
-// namespaceSettings is what a Namespace's annotation says, and when it was read.
+// namespaceSettings is what a Namespace says, and when it was read.
 type namespaceSettings struct {
-	text string
-	at   time.Time
+	text    string // of its annotation
+	optsOut bool   // its Deployments without a label are not to be guarded
+	at      time.Time
 }
 
 func newSettings(kube kubernetes.Interface, defaults Settings) *settings {
@@ -106,7 +107,7 @@ func (s *settings) of(ctx context.Context, d *appsv1.Deployment) (guard *v1alpha
 		all = Settings{}
 	}
 	for _, from := range []struct{ whose, text string }{
-		{"Namespace " + d.Namespace, s.ofNamespace(ctx, d.Namespace)},
+		{"Namespace " + d.Namespace, s.ofNamespace(ctx, d.Namespace).text},
 		{"this Deployment", d.Annotations[v1alpha1.GuardAnnotation]},
 	} {
 		if from.text == "" {
@@ -130,23 +131,29 @@ func (s *settings) of(ctx context.Context, d *appsv1.Deployment) (guard *v1alpha
 	return guard, strings.TrimSuffix(strings.TrimSpace(unusable), ";")
 }
 
-// ofNamespace returns the annotation of a Namespace, empty if there is none or it may not be read.
-func (s *settings) ofNamespace(ctx context.Context, name string) string {
+// optsOut reports whether a Namespace does not want its Deployments guarded that do not ask for it.
+func (s *settings) optsOut(ctx context.Context, name string) bool {
+	return s.ofNamespace(ctx, name).optsOut
+}
+
+// ofNamespace returns what a Namespace says: nothing if it may not be read.
+func (s *settings) ofNamespace(ctx context.Context, name string) namespaceSettings {
 	s.mu.Lock()
 	known, ok := s.namespaces[name]
 	s.mu.Unlock()
 	if ok && time.Since(known.at) < namespaceFor {
-		return known.text
+		return known
 	}
 	namespace, err := s.kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("The settings of the Namespace are as they were", "reason", err)
 	} else {
 		known.text = namespace.Annotations[v1alpha1.GuardAnnotation]
+		known.optsOut = namespace.Labels[v1alpha1.GuardedLabel] == v1alpha1.NotGuarded
 	}
 	known.at = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.namespaces[name] = known
-	return known.text
+	return known
 }

@@ -61,14 +61,14 @@ func (g *Guard) sweep(ctx context.Context, namespace string) error {
 func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 	owner := metav1.GetControllerOfNoCopy(set)
 	if owner != nil && owner.Kind == "Deployment" {
-		if cached, err := g.deployments.Deployments(set.Namespace).Get(owner.Name); err == nil && cached.UID == owner.UID && asksFor(cached) {
+		if cached, err := g.deployments.Deployments(set.Namespace).Get(owner.Name); err == nil && cached.UID == owner.UID && g.guards(ctx, cached) {
 			return nil
 		}
 		live, err := g.kube.AppsV1().Deployments(set.Namespace).Get(ctx, owner.Name, metav1.GetOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("get Deployment: %w", err)
 		}
-		if err == nil && live.UID == owner.UID && asksFor(live) {
+		if err == nil && live.UID == owner.UID && g.guards(ctx, live) {
 			return nil
 		}
 	}

@@ -39,6 +39,8 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	var deployment *appsv1.Deployment
 	var set *appsv1.ReplicaSet
 	switch {
+	case g.onlyObserves(o.Deployment):
+		deployment, set = g.pretend.carryOut(o.Deployment, d)
 	case d.Status != nil:
 		deployment, err = g.writeStatus(ctx, key, o.Deployment, d.Status)
 	case d.Set != nil:
@@ -155,7 +157,7 @@ func (g *Guard) letGoOf(ctx context.Context, key cache.ObjectName) error {
 		return nil // with its ReplicaSets, or Sweep finds them
 	case err != nil:
 		return fmt.Errorf("get Deployment: %w", err)
-	case asksFor(live):
+	case g.guards(ctx, live):
 		return freshness.Stale("the cache of Deployments")
 	}
 	sets, err := g.kube.AppsV1().ReplicaSets(key.Namespace).List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.HeldAtLabel})

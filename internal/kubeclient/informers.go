@@ -19,8 +19,12 @@ import (
 const owned, labelled = v1alpha1.GuardedLabel + "=true", v1alpha1.GuardedLabel
 
 // Informers returns the factories of the informers that Belay needs: of what it owns, and of what asks for it. How well they
-// see is noted in watches. namespace is the only one to watch, empty for all.
-func Informers(watches *watchhealth.Watches, kube kubernetes.Interface, belay versioned.Interface, namespace string) (informers.SharedInformerFactory, belayinformers.SharedInformerFactory) {
+// see is noted in watches. namespace is the only one to watch, empty for all; all says that every Deployment is to be known.
+func Informers(watches *watchhealth.Watches, kube kubernetes.Interface, belay versioned.Interface, namespace string, all bool) (informers.SharedInformerFactory, belayinformers.SharedInformerFactory) {
+	selector := labelled
+	if all {
+		selector = ""
+	}
 	transform := slim.NewTransform()
 	kubeFactory := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTransform(transform))
 	belayFactory := belayinformers.NewSharedInformerFactoryWithOptions(belay, 0, belayinformers.WithTransform(transform))
@@ -29,7 +33,7 @@ func Informers(watches *watchhealth.Watches, kube kubernetes.Interface, belay ve
 		return watchhealth.Informer(watches, source, &v1alpha1.GuardedDeployment{}, client, client.BelayV1alpha1().GuardedDeployments(namespace))
 	})
 	kubeFactory.InformerFor(&appsv1.Deployment{}, func(client kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {
-		source := watchhealth.Source{Resource: "deployments", Namespace: namespace, Selector: labelled, Client: client.AppsV1().RESTClient()}
+		source := watchhealth.Source{Resource: "deployments", Namespace: namespace, Selector: selector, Client: client.AppsV1().RESTClient()}
 		return watchhealth.Informer(watches, source, &appsv1.Deployment{}, client, client.AppsV1().Deployments(namespace))
 	})
 	kubeFactory.InformerFor(&appsv1.ControllerRevision{}, func(client kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {

@@ -58,7 +58,7 @@ func inWatchedWorld(t *testing.T, test func(w *watched)) {
 		w := &watched{World: world, counted: metrics.NewKubeRegistry()}
 		w.Watches = watchhealth.New(func(context.Context, watchhealth.Source) ([]string, error) { w.searches++; return w.undecodable, nil })
 		p := w.NewProcess()
-		owned, guarded := kubeclient.Informers(w.Watches, p.Kube, p.Belay, metav1.NamespaceAll)
+		owned, guarded := kubeclient.Informers(w.Watches, p.Kube, p.Belay, metav1.NamespaceAll, false)
 		w.guarded = guarded.Belay().V1alpha1().GuardedDeployments().Lister().GuardedDeployments(fake.Namespace)
 		owned.Apps().V1().Deployments().Informer()
 		w.Register(w.counted)

@@ -16,6 +16,10 @@ import (
 // InPlace is everything that a decision about a Deployment which is guarded in place is made from.
 type InPlace struct {
 	Deployment *appsv1.Deployment
+	// Unlabelled says that it is to be guarded although its label does not say so.
+	Unlabelled bool
+	// Observed says that its releases are judged and nothing is done about them: what is decided to be written is only noted.
+	Observed bool
 	// Guard has its settings, and Unusable what of them cannot be read.
 	Guard    *v1alpha1.Guard
 	Unusable string
@@ -212,7 +216,7 @@ func (p *place) glance() glance {
 }
 
 func (p *place) asked() string    { return p.Deployment.Labels[v1alpha1.GuardedLabel] }
-func (p *place) isNotAsked() bool { return p.asked() != v1alpha1.GuardedInPlace }
+func (p *place) isNotAsked() bool { return p.asked() != v1alpha1.GuardedInPlace && !p.Unlabelled }
 func (p *place) isEnding() bool   { return p.Deployment.DeletionTimestamp != nil }
 func (p *place) isPaused() bool   { return p.Deployment.Spec.Paused }
 func (p *place) isUnread() bool   { return p.Evidence == nil }
@@ -268,6 +272,11 @@ func (p *place) pause(d *InPlaceDecision) {
 
 // look asks for evidence, when it is time to.
 func (p *place) look(d *InPlaceDecision) {
+	if d.Memory.lookedAt.IsZero() && p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
+		d.Memory.lookedAt = p.Now // Just created: there is nothing to see.
+		d.recheckIn(p.PollInterval)
+		return
+	}
 	if wait := p.nextLook().Sub(p.Now); wait > 0 {
 		d.recheckIn(wait)
 		return
@@ -325,7 +334,7 @@ func (p *place) letGo(d *InPlaceDecision) {
 func (p *place) complain(d *InPlaceDecision) {
 	var complaint string
 	switch {
-	case p.isNotAsked() && p.asked() != v1alpha1.NotGuarded && !LeftBehind(p.Deployment):
+	case p.isNotAsked() && p.asked() != "" && p.asked() != v1alpha1.NotGuarded && !LeftBehind(p.Deployment):
 		complaint = fmt.Sprintf("label %[1]s is %[2]q, and nothing is guarded: to have this Deployment guarded, kubectl label deployment %[3]s --namespace %[4]s --overwrite %[1]s=%[5]s",
 			v1alpha1.GuardedLabel, p.asked(), p.Deployment.Name, p.Deployment.Namespace, v1alpha1.GuardedInPlace)
 	case !p.isNotAsked() && p.Unusable != "":
@@ -342,8 +351,8 @@ func (p *place) complain(d *InPlaceDecision) {
 func (d *InPlaceDecision) Answered(o InPlace, deployment *appsv1.Deployment, set *appsv1.ReplicaSet) InPlace {
 	if set != nil {
 		if n, holds := d.Set.Hold(); holds && valueOr(set.Spec.Replicas, 1) != n {
-			d.Memory.unheld, d.Memory.State, d.RollBack, d.Events = d.Memory.at, v1alpha1.ReasonNotHeld, false, nil
-			d.tell(Warning, v1alpha1.ReasonNotHeld, "Stay", "the API server does not keep ReplicaSet %s at %d: the policy for that is not there or not in force "+
+			d.Memory.unheld, d.Memory.State, d.RollBack, d.Events = d.Memory.at, v1alpha1.EventNotHeld, false, nil
+			d.tell(Warning, v1alpha1.EventNotHeld, "Stay", "the API server does not keep ReplicaSet %s at %d: the policy for that is not there or not in force "+
 				"(kubectl apply -k artifacts/in-place, from Kubernetes 1.36 on), so the failed release is left as it is, %s", set.Name, n, untilAsked)
 		}
 		evidence := *o.Evidence

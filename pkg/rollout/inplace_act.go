@@ -19,7 +19,9 @@ const conditionPause = time.Second
 // before it counts as good, and the rest is judged.
 func (p *place) begin(d *InPlaceDecision) {
 	if up := p.Deployment.Status.AvailableReplicas; rolloutComplete(p.Deployment) || (completedBefore(p.Deployment) && up > 0) {
-		p.markGood(d, p.current)
+		if p.markGood(d, p.current); p.Unlabelled {
+			return // Nobody has asked for this one; there may be thousands.
+		}
 		d.tell(Normal, v1alpha1.ReasonRolledOut, "Guard", "%s runs and counts as good: a release that fails goes back to it%s", p.current.Name, p.historyWords())
 		return
 	}
@@ -33,16 +35,22 @@ func (p *place) begin(d *InPlaceDecision) {
 		p.noteAttempt(d, Attempt{Number: 1})
 		return
 	}
-	p.markGood(d, before)
+	if p.markGood(d, before); p.Unlabelled {
+		return
+	}
 	d.tell(Normal, v1alpha1.ReasonProgressing, "Guard", "%s was there before and counts as good: if %s fails, the Deployment goes back to it%s", before.Name, p.current.Name, p.historyWords())
 }
 
 // historyWords says that there will be nothing to go back to, if the Deployment keeps none.
 func (p *place) historyWords() string {
-	if valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit) > 0 {
+	if !p.keepsNoHistory() {
 		return ""
 	}
 	return ", as long as it is there: spec.revisionHistoryLimit is 0, so it is deleted when the next release is complete, before that has soaked"
+}
+
+func (p *place) keepsNoHistory() bool {
+	return valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit) == 0
 }
 
 // markGood notes that the set is good, and which images its pods run.
@@ -138,7 +146,7 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 	if d.Set = firstHold(p.sets); d.Set != nil {
 		return
 	}
-	if attempt, noted := attemptAt(p.current); !noted && (p.good == nil || p.current.Annotations[setNumbersBefore] != "") {
+	if attempt, noted := attemptAt(p.current); !noted && (p.good == nil || p.current.Annotations[setNumbersBefore] != "" || p.keepsNoHistory()) {
 		p.noteAttempt(d, attempt) // Otherwise its creation and the good one tell as much.
 		return
 	}
@@ -169,7 +177,7 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 
 // isWithoutReturn reports whether the release is not the first, and would have nothing to go back to when it fails in its soak.
 func (p *place) isWithoutReturn() bool {
-	return len(p.sets) > 1 && (p.good == nil || p.historyWords() != "")
+	return len(p.sets) > 1 && (p.good == nil || p.keepsNoHistory())
 }
 
 func (p *place) whyNoReturn() string {
@@ -237,6 +245,8 @@ func (p *place) isOverruled() bool {
 // whyLeft returns the reason and the words for which a failed release is left as it is, empty if it is taken back.
 func (p *place) whyLeft(failure *failedRelease) (reason, words string) {
 	switch {
+	case p.Observed:
+		return v1alpha1.ReasonHeld, "its releases are only observed"
 	case p.Guard.OnFailure == v1alpha1.Hold:
 		return v1alpha1.ReasonHeld, "onFailure is Hold"
 	case p.good == nil:
@@ -244,7 +254,7 @@ func (p *place) whyLeft(failure *failedRelease) (reason, words string) {
 	case failure.GivenUp != "":
 		return v1alpha1.ReasonRollbackFailed, failure.GivenUp
 	case p.Memory.unheld == p.at():
-		return v1alpha1.ReasonNotHeld, "the API server does not hold it back"
+		return v1alpha1.EventNotHeld, "the API server does not hold it back"
 	default:
 		return "", ""
 	}

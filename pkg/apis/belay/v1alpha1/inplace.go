@@ -26,3 +26,7 @@ const (
 	// attempts were made since, and how many of these without being asked, with dots between them.
 	AttemptLabel = AttemptAnnotation
 )
+
+// EventNotHeld is the reason of an Event about a Deployment that is guarded in place: its release failed and is left as it is, because
+// the API server has no policy that holds a ReplicaSet back. All others are as for a GuardedDeployment.
+const EventNotHeld = "NotHeld"

@@ -84,9 +84,6 @@ const (
 	// failed. The Deployment goes back to the ReplicaSet that was good (Reconciling), and is RolledOut again; with Hold, and
 	// where that ReplicaSet is gone, it is left as it is (Stalled).
 	ReasonRestartFailed = "RestartFailed"
-	// ReasonNotHeld is of a Deployment that is guarded in place, and has no condition: the release failed, and is left as it is, because
-	// the API server has no policy that holds a ReplicaSet back.
-	ReasonNotHeld = "NotHeld"
 	// ReasonPaused: spec.paused is set, or the Deployment was paused by hand: nothing is judged (Stalled, or Ready if the
 	// revision had come up before). The release starts to be watched anew on resume.
 	ReasonPaused = "Paused"
