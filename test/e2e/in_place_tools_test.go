@@ -18,25 +18,21 @@ type releaser struct {
 	release func(a *app, pods corev1.PodTemplateSpec, limit time.Duration) toolOutcome
 	again   string // what it says to have done where a failed release is there already; empty if it does not say
 	says    string // what it says of a release that failed
-	waits   bool   // with the ConfigMap, until the Deployment is well
+	waits   bool   // until the Deployment is well, before it goes on with the ConfigMap
 	slow    bool   // it does not know what a failed release is, and waits until its time is over
 }
 
 var releasers = []releaser{
-	{name: "Flux", release: apply("flux-apply", onlyWave), again: "unchanged, unchanged", says: "Deployment/NAMESPACE/NAME status: 'Failed'"},
-	{name: "Argo CD", release: apply("argo-sync", onlyWave), again: "Succeeded", says: "Degraded: Deployment \"NAME\" exceeded its progress deadline"},
-	{name: "Argo CD server-side", release: apply("argo-sync", onlyWave, "-server-side"), again: "Succeeded", says: "Degraded: Deployment"},
+	{name: "Flux", release: apply("flux-apply", nil), again: "unchanged, unchanged", says: "Deployment/NAMESPACE/NAME status: 'Failed'"},
+	{name: "Argo CD", release: apply("argo-sync", nil), again: "Succeeded", says: "Degraded: Deployment \"NAME\" exceeded its progress deadline"},
+	{name: "Argo CD server-side", release: apply("argo-sync", nil, "-server-side"), again: "Succeeded", says: "Degraded: Deployment"},
 	{name: "Argo CD in two waves", release: apply("argo-sync", firstWave), again: "Failed", says: "tasks completed unsuccessfully", waits: true},
 	{name: "Helm 4", release: helmUpgrade("helm", "--wait"), says: "Progress deadline exceeded"},
 	{name: "Helm 3", release: helmUpgrade("helm3", "--wait"), says: "context deadline exceeded", slow: true},
 }
 
-// The annotations by which the Deployment is healthy before Argo CD goes on with the ConfigMap, and those without which it is
-// not asked.
-var (
-	onlyWave  = map[string]string{}
-	firstWave = map[string]string{"argocd.argoproj.io/sync-wave": "-1"}
-)
+// firstWave has the Deployment in a wave of its own: Argo CD waits for it before it goes on with the ConfigMap.
+var firstWave = map[string]string{"argocd.argoproj.io/sync-wave": "-1"}
 
 // toolOutcome is what a tool has made of a release, as the programs of test/tools print it.
 type toolOutcome struct {

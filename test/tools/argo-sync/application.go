@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 )
 
@@ -95,10 +97,11 @@ func sleep(ctx context.Context) error {
 	}
 }
 
-// wait waits until all is healthy, or something is degraded. It does not look before the cache has seen what was applied:
-// until then Argo CD shows what was before.
+// wait waits until all is healthy, or something is degraded. Until the cache has seen what was applied, Argo CD shows what was
+// before: that does not count.
 func (a *application) wait(ctx context.Context) (healthy bool, message string, err error) {
-	if err := a.awaitCache(ctx); err != nil {
+	applied, err := a.generations(ctx)
+	if err != nil {
 		return false, "", err
 	}
 	for {
@@ -110,11 +113,9 @@ func (a *application) wait(ctx context.Context) (healthy bool, message string, e
 		if err != nil {
 			return false, "", err
 		}
-		switch message = fmt.Sprintf("%s: %s", worst, message); worst {
-		case health.HealthStatusHealthy:
-			return true, message, nil
-		case health.HealthStatusDegraded:
-			return false, message, nil
+		message = fmt.Sprintf("%s: %s", worst, message)
+		if !behind(compared.Live, applied) && (worst == health.HealthStatusHealthy || worst == health.HealthStatusDegraded) {
+			return worst == health.HealthStatusHealthy, message, nil
 		}
 		if err := sleep(ctx); err != nil {
 			return false, "timed out, " + message, nil
@@ -122,31 +123,24 @@ func (a *application) wait(ctx context.Context) (healthy bool, message string, e
 	}
 }
 
-// awaitCache waits until the cache is not behind what the API server has now.
-func (a *application) awaitCache(ctx context.Context) error {
+// generations returns those that the API server has now.
+func (a *application) generations(ctx context.Context) (map[types.UID]int64, error) {
+	found := map[types.UID]int64{}
 	for _, target := range a.targets {
-		now, err := a.kubectl.GetResource(ctx, a.config, target.GroupVersionKind(), target.GetName(), a.namespace)
+		object, err := a.kubectl.GetResource(ctx, a.config, target.GroupVersionKind(), target.GetName(), a.namespace)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for seen := int64(-1); seen < now.GetGeneration(); {
-			compared, err := a.compare()
-			if err != nil {
-				return err
-			}
-			for _, live := range compared.Live {
-				if live != nil && live.GetUID() == now.GetUID() {
-					seen = live.GetGeneration()
-				}
-			}
-			if seen < now.GetGeneration() {
-				if err := sleep(ctx); err != nil {
-					return err
-				}
-			}
-		}
+		found[object.GetUID()] = object.GetGeneration()
 	}
-	return nil
+	return found, nil
+}
+
+// behind reports whether one of the objects is not there, or of an earlier generation.
+func behind(objects []*unstructured.Unstructured, generations map[types.UID]int64) bool {
+	return slices.ContainsFunc(objects, func(o *unstructured.Unstructured) bool {
+		return o == nil || o.GetGeneration() < generations[o.GetUID()]
+	})
 }
 
 // worst is the health of an application: that of its least healthy part.
