@@ -25,7 +25,7 @@ import (
 // Every write of this package is in this file; carryOut has their order. Written are a Deployment's status, with the annotation about
 // the failure, and labels, annotations and replicas of its ReplicaSets; never a Deployment's spec. Each may be repeated. That of a
 // status is conditional on the Deployment's resourceVersion. That of a ReplicaSet is not on its own, which changes with every pod
-// that crashes: it follows from what the Deployment asks for, and that is read live before.
+// that crashes: where pods may come or go with it, it follows from what the Deployment asks for, and that is read live before.
 
 // refusedRetry is when to try again what the API server refuses although nothing has changed since.
 const refusedRetry = 5 * time.Minute
@@ -44,7 +44,10 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	case d.Status != nil:
 		deployment, err = g.writeStatus(ctx, key, o.Deployment, d.Status)
 	case d.Set != nil:
-		if err = g.stillAsked(ctx, o.Deployment); err == nil {
+		if d.Set.Moves() {
+			err = g.stillAsked(ctx, o.Deployment)
+		}
+		if err == nil {
 			set, err = g.writeSet(ctx, d.Set)
 		}
 	}

@@ -42,6 +42,13 @@ func (c *SetChange) Hold() (int32, bool) {
 	return HeldAt(held)
 }
 
+// Moves reports whether pods may come or go with the change.
+func (c *SetChange) Moves() bool {
+	label, touched := c.Labels[v1alpha1.HeldAtLabel]
+	_, held := c.Set.Labels[v1alpha1.HeldAtLabel]
+	return c.Replicas != nil || label != nil || (touched && held)
+}
+
 // LetGo returns the change that ends the set's hold, nil if it has none of its own.
 func LetGo(set *appsv1.ReplicaSet) *SetChange {
 	if _, held := HeldAt(set); !held {

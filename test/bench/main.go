@@ -50,6 +50,8 @@ var parts = []part{
 	{"waves", measureWaves},
 	{"soak", measureSoak},
 	{"memory", measureMemory},
+	{"inplace", measureInPlace},
+	{"inplace-memory", measureInPlaceMemory},
 }
 
 func main() {

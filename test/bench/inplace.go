@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/evidence"
+)
+
+const (
+	barePlainNamespace = "bench-in-place-plain"
+	inPlaceNamespace   = "bench-in-place"
+)
+
+// measureInPlace does with Deployments that are guarded in place what the other parts do with GuardedDeployments: all created at once,
+// and some that fail. Each pair of bursts is plain Deployments and labelled ones, in namespaces of their own.
+func measureInPlace(ctx context.Context, b *bench) error {
+	kubectl := exec.CommandContext(ctx, b.file(b.place, "bin/kubectl"), "--kubeconfig", b.kubeconfig(), "apply", "-k", "artifacts/in-place")
+	if err := b.namespace(ctx, "belay-system"); err != nil {
+		return err
+	}
+	if text, err := kubectl.CombinedOutput(); err != nil {
+		return fmt.Errorf("apply the policies: %w: %s", err, text)
+	}
+	if err := b.stop(); err != nil {
+		return err
+	}
+	floor, err := b.burstOf(ctx, barePlainNamespace, nil)
+	if err != nil {
+		return err
+	}
+	if err := b.namespace(ctx, inPlaceNamespace); err != nil {
+		return err
+	}
+	if _, err := b.start(ctx, inPlaceNamespace); err != nil {
+		return err
+	}
+	guarded := func(d *appsv1.Deployment) {
+		d.Labels = map[string]string{v1alpha1.GuardedLabel: v1alpha1.GuardedInPlace}
+		d.Annotations = map[string]string{v1alpha1.GuardAnnotation: fmt.Sprintf(`{"soakSeconds":0,"maxRestarts":%d}`, maxRestarts)}
+	}
+	took, err := b.burstOf(ctx, inPlaceNamespace, guarded)
+	if err != nil {
+		return err
+	}
+	b.results.ratio("in place: burst: all created until all are available", took, floor, 1.25)
+	if err := b.untilQuiet(ctx); err != nil {
+		return err
+	}
+	return b.failInPlace(ctx, inPlaceNamespace, min(b.Moving, b.Objects))
+}
+
+// burstOf creates plain Deployments, changed, at once, and waits until all are available.
+func (b *bench) burstOf(ctx context.Context, namespace string, change func(*appsv1.Deployment)) (time.Duration, error) {
+	if err := b.namespace(ctx, namespace); err != nil {
+		return 0, err
+	}
+	seen := b.watchPlain(ctx, namespace)
+	defer seen.stop()
+	began := time.Now()
+	err := each(ctx, 0, b.Objects, func(ctx context.Context, i int) error {
+		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: nameOf(i)}, Spec: spec(nameOf(i), "good", b.Replicas)}
+		if change != nil {
+			change(d)
+		}
+		_, err := b.kube.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{})
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	err = seen.all(ctx, b.Objects, "all are available", available("1"))
+	return time.Since(began), err
+}
+
+// failInPlace releases a crashing template to some of them, and measures from the first evidence against each to the verdict in its
+// condition, and to the hold.
+func (b *bench) failInPlace(ctx context.Context, namespace string, count int) error {
+	shownSince, stop, err := evidence.Watch(ctx, b.kube, namespace, maxRestarts, 0)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	began := time.Now()
+	if err := b.releasePlain(ctx, namespace, count, "crash", "3"); err != nil {
+		return err
+	}
+	seen := b.watchPlain(ctx, namespace)
+	defer seen.stop()
+	back := func(d *appsv1.Deployment) bool {
+		return d.Annotations[v1alpha1.FailureAnnotation] != "" && d.Status.UpdatedReplicas == 0 && d.Status.AvailableReplicas == *d.Spec.Replicas &&
+			slices.ContainsFunc(d.Status.Conditions, func(c appsv1.DeploymentCondition) bool {
+				return c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse
+			})
+	}
+	if err := seen.all(ctx, count, "all are back", back); err != nil {
+		return err
+	}
+	requests, err := b.audit.requests(namespace)
+	if err != nil {
+		return err
+	}
+	var holds []time.Duration
+	for _, r := range since(requests, began) {
+		if r.Verb != "patch" || r.Object.Resource != "replicasets" {
+			continue
+		}
+		set, err := b.kube.AppsV1().ReplicaSets(namespace).Get(ctx, r.Object.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if set.Labels[v1alpha1.HeldAtLabel] != "0."+string(set.UID) {
+			continue
+		}
+		shown, ok := shownSince(metav1.GetControllerOf(set).Name)
+		if !ok {
+			return fmt.Errorf("%s is held without evidence", set.Name)
+		}
+		holds = append(holds, r.At.Sub(shown))
+	}
+	if len(holds) != count {
+		return fmt.Errorf("%d holds of %d releases that failed", len(holds), count)
+	}
+	b.results.quantiles("in place: evidence to hold", holds, 5*time.Second)
+	return nil
+}
+
+// measureInPlaceMemory measures Belay at rest with labelled Deployments, on a cluster that is empty at first. They have no pods, and their
+// ReplicaSets, however many, are not cached.
+func measureInPlaceMemory(ctx context.Context, b *bench) error {
+	if err := b.anew(ctx); err != nil {
+		return err
+	}
+	size := b.Memory[len(b.Memory)-1]
+	for first := 0; first < size; first += perNamespace {
+		namespace := fmt.Sprintf("bench-in-place-%d", first/perNamespace)
+		if err := b.namespace(ctx, namespace); err != nil {
+			return err
+		}
+		err := each(ctx, first, min(first+perNamespace, size), func(ctx context.Context, i int) error {
+			d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: nameOf(i), Labels: map[string]string{v1alpha1.GuardedLabel: v1alpha1.GuardedInPlace}},
+				Spec: spec(nameOf(i), "good", 0)}
+			_, err := b.kube.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	took, err := b.start(ctx, metav1.NamespaceAll)
+	if err != nil {
+		return err
+	}
+	if err := b.untilQuiet(ctx); err != nil {
+		return err
+	}
+	heap, rss, err := b.weigh(ctx)
+	if err != nil {
+		return err
+	}
+	b.results.number(fmt.Sprintf("in place: resident with %d Deployments at rest", size), rss/mib, "MiB", fmt.Sprintf("heap %.0f MiB, ready in %.1f s", heap/mib, took.Seconds()))
+	return nil
+}
