@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // These tests release a Deployment that is guarded in place with the tools that people release with: with Helm, and with the
@@ -131,12 +132,15 @@ func TestInPlaceTools_Fixes(t *testing.T) {
 	})
 }
 
-// fix releases what is good, one app after the other.
+// fix releases what is good, one app after the other, and deletes each: there may be hundreds.
 func (n *namespace) fix(apps []*app) {
 	n.Helper()
 	for _, a := range apps {
 		a.namespace = n
 		a.succeeds(good, "3")
+		if err := cluster.kube.AppsV1().Deployments(n.name).Delete(n.Context(), a.name, metav1.DeleteOptions{}); err != nil {
+			n.Error(err)
+		}
 	}
 }
 
