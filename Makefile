@@ -40,13 +40,13 @@ alerts: ## check the alerts, and that each fires when it should
 e2e: build ## run the tests on a real API server: the local cluster, started if need be
 	hack/e2e.sh
 
-test-helm: build ## do what docs/gitops.md says with the real Helm, which takes minutes to build
-	hack/helm.sh
+test-tools: build ## release with Helm and with the code of Flux and Argo CD, which take about a minute to build
+	hack/tools.sh -run 'Helm|InPlaceTools'
 
 test-node: ## run the story on a real node with containers; needs root and linux, and leaves nothing behind
 	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
 
-long: ## run what takes longer than CI may: older Kubernetes, Helm, the whole sweep of the schema, many seeds of the simulation, demos on a busy machine
+long: ## run what takes longer than CI may: older Kubernetes, releases with other tools, the whole sweep of the schema, many seeds of the simulation, demos on a busy machine
 	hack/long.sh
 
 bench: ## measure speed and size on a cluster of its own, in under five minutes; BENCH has flags (go run ./test/bench -h)
@@ -64,4 +64,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-helm test-node long bench bench-compare image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-tools test-node long bench bench-compare image generate verify

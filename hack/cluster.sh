@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs hack/cluster: hack/cluster.sh belay|build|up|down|status. It is compiled with the flags with which it compiles Belay and
+# Runs hack/cluster: hack/cluster.sh belay|build|tools|up|down|status. It is compiled with the flags with which it compiles Belay and
 # the cluster, so that Go's library is compiled once. "go run" would not pass on a signal.
 set -o errexit -o nounset -o pipefail
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs what takes longer than CI may, three to four hours in all on two cores; arguments choose some of it:
 #   versions  the tests on a real API server, on every older Kubernetes in hack/cluster/versions
-#   helm      what docs/gitops.md says, with the real Helm
+#   tools     releases with Helm, and with the code of Flux and Argo CD, each 50 times
 #   sweep     every value on every path of the CRD's schema
 #   simulate  the simulation of the real controller, with many more seeds
 #   demos     make demo, ten times as on a new machine and twenty times on this one, with every core busy
@@ -16,14 +16,14 @@ versions() {
     KUBERNETES=${version} hack/e2e.sh
   done
 }
-helm() { hack/helm.sh; }
+tools() { hack/tools.sh -run 'Helm|InPlaceTools' -fixes 50 -timeout 60m; }
 sweep() { hack/e2e.sh -run TestSweep_AcceptedIsDecodable -sweep; }
 simulate() { go test . -run TestSimulation -sim.seeds 1000 -timeout 2h; }
 demos() { hack/demos.sh 10 20; }
 
-for part in ${@:-versions helm sweep simulate demos}; do
+for part in ${@:-versions tools sweep simulate demos}; do
   case ${part} in
-  versions | helm | sweep | simulate | demos) "${part}" ;;
-  *) echo "long: there is no part ${part}; there are versions, helm, sweep, simulate, demos" >&2 && exit 1 ;;
+  versions | tools | sweep | simulate | demos) "${part}" ;;
+  *) echo "long: there is no part ${part}; there are versions, tools, sweep, simulate, demos" >&2 && exit 1 ;;
   esac
 done

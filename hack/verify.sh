@@ -33,18 +33,31 @@ scripts() {
 
 format() { sources '*.go' | xargs gofmt -l | none; }
 
-# hack/cluster is a module of its own.
-vet() { go vet ./... && go -C hack/cluster vet ./...; }
+# These are modules of their own.
+modules=(hack/cluster test/tools/argo-sync test/tools/flux-apply)
+
+vet() {
+  local module
+  go vet ./... || return
+  for module in "${modules[@]}"; do
+    go -C "${module}" vet ./... || { echo "in ${module}"; return 1; }
+  done
+}
 
 lint() {
-  local staticcheck packages
-  staticcheck=$(go tool -n staticcheck) && packages=$(go list ./... | grep -v /pkg/generated/) &&
-    "${staticcheck}" ${packages} && (cd hack/cluster && "${staticcheck}" ./... || { echo "in hack/cluster"; false; })
+  local staticcheck packages module
+  staticcheck=$(go tool -n staticcheck) && packages=$(go list ./... | grep -v /pkg/generated/) && "${staticcheck}" ${packages} || return
+  for module in "${modules[@]}"; do
+    (cd "${module}" && "${staticcheck}" ./... || { echo "in ${module}"; false; }) || return
+  done
 }
 
 tidy() {
-  local modfile
-  go mod tidy -diff && go -C hack/cluster mod tidy -diff && go -C hack/helm mod tidy -diff || return
+  local modfile module
+  go mod tidy -diff || return
+  for module in "${modules[@]}" hack/helm; do
+    go -C "${module}" mod tidy -diff || { echo "in ${module}"; return 1; }
+  done
   for modfile in hack/cluster/versions/*.mod; do
     go -C hack/cluster mod tidy -diff -modfile="${modfile#hack/cluster/}" || return
   done
@@ -86,9 +99,9 @@ writes() {
 
 check "shell scripts parse" "correct what bash says" scripts
 check "Go code is formatted" "gofmt -w these files" format
-check "go vet has nothing to say, in both modules" "correct what it says" vet
-check "staticcheck has nothing to say, in both modules" "correct what it says, or explain with //lint:ignore" lint
-check "go.mod and go.sum are tidy, in every module" "go mod tidy, also in hack/cluster and hack/helm" tidy
+check "go vet has nothing to say, in every module" "correct what it says" vet
+check "staticcheck has nothing to say, in every module" "correct what it says, or explain with //lint:ignore" lint
+check "go.mod and go.sum are tidy, in every module" "go mod tidy, also in the module that it names" tidy
 check "hack/cluster has the versions of Belay's modules" "go get them in hack/cluster, or here, and go mod tidy" shared_versions
 check "generated files are fresh" "hack/update-codegen.sh, and commit what it changes" hack/verify-codegen.sh
 check "pkg/rollout imports nothing but plain data" "it is a function of plain data: hand it what it needs in Observed" domain_imports

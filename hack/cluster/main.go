@@ -2,7 +2,7 @@
 // control plane, built from Go modules, with fake nodes whose pods behave as
 // their image tags say.
 //
-//	hack/cluster.sh belay|build|up|down|status
+//	hack/cluster.sh belay|build|tools|up|down|status
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-const usage = "usage: hack/cluster.sh [--kubernetes VERSION] [--dir DIR] [--real-node ADDRESS] [--controller-qps NUMBER] belay|build|up|down|status"
+const usage = "usage: hack/cluster.sh [--kubernetes VERSION] [--dir DIR] [--real-node ADDRESS] [--controller-qps NUMBER] belay|build|tools|up|down|status"
 
 func run(ctx context.Context, args []string) error {
 	c, err := newCluster()
@@ -65,6 +65,8 @@ func run(ctx context.Context, args []string) error {
 	case "build":
 		_, err := c.binaries(ctx)
 		return err
+	case "tools":
+		return c.buildTools(ctx)
 	case "up":
 		return c.up(ctx)
 	case "down":

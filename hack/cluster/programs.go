@@ -47,15 +47,27 @@ func uninlined() []string {
 
 // programOf returns the name of the program that a package makes.
 func programOf(pkg string) string {
-	if pkg == etcdPackage {
+	switch pkg {
+	case etcdPackage:
 		return "etcd"
+	case helm3Package:
+		return "helm3"
+	}
+	return path.Base(pkg)
+}
+
+// goName returns what Go calls it.
+func goName(pkg string) string {
+	if pkg == etcdPackage {
+		return "server"
 	}
 	return path.Base(pkg)
 }
 
 // programSet is what one build makes of one module file.
 type programSet struct {
-	modfile  string // the go.mod, or one that takes its place
+	dir      string // of the module
+	modfile  string // its go.mod, or one that takes its place
 	packages []string
 	ldflags  string
 }
@@ -72,7 +84,7 @@ func (c *cluster) programSets() ([]programSet, error) {
 		return nil, err
 	}
 	if c.kubernetes == "" || matches(own, c.kubernetes) {
-		return []programSet{{gomod, append(kubernetes, otherPrograms...), ldflags}}, nil
+		return []programSet{{c.module, gomod, append(kubernetes, otherPrograms...), ldflags}}, nil
 	}
 	modfile, err := c.versionFile(own)
 	if err != nil {
@@ -82,7 +94,7 @@ func (c *cluster) programSets() ([]programSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []programSet{{modfile, kubernetes, older}, {gomod, otherPrograms, ldflags}}, nil
+	return []programSet{{c.module, modfile, kubernetes, older}, {c.module, gomod, otherPrograms, ldflags}}, nil
 }
 
 // version returns the version of Kubernetes that the cluster is to have, as v1.37.2.
@@ -144,13 +156,18 @@ func versionFlags(modfile string) (ldflags, version string, err error) {
 	return fmt.Sprintf("-s -w -X %[1]sgitVersion=%[2]s -X %[1]sgitMajor=%[3]s -X %[1]sgitMinor=%[4]s", pkg, m[1], m[2], m[3]), string(m[1]), nil
 }
 
-// binaries returns the directory with the programs, building those that this version of them was never built of for this
-// user.
+// binaries returns the directory with the programs of the cluster.
 func (c *cluster) binaries(ctx context.Context) (string, error) {
 	sets, err := c.programSets()
 	if err != nil {
 		return "", err
 	}
+	return c.built(ctx, sets)
+}
+
+// built returns the directory with the programs, building those that this version of them was never built of for this
+// user. sources are what else than modules they are made from.
+func (c *cluster) built(ctx context.Context, sets []programSet, sources ...string) (string, error) {
 	goVersion, err := c.goTool(ctx, "env", "GOVERSION")
 	if err != nil {
 		return "", err
@@ -167,6 +184,7 @@ func (c *cluster) binaries(ctx context.Context) (string, error) {
 		}
 		key = append(key, string(gomod), string(gosum), set.ldflags)
 	}
+	key = append(key, sources...)
 	bin := filepath.Join(c.cache, buildKey(key...))
 	if len(absent(bin, sets)) == 0 {
 		return bin, nil
@@ -210,7 +228,7 @@ func (c *cluster) build(ctx context.Context, bin string, sets []programSet) erro
 			names = append(names, programOf(pkg))
 		}
 		b := build{
-			what: strings.Join(names, ", "), dir: c.module, log: bin + ".log",
+			what: strings.Join(names, ", "), dir: set.dir, log: bin + ".log",
 			args:     append(uninlined(), "-mod=readonly", "-modfile="+set.modfile, "-ldflags="+set.ldflags),
 			out:      partial + string(filepath.Separator),
 			packages: set.packages,
@@ -219,11 +237,7 @@ func (c *cluster) build(ctx context.Context, bin string, sets []programSet) erro
 			return err
 		}
 		for _, pkg := range set.packages {
-			built := filepath.Join(partial, programOf(pkg))
-			if pkg == etcdPackage {
-				built = filepath.Join(partial, "server")
-			}
-			if err := os.Rename(built, filepath.Join(bin, programOf(pkg))); err != nil {
+			if err := os.Rename(filepath.Join(partial, goName(pkg)), filepath.Join(bin, programOf(pkg))); err != nil {
 				return err
 			}
 		}

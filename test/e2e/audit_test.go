@@ -177,6 +177,7 @@ var allowed = []string{
 	"create deployments", "update deployments",
 	"create controllerrevisions", "update controllerrevisions", "delete controllerrevisions",
 	"update guardeddeployments/status", "create events", "patch events",
+	"patch deployments/status", "patch replicasets", // where it guards in place
 }
 
 // checkWrites makes sure of what holds for every write: it is one of the few that are allowed, Belay has the right to

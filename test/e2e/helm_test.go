@@ -15,7 +15,7 @@ import (
 )
 
 // These tests do what docs/gitops.md says, with the real Helm and a chart whose values choose between a Deployment and a
-// GuardedDeployment. Helm takes minutes to build, so that they are left out unless -helm names one: hack/helm.sh does.
+// GuardedDeployment.
 
 // helm is a release of testdata/charts/web.
 type helm struct {
@@ -29,23 +29,30 @@ func newHelm(n *namespace, server bool) *helm {
 	return &helm{&object{namespace: n, name: "web"}, fmt.Sprintf("--server-side=%t", server)}
 }
 
-func needHelm(t *testing.T) {
+// needTools skips a test where the tools are not built.
+func needTools(t *testing.T) {
 	t.Helper()
-	if *helmFlag == "" {
-		t.Skip("this needs Helm: use hack/helm.sh, or -helm=/path/to/helm")
+	if *toolsFlag == "" {
+		t.Skip("this needs the tools that people release with: use hack/tools.sh, which builds them")
 	}
 }
 
-// try runs helm in the namespace.
-func (h *helm) try(args ...string) (string, error) {
-	h.Helper()
-	ctx, cancel := context.WithTimeout(h.Context(), patience)
+// runHelm runs a helm in the namespace.
+func (n *namespace) runHelm(helm string, args ...string) (string, error) {
+	n.Helper()
+	ctx, cancel := context.WithTimeout(n.Context(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, *helmFlag, append([]string{"--kubeconfig", cluster.kubeconfig, "--namespace", h.namespace.name}, args...)...)
-	home := h.TempDir()
+	cmd := exec.CommandContext(ctx, helm, append([]string{"--kubeconfig", cluster.kubeconfig, "--namespace", n.name}, args...)...)
+	home := n.TempDir()
 	cmd.Env = append(cmd.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// try runs Helm 4 in the namespace.
+func (h *helm) try(args ...string) (string, error) {
+	h.Helper()
+	return h.runHelm(filepath.Join(*toolsFlag, "helm"), args...)
 }
 
 func (h *helm) run(args ...string) {
@@ -123,7 +130,7 @@ func (h *helm) goBack(release string) {
 // helmBothWays runs a test with a chart that was installed server-side, and with one that was not.
 func helmBothWays(t *testing.T, test func(h *helm)) {
 	t.Parallel()
-	needHelm(t)
+	needTools(t)
 	for _, server := range []bool{true, false} {
 		t.Run(fmt.Sprintf("server side %t", server), func(t *testing.T) { test(newHelm(newNamespace(t), server)) })
 	}
@@ -168,7 +175,7 @@ func TestHelm_TakesOverDeploymentOfBelay(t *testing.T) {
 // Helm that waits, as --wait alone says, sees that the name is taken, and gives up. What it has done stays, and Belay goes
 // on, unless a rollback deletes the GuardedDeployment: "keep" prevents that.
 func TestHelm_KindChangedInOneUpgrade(t *testing.T) {
-	needHelm(t)
+	needTools(t)
 	for _, how := range []string{"--wait=hookOnly", "--wait=watcher", "--rollback-on-failure --set=keep=true"} {
 		t.Run(how, func(t *testing.T) {
 			n := emptyNamespace(t)

@@ -42,6 +42,7 @@ const (
 // tacit are the rights of the role that no request shows.
 var tacit = map[string]string{
 	"update guardeddeployments.belay.dev/finalizers": "the API server asks for it when Belay sets blockOwnerDeletion: TestLeastPrivilege/finalizers",
+	"hold replicasets.apps":                          "the policy belay-in-place-holders asks for it",
 }
 
 // optional are the rights that belay can do without: no start waits for them.
@@ -96,7 +97,11 @@ func accountManifests() ([]*unstructured.Unstructured, error) {
 		return nil, err
 	}
 	references, err := kustomize("references")
-	return append(objects, references...), err
+	if err != nil {
+		return nil, err
+	}
+	inPlace, err := kustomize("in-place")
+	return append(append(objects, references...), inPlace...), err
 }
 
 // installAccount installs the ServiceAccount of belay, and what it may do.
