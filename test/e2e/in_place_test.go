@@ -239,6 +239,15 @@ func (p *inPlace) awaitGood() {
 	})
 }
 
+// rolledBack creates a guarded Deployment whose second release has failed, and waits until it is back on the first.
+func (n *namespace) rolledBack(name string, changes ...change) *inPlace {
+	n.Helper()
+	p := n.guarded(name, template(good, "1"), changes...)
+	p.release(template(crash, "2"))
+	p.awaitRolledBack()
+	return p
+}
+
 // failed is what Belay writes about a failed release.
 type failed struct {
 	ReplicaSet string
@@ -280,6 +289,7 @@ func (p *inPlace) awaitRolledBack() (f *failed) {
 		f = p.failure(d)
 		at := slices.IndexFunc(others, isGood)
 		return f != nil && f.ReplicaSet == current.Name && is(current, 0) && held(current) == "0" && at >= 0 && is(others[at], *d.Spec.Replicas) &&
+			d.Status.ObservedGeneration == d.Generation && d.Status.AvailableReplicas == *d.Spec.Replicas && d.Status.Replicas == *d.Spec.Replicas &&
 			(p.tells(d) || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType)
 	})
 	return f
