@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,7 +99,9 @@ func asksInPlace(d *appsv1.Deployment) {
 }
 
 func settings(text string) change {
-	return func(d *appsv1.Deployment) { metav1.SetMetaDataAnnotation(&d.ObjectMeta, v1alpha1.GuardAnnotation, text) }
+	return func(d *appsv1.Deployment) {
+		metav1.SetMetaDataAnnotation(&d.ObjectMeta, v1alpha1.GuardAnnotation, text)
+	}
 }
 
 func size(n int32) change { return func(d *appsv1.Deployment) { d.Spec.Replicas = &n } }
@@ -290,7 +293,7 @@ func (p *inPlace) awaitRolledBack() (f *failed) {
 		at := slices.IndexFunc(others, isGood)
 		return f != nil && f.ReplicaSet == current.Name && is(current, 0) && held(current) == "0" && at >= 0 && is(others[at], *d.Spec.Replicas) &&
 			d.Status.ObservedGeneration == d.Generation && d.Status.AvailableReplicas == *d.Spec.Replicas && d.Status.Replicas == *d.Spec.Replicas &&
-			(p.tells(d) || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType)
+			(p.tells(d) || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || *d.Spec.ProgressDeadlineSeconds == math.MaxInt32)
 	})
 	return f
 }
