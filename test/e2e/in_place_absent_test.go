@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -36,7 +41,7 @@ var steps = []step{
 	{name: "verdict in the soak", soaks: true, denied: "true", held: map[string]string{}, alone: true},
 	{name: "good one held in the soak", soaks: true, denied: "!(" + toGood + ")", held: map[string]string{"1": "any"}},
 	{name: "both held in the soak", soaks: true, denied: holdsAt0, held: map[string]string{"1": "any", "2": "any"}},
-	{name: "failed one gone in the soak", soaks: true, denied: letsGo, held: map[string]string{"1": "4", "2": "0"}},
+	{name: "failed one gone in the soak", soaks: true, denied: letsGo, held: map[string]string{"1": "any", "2": "0"}},
 	{name: "failed one held, Recreate", change: recreates, denied: toGood, held: map[string]string{"2": "0"}, alone: true},
 	{name: "rolled back, Recreate", change: recreates, held: map[string]string{"1": "4", "2": "0"}},
 	{name: "rolled back, maxSurge 0", change: rolling("0", "25%"), held: map[string]string{"1": "4", "2": "0"}},
@@ -50,15 +55,20 @@ func TestInPlace_BelayKilled(t *testing.T) {
 		for _, fixed := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, fixed %v", s.name, fixed), func(t *testing.T) {
 				t.Parallel()
-				n := emptyNamespace(t)
+				complete := newGate()
+				k := newKubeletIn(t, emptyNamespace, 1, map[string]script{"2": crashesWith(1)})
+				n := k.namespace
 				n.inPlace = true
 				n.belay = startBelay(t, n.name)
-				web, undo := n.takenBackTo(s)
+				if s.soaks {
+					k.play("2", crashesWhen(complete, 2))
+				}
+				web, undo := k.takenBackTo(s, complete)
 				n.belay.kill()
 				n.belay = nil
 				undo()
 				if fixed {
-					web.release(template(good, "3"))
+					web.release(k.template("3"))
 					web.checkWithoutBelay(s.alone)
 				}
 				n.belay = startBelay(t, n.name)
@@ -73,28 +83,23 @@ func TestInPlace_BelayKilled(t *testing.T) {
 }
 
 // takenBackTo has a release fail, and taken back up to a step.
-func (n *namespace) takenBackTo(s step) (web *inPlace, undo func()) {
-	n.Helper()
+func (k *kubelet) takenBackTo(s step, complete *gate) (web *inPlace, undo func()) {
+	k.Helper()
 	if s.change == nil {
 		s.change = rolling("25%", "25%")
 	}
-	web = n.guarded("web", template(good, "1"), s.change)
+	web = k.guarded("web", k.template("1"), s.change)
 	undo = func() {}
 	if s.denied != "" {
-		mine := "request.userInfo.username == '" + accountUser + "' && has(object.metadata.labels) && has(oldObject.metadata.labels)"
-		p := n.validate(n.writesOf("apps", "replicasets", admissionv1.Update), "!("+mine+" && "+s.denied+")", "not now")
-		undo = func() {
-			if err := p.remove(n.Context()); err != nil {
-				n.Fatal(err)
-			}
-			time.Sleep(2 * time.Second)
-		}
-		time.Sleep(2 * time.Second)
+		undo = web.deny(s.denied)
 	}
+	k.play("1", startsLate(2*time.Second)) // when it comes back
+	web.release(k.template("2"), settings(`{"soakSeconds": 30, "maxRestarts": 1}`))
 	if s.soaks {
-		web.release(template(sicken, "2"), settings(`{"soakSeconds": 30, "stuckSeconds": 3}`))
-	} else {
-		web.release(template(crash, "2"))
+		web.awaitSets("is complete", func(_ *appsv1.Deployment, current *appsv1.ReplicaSet, others []*appsv1.ReplicaSet) bool {
+			return is(current, 4) && is(others[0], 0)
+		})
+		complete.lift()
 	}
 	web.awaitFailed()
 	if s.denied == "" {
@@ -113,6 +118,34 @@ func (n *namespace) takenBackTo(s step) (web *inPlace, undo func()) {
 		web.awaitEvents(v1alpha1.ReasonDenied, 1)
 	}
 	return web, undo
+}
+
+// deny has writes of ReplicaSets refused to Belay, and waits until that is in force. The function that it returns ends that.
+func (p *inPlace) deny(which string) (undo func()) {
+	p.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", account.kubeconfig)
+	if err != nil {
+		p.Fatal(err)
+	}
+	belay := kubernetes.NewForConfigOrDie(config)
+	const probe = "e2e.belay.dev/probe"
+	_, current, _ := p.sets()
+	inForce := func(want bool) {
+		p.eventually(fmt.Sprintf("Belay is refused writes: %v", want), func(ctx context.Context) (bool, error) {
+			_, err := belay.AppsV1().ReplicaSets(p.namespace.name).Patch(ctx, current.Name, types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"`+probe+`":""}}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+			return (err != nil) == want, nil
+		})
+	}
+	mine := "request.userInfo.username == '" + accountUser + "' && ('" + probe + "' in object.metadata.annotations || (" + which + "))"
+	policy := p.validate(p.writesOf("apps", "replicasets", admissionv1.Update), "!("+mine+")", "not now")
+	inForce(true)
+	return func() {
+		if err := policy.remove(p.Context()); err != nil {
+			p.Fatal(err)
+		}
+		inForce(false)
+	}
 }
 
 // checkWithoutBelay makes sure that a fix is complete without Belay, or is not.
