@@ -92,10 +92,9 @@ func TestInPlace_LabelTakenAway(t *testing.T) {
 			}
 		}
 		web.release(template(good, "3"))
-		web.awaitAvailable(4)
-		if d := web.deployment(); progressing(d).Reason != "NewReplicaSetAvailable" {
-			t.Errorf("with label %q the Deployment says %+v", value, progressing(d))
-		}
+		web.awaitDeployment("is rolled out, and tells of no failure", func(d *appsv1.Deployment) bool {
+			return d.Status.AvailableReplicas == 4 && progressing(d).Reason == "NewReplicaSetAvailable" && d.Annotations[v1alpha1.FailureAnnotation] == ""
+		})
 	}
 }
 
@@ -152,7 +151,7 @@ func TestInPlace_PolicyDeleted(t *testing.T) {
 	web.awaitOrdinary()
 	web.awaitEvents(v1alpha1.EventNotHeld, 1)
 	made := len(n.writesAtRest())
-	web.kubectl("annotate", "deployment/web", "example.com/touched=again")
+	web.kubectl("annotate", "deployment/web", "--overwrite", "example.com/touched=again")
 	if writes := n.writesAtRest()[made:]; len(writes) > 0 {
 		t.Errorf("Belay fights: %v", writes)
 	}
@@ -193,7 +192,7 @@ func TestInPlace_CopiedLabel(t *testing.T) {
 	_, failed, _ := web.sets()
 	pods := template(good, "1")
 	pods.Labels = map[string]string{"app": "other"}
-	other := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "other", Labels: failed.Labels},
+	other := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "other", Labels: map[string]string{v1alpha1.HeldAtLabel: failed.Labels[v1alpha1.HeldAtLabel]}},
 		Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: pods.Labels}, Template: pods}}
 	sets := cluster.kube.AppsV1().ReplicaSets(n.name)
 	if _, err := sets.Create(t.Context(), other, metav1.CreateOptions{}); err != nil {
