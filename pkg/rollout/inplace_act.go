@@ -138,8 +138,8 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 	if d.Set = firstHold(p.sets); d.Set != nil {
 		return
 	}
-	if attempt, noted := attemptAt(p.current); !noted && (p.good == nil || p.current.Annotations[setNumbersBefore] != "") {
-		p.noteAttempt(d, attempt) // Otherwise its creation and the good one tell as much.
+	if attempt, noted := attemptAt(p.current); !noted && (p.good == nil || p.historyWords() != "" || p.current.Annotations[setNumbersBefore] != "") {
+		p.noteAttempt(d, attempt) // Otherwise its creation and the good one, which stays, tell as much.
 		return
 	}
 	if d.Status = p.forget(); d.Status != nil {
@@ -260,7 +260,10 @@ func (p *place) leave(d *InPlaceDecision) {
 	if d.Set = firstHold(p.sets); d.Set != nil {
 		return
 	}
-	reason, _ := p.whyLeft(p.failure)
+	reason, why := p.whyLeft(p.failure)
+	if reason == v1alpha1.ReasonNoGoodRevision && p.Memory.State == v1alpha1.ReasonRolledBack {
+		d.tell(Warning, reason, "Stay", "%s; %s any more, so the Deployment is left as it is, %s", p.failure.sentence(), why, untilAsked)
+	}
 	r := asRevision(p.current)
 	if rolloutComplete(p.Deployment) {
 		if !p.watch(d, r, p.Deployment, p.Evidence, p.limits(r)) {
