@@ -51,8 +51,21 @@ var steps = []step{
 // goes on where it was. Not parallel: the belay that is shared would go on at once.
 func TestInPlace_BelayKilled(t *testing.T) {
 	needsHolds(t)
+	t.Run("a fix is waited for at once", func(t *testing.T) {
+		t.Parallel()
+		n := emptyNamespace(t)
+		n.inPlace = true
+		n.belay = startBelay(t, n.name)
+		n.fixAtOnce(func() {
+			n.belay.kill()
+			n.belay = nil
+		})
+	})
 	for _, s := range steps {
 		for _, fixed := range []bool{true, false} {
+			if !fixed && s.denied == "" {
+				continue // There is nothing to go on with.
+			}
 			t.Run(fmt.Sprintf("%s, fixed %v", s.name, fixed), func(t *testing.T) {
 				t.Parallel()
 				complete := newGate()
