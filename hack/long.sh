@@ -2,6 +2,7 @@
 # Runs what takes longer than CI may, three to four hours in all on two cores; arguments choose some of it:
 #   versions  the tests on a real API server, on every older Kubernetes in hack/cluster/versions
 #   tools     releases with Helm, and with the code of Flux and Argo CD, each 50 times
+#   in-place  what Deployments that are guarded in place show to whoever waits, and what they cost at rest, more often and for longer
 #   sweep     every value on every path of the CRD's schema
 #   simulate  the simulation of the real controller, with many more seeds
 #   demos     make demo, ten times as on a new machine and twenty times on this one, with every core busy
@@ -17,13 +18,14 @@ versions() {
   done
 }
 tools() { hack/tools.sh -run 'Helm|InPlaceTools' -fixes 50 -timeout 60m; }
+in-place() { hack/e2e.sh -run 'TestInPlace_(FixAtOnce|BelayKilled|NoLoop)' -fixes 50 -held 60s; }
 sweep() { hack/e2e.sh -run TestSweep_AcceptedIsDecodable -sweep; }
 simulate() { go test . -run TestSimulation -sim.seeds 1000 -timeout 2h; }
 demos() { hack/demos.sh 10 20; }
 
-for part in ${@:-versions tools sweep simulate demos}; do
+for part in ${@:-versions tools in-place sweep simulate demos}; do
   case ${part} in
-  versions | tools | sweep | simulate | demos) "${part}" ;;
-  *) echo "long: there is no part ${part}; there are versions, tools, sweep, simulate, demos" >&2 && exit 1 ;;
+  versions | tools | in-place | sweep | simulate | demos) "${part}" ;;
+  *) echo "long: there is no part ${part}; there are versions, tools, in-place, sweep, simulate, demos" >&2 && exit 1 ;;
   esac
 done

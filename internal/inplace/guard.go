@@ -90,6 +90,8 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		return 0, g.leave(ctx, key)
 	case err != nil:
 		return 0, err
+	case isOwned(d) && d.Annotations[v1alpha1.RevisionAnnotation] == "":
+		return 0, nil // Its new owner is about to give it a template. Until then a failed one must not come back.
 	case isOwned(d):
 		return 0, g.leave(ctx, key)
 	}
@@ -97,7 +99,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		return 0, err
 	}
 	observed := g.observe(ctx, key, d)
-	if !asksFor(d) && !observed.Unlabelled && observed.Memory.Holds() {
+	if !asksFor(d) && !observed.Unlabelled && (observed.Memory.Holds() || observed.Memory.Told()) {
 		if err := g.letGoOf(ctx, key); err != nil {
 			return 0, err
 		}
@@ -166,7 +168,7 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 	}
 }
 
-// leave ends what is held for a Deployment that is not guarded in place any more, and forgets it. What another process knew of is found
+// leave ends what is held for a Deployment that is not guarded in place any more and what is told on it, and forgets it. What another process knew of is found
 // by Sweep.
 func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
 	g.mu.Lock()
@@ -175,7 +177,7 @@ func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
 	if !known {
 		return nil
 	}
-	if m.Holds() {
+	if m.Holds() || m.Told() {
 		if err := g.letGoOf(ctx, key); err != nil {
 			return err
 		}

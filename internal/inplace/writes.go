@@ -155,7 +155,7 @@ func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) error {
 	return nil
 }
 
-// letGoOf ends what is held for the Deployment of this name, if it is not guarded in place.
+// letGoOf ends what is held for the Deployment of this name, if it is not guarded in place, and takes the word about a failure away.
 func (g *Guard) letGoOf(ctx context.Context, key cache.ObjectName) error {
 	live, err := g.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 	switch {
@@ -178,7 +178,11 @@ func (g *Guard) letGoOf(ctx context.Context, key cache.ObjectName) error {
 			return err
 		}
 	}
-	return nil
+	if _, told := live.Annotations[v1alpha1.FailureAnnotation]; !told {
+		return nil
+	}
+	_, err = g.writeStatus(ctx, key, live, &rollout.StatusChange{Annotations: map[string]*string{v1alpha1.FailureAnnotation: nil}})
+	return err
 }
 
 // endHold takes the hold from a ReplicaSet, if it has one of its own.

@@ -45,6 +45,7 @@ type InPlaceMemory struct {
 	settled   bool      // there was nothing to do until it shows something else
 	due       time.Time // when there is all the same, zero for never
 	holds     bool      // ReplicaSets are held, or were at the last look
+	failed    bool      // the Deployment tells of a failure, or did at the last look
 	unheld    string    // the attempt of which the API server has not kept the hold
 	toldAt    time.Time // when the condition was last written
 	complaint string    // what was told about the label or the settings
@@ -55,6 +56,9 @@ func (m *InPlaceMemory) UnderWay() bool { return m.UID != "" && !m.settled && m.
 
 // Holds reports whether ReplicaSets may be held for it.
 func (m *InPlaceMemory) Holds() bool { return m.holds }
+
+// Told reports whether the Deployment may tell of a failure.
+func (m *InPlaceMemory) Told() bool { return m.failed }
 
 // LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
 func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }
@@ -175,7 +179,7 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 	d.row = row.name
 	if p.Evidence != nil {
 		d.Memory.lookedAt, d.Memory.seen, d.Memory.settled, d.Memory.due = p.Now, p.glance(), false, time.Time{}
-		d.Memory.holds = firstHold(p.sets) != nil
+		d.Memory.holds, d.Memory.failed = firstHold(p.sets) != nil, p.failure != nil
 	}
 	row.act(p, &d)
 	if d.NeedEvidence || d.NeedsDetails() {
@@ -235,9 +239,10 @@ func (p *place) isAtZero() bool   { return valueOr(p.Deployment.Spec.Replicas, 1
 func (p *place) isGood() bool     { return wasGood(p.current) }
 func (p *place) isUnjudged() bool { return p.failure == nil }
 
-// isFirstSight reports whether nothing was ever written down about the Deployment: it was not guarded before.
+// isFirstSight reports whether nothing was ever written down about the Deployment: it was not guarded before. A release that is being
+// watched stays what it is when the good one, which alone tells of that, is deleted.
 func (p *place) isFirstSight() bool {
-	return !slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
+	return !p.Memory.Progress.UnderWay() && !slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
 		return wasGood(set) || own(set, v1alpha1.AttemptLabel) != ""
 	})
 }

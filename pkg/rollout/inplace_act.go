@@ -284,7 +284,10 @@ func (p *place) leave(d *InPlaceDecision) {
 	if d.Set = firstHold(p.sets); d.Set != nil {
 		return
 	}
-	reason, _ := p.whyLeft(p.failure)
+	reason, why := p.whyLeft(p.failure)
+	if reason == v1alpha1.ReasonNoGoodRevision && p.Memory.State == v1alpha1.ReasonRolledBack {
+		d.tell(Warning, reason, "Stay", "%s; %s any more, so the Deployment is left as it is, %s", p.failure.sentence(), why, untilAsked)
+	}
 	r := asRevision(p.current)
 	if rolloutComplete(p.Deployment) {
 		if !p.watch(d, r, p.Deployment, p.Evidence, p.limits(r)) {

@@ -41,6 +41,7 @@ var cluster struct {
 	dynamic    dynamic.Interface // for objects without a type here
 	audit      *auditLog         // nil where there is no audit log to read
 	seen       seen
+	holds      bool   // the API server has the policies of artifacts/in-place
 	binary     string // belay, just built
 	scratch    string // directory of the binary and the logs
 	run        string // value of runLabel
@@ -90,6 +91,9 @@ func setUp() error {
 		if err := installAccount(); err != nil {
 			return fmt.Errorf("install what belay may do: %w", err)
 		}
+	}
+	if err := installHolds(); err != nil {
+		return fmt.Errorf("install what holds ReplicaSets: %w", err)
 	}
 	c.binary = filepath.Join(c.scratch, "belay")
 	build := exec.Command("go", "build", "-o", c.binary)

@@ -60,6 +60,12 @@ type played struct {
 // newKubelet returns a kubelet with so many nodes in a namespace of its own, for a parallel test.
 func newKubelet(t *testing.T, nodes int, scripts map[string]script) *kubelet {
 	t.Helper()
+	return newKubeletIn(t, newNamespace, nodes, scripts)
+}
+
+// newKubeletIn is newKubelet, with another namespace.
+func newKubeletIn(t *testing.T, namespace func(*testing.T) *namespace, nodes int, scripts map[string]script) *kubelet {
+	t.Helper()
 	if *podsFlag != "fake" {
 		t.Skip("this plays the kubelet")
 	}
@@ -70,7 +76,7 @@ func newKubelet(t *testing.T, nodes int, scripts map[string]script) *kubelet {
 		defer stop()
 		k.end(t)
 	})
-	k.namespace = newNamespace(t)
+	k.namespace = namespace(t)
 	factory := informers.NewSharedInformerFactoryWithOptions(cluster.kube, 0, informers.WithNamespace(k.name))
 	pods := factory.Core().V1().Pods().Informer()
 	if _, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{

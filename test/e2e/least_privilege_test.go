@@ -87,7 +87,7 @@ func (l *limited) grant(rights []string) {
 	own.Name, everywhere.Name = "belay", l.name
 	for _, right := range rights {
 		rule := ruleOf(right)
-		if strings.HasSuffix(rule.Resources[0], "reviews") || rule.Resources[0] == "nodes" {
+		if strings.HasSuffix(rule.Resources[0], "reviews") || rule.Resources[0] == "nodes" || rule.Resources[0] == "namespaces" {
 			everywhere.Rules = append(everywhere.Rules, rule)
 		} else {
 			own.Rules = append(own.Rules, rule)
@@ -374,7 +374,7 @@ func rightIsMissed(t *testing.T, right string) {
 	l.awaitReadyz(http.StatusOK)
 }
 
-// Without the rights to read Events, Nodes, logs, ConfigMaps and Secrets belay starts, and judges.
+// Without the rights to read Events, Nodes, logs, ConfigMaps and Secrets, and those to guard in place, belay starts, and judges.
 func optionalIsNotMissed(t *testing.T) {
 	for _, right := range optional {
 		if !slices.Contains(account.granted, right) {

@@ -21,6 +21,8 @@ type namespace struct {
 	name  string
 	belay *process // nil if it runs elsewhere, with -external
 	lacks bool     // Belay lacks rights here, on purpose
+	// inPlace says that Deployments here are guarded in place.
+	inPlace bool
 }
 
 // newNamespace returns the namespace of a parallel test, in which the shared belay works.

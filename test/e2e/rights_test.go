@@ -42,11 +42,12 @@ const (
 // tacit are the rights of the role that no request shows.
 var tacit = map[string]string{
 	"update guardeddeployments.belay.dev/finalizers": "the API server asks for it when Belay sets blockOwnerDeletion: TestLeastPrivilege/finalizers",
-	"hold replicasets.apps":                          "the policy belay-in-place-holders asks for it",
+	"hold replicasets.apps":                          "a policy asks for it when Belay holds a ReplicaSet: TestInPlace_HoldByHand",
 }
 
 // optional are the rights that belay can do without: no start waits for them.
-var optional = []string{"list events", "get nodes", "get pods/log", "get configmaps", "get secrets"}
+var optional = []string{"list events", "get nodes", "get pods/log", "get configmaps", "get secrets",
+	"patch deployments.apps/status", "patch replicasets.apps", "hold replicasets.apps", "get namespaces"}
 
 // everybodys are rights that belay uses and every user has, by system:basic-user.
 var everybodys = []string{"create selfsubjectaccessreviews.authorization.k8s.io"}
@@ -96,12 +97,14 @@ func accountManifests() ([]*unstructured.Unstructured, error) {
 	if err != nil {
 		return nil, err
 	}
-	references, err := kustomize("references")
-	if err != nil {
-		return nil, err
+	for _, more := range []string{"references", "in-place"} {
+		also, err := kustomize(more)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, also...)
 	}
-	inPlace, err := kustomize("in-place")
-	return append(append(objects, references...), inPlace...), err
+	return objects, nil
 }
 
 // installAccount installs the ServiceAccount of belay, and what it may do.
