@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -156,7 +157,8 @@ func (r *placeRun) rest() {
 			return
 		}
 	}
-	if n := r.exact.writes - before; n > 0 && r.ready() == replicasOf(r.deployment()) && len(r.pods()) == int(r.ready()) && !retries {
+	ill := slices.ContainsFunc(r.pods(), func(pod *corev1.Pod) bool { return !r.outcomeNow(pod.Spec, pod.CreationTimestamp).healthy })
+	if n := r.exact.writes - before; n > 0 && !ill && !retries {
 		r.violated("at rest, the Deployment controller writes %d times", n)
 	}
 }
