@@ -105,8 +105,8 @@ func (r *placeRun) wrongUnheld(current *appsv1.ReplicaSet, held []string) string
 		return fmt.Sprintf("%d of %d are ready, %d of all", r.readyOf(current), replicasOf(d), r.ready())
 	case replicasOf(d) > 0 && r.isGuarded() && !strings.HasSuffix(current.Labels[v1alpha1.VerdictLabel], "."+string(current.UID)):
 		return "it is not said to be good"
-	case replicasOf(d) > 0 && r.isGuarded() && d.Annotations[v1alpha1.FailureAnnotation] != "":
-		return "a failure is told of"
+	case replicasOf(d) > 0 && r.isGuarded() && strings.Contains(d.Annotations[v1alpha1.FailureAnnotation], current.Name):
+		return "its failure is told of" // Undo may bring back what is told of another one.
 	}
 	return ""
 }
