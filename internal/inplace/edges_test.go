@@ -331,3 +331,26 @@ func TestEdge_NoHistory(t *testing.T) {
 		wantRest(w)
 	})
 }
+
+// Pods that are taken away while they still look for their database speak against nothing.
+func TestEdge_ZeroAndBackInARollout(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		w.Node.Set("late:2", func(age time.Duration) corev1.PodStatus {
+			restarts := min(3, int32(age/(5*time.Second)))
+			s := fake.NeverReady(age)
+			if restarts == 3 {
+				s = fake.Running(age)
+			}
+			s.ContainerStatuses[0].RestartCount = restarts
+			s.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}
+			return s
+		})
+		release(w, "late:2")
+		w.Pass(13 * time.Second)
+		scale(w, 0)
+		w.Pass(20 * time.Second)
+		scale(w, 4)
+		w.Pass(3 * time.Minute)
+		wantRuns(w, "late:2=4")
+	})
+}

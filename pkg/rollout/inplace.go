@@ -334,14 +334,13 @@ func (p *place) awaitSet(d *InPlaceDecision) {
 	}
 }
 
-// letGo ends all holds: at zero there is nothing to hold, and nothing to judge.
+// letGo ends all holds: at zero there is nothing to hold, and nothing to judge. Pods that come again are judged anew: those before them
+// were taken away, and what they had come to is no sign.
 func (p *place) letGo(d *InPlaceDecision) {
 	if d.Set = firstHold(p.sets); d.Set != nil {
 		return
 	}
-	if d.Memory.Progress.UnderWay() {
-		d.Memory.Progress = d.Memory.Progress.stop()
-	}
+	d.Memory.Progress = Progress{}
 	p.settle(d, v1alpha1.ReasonScaledToZero, time.Time{})
 }
 

@@ -58,6 +58,10 @@ func (w *world) setStatus(d *appsv1.Deployment, reason string) {
 const desired = "deployment.kubernetes.io/desired-replicas"
 
 func (w *world) syncDeployment() {
+	if w.exact != nil {
+		w.exact.sync(w)
+		return
+	}
 	d := w.deployment()
 	if d == nil {
 		for _, set := range w.sets() { // The garbage collector's part.

@@ -38,6 +38,7 @@ func Run(t *testing.T, start Start) {
 		"Restarts":          s.restarts,
 		"ImpatientRestarts": s.impatientRestarts,
 		"RestlessTool":      s.restless,
+		"InPlace":           s.inPlace,
 	} {
 		t.Run(name, simulate)
 	}

@@ -42,6 +42,7 @@ type world struct {
 	policed   bool // there is one
 	meanwhile meanwhile
 	tricks    tricks
+	exact     *exact // the Deployment controller, if it is to be as that of Kubernetes in all that a hold meets
 }
 
 // tricks change what the pretend controllers do. What is nil does nothing.
