@@ -20,6 +20,7 @@ import (
 
 	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/releases"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
@@ -36,6 +37,7 @@ type Guard struct {
 	kube     kubernetes.Interface
 	read     *evidence.Reader
 	recorder events.EventRecorder
+	counter  releases.Counter
 	settings *settings
 
 	deployments appslisters.DeploymentLister
@@ -54,11 +56,12 @@ type memory struct {
 }
 
 // New returns a Guard of the labelled Deployments that the informer knows. What they and their Namespaces do not set, defaults does.
-func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.EventRecorder, defaults Settings, deployments appsinformers.DeploymentInformer) *Guard {
+func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.EventRecorder, counter releases.Counter, defaults Settings, deployments appsinformers.DeploymentInformer) *Guard {
 	return &Guard{
 		kube:        kube,
 		read:        read,
 		recorder:    recorder,
+		counter:     counter,
 		settings:    newSettings(kube, defaults),
 		deployments: deployments.Lister(),
 		store:       deployments.Informer().GetStore(),
