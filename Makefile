@@ -15,7 +15,7 @@ help: ## show this
 build: ## build bin/belay
 	hack/cluster.sh belay
 
-demo: build ## play the whole story on a local cluster: a release, a crash, the rollback, the fix; KEEP=1 leaves all running
+demo: build ## play the whole story on a local cluster: a label, a crash, the rollback; the same as a kind, and the fix; KEEP=1 leaves all running
 	hack/demo.sh
 
 cluster: ## start a local cluster: a real control plane with fake nodes; KUBERNETES=1.35 is an older one

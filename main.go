@@ -35,6 +35,7 @@ import (
 	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/internal/logging"
 	"github.com/belay-dev/belay/internal/preflight"
+	"github.com/belay-dev/belay/internal/releases"
 	"github.com/belay-dev/belay/internal/serve"
 	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/internal/watchhealth"
@@ -287,14 +288,14 @@ func start(background context.Context, c clients, o options) (*process, error) {
 	if err := belayscheme.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
-	releaseMetrics, controllerMetrics := guard.NewMetrics(), telemetry.NewMetrics()
+	releaseMetrics, controllerMetrics := releases.NewMetrics(), telemetry.NewMetrics()
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: c.kube.EventsV1()}, Dropped: controllerMetrics.EventsDropped, Final: leader.ErrFenced})
 	recorder, reader := broadcaster.NewRecorder(scheme, guard.FieldManager), evidence.New(c.kube)
-	reconciler, err := guard.New(c.kube, reader, c.belay, recorder, releaseMetrics, objects, deployments, revisions)
+	reconciler, err := guard.New(c.kube, reader, c.belay, recorder, releaseMetrics.Of(releases.Guarded), objects, deployments, revisions)
 	if err != nil {
 		return nil, err
 	}
-	inPlace := inplace.New(c.kube, reader, recorder, o.inPlace, deployments)
+	inPlace := inplace.New(c.kube, reader, recorder, releaseMetrics.Of(releases.InPlace), o.inPlace, deployments)
 	controller, err := NewController(Both(reconciler.Reconcile, inPlace.Reconcile), inPlace.ReportStandstill(reconciler.ReportStandstill), controllerMetrics, objects, deployments, revisions)
 	if err != nil {
 		return nil, err
@@ -302,7 +303,8 @@ func start(background context.Context, c clients, o options) (*process, error) {
 	p := &process{Controller: controller, watches: watches, counted: metrics.NewKubeRegistry()}
 	p.sweep = func(ctx context.Context) { inPlace.Sweep(ctx, o.namespace) }
 	controllerMetrics.Register(p.counted, versionString())
-	releaseMetrics.Register(p.counted, objects.Lister())
+	releaseMetrics.Register(p.counted)
+	p.counted.CustomMustRegister(guard.States(objects.Lister()), inPlace.States())
 	watches.Register(p.counted)
 	if err := broadcaster.StartRecordingToSinkWithContext(background); err != nil {
 		return nil, fmt.Errorf("record events: %w", err)

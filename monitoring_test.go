@@ -21,6 +21,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"sigs.k8s.io/yaml"
 
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -50,6 +51,10 @@ func scrape(t *testing.T) served {
 			Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(context.Context) {}, OnStoppedLeading: func() {}}})
 		must(err)
 		w.UpAndRunning("web")
+		paused := fake.DeploymentOf(fake.Webshop("paused", "web:1"))
+		paused.Labels, paused.Spec.Paused = map[string]string{v1alpha1.GuardedLabel: v1alpha1.GuardedInPlace}, true
+		fake.Add(w, paused)
+		w.Pass(time.Second)
 		families, err := prometheus.Gatherers{legacyregistry.DefaultGatherer, p.counted}.Gather()
 		must(err)
 		for _, family := range families {
@@ -70,6 +75,8 @@ func scrape(t *testing.T) served {
 	})
 	s.values["reason"] = append(s.values["reason"], v1alpha1.ReasonRollbackFailed, v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonContested,
 		v1alpha1.ReasonDenied, v1alpha1.ReasonInvalid, v1alpha1.ReasonNameTaken, "WaitingFor.+")
+	s.values["state"] = append(s.values["state"], v1alpha1.ReasonRollbackFailed, v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonDenied, v1alpha1.EventNotHeld,
+		v1alpha1.ReasonRolledOut, v1alpha1.ReasonScaledToZero, "WaitingFor.+")
 	s.values["code"] = append(s.values["code"], "401", "429", "5..", "<error>")
 	return s
 }

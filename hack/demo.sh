@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Plays the story of a release that fails, on the local cluster: a good release, a crashing one, the rollback, the fix.
+# Plays the story of a release that fails, on the local cluster: first of a Deployment with a label, then of a
+# GuardedDeployment: a good release, a crashing one, the rollback, the fix.
 # What is printed after a "$" is typed for real, and its output is kubectl's. Leaves nothing running; KEEP=1 keeps it all.
 # It can be played again at any time, whatever an earlier one has left, ended in the middle or not.
 set -o errexit -o nounset -o pipefail
@@ -94,22 +95,40 @@ served() {
   done
 }
 
-# await waits until the Ready condition has one of the reasons. Reasons that pass may be missed: give what follows them, too.
-await() {
-  local reason deadline=$((SECONDS + patience))
-  until reason=$(kubectl get gd web -o 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}' 2>/dev/null) &&
-    [[ " $* " == *" ${reason:-none} "* ]]; do
+# patiently waits until a command succeeds, as long as the controller runs.
+patiently() {
+  local deadline=$((SECONDS + patience))
+  until "$@"; do
     if ! kill -0 "${controller}" 2>/dev/null; then
       echo "the controller has ended" >&2
       return 1
     fi
     if ((SECONDS > deadline)); then
-      echo "web did not become $1 in ${patience} seconds" >&2
-      kubectl describe gd web >&2
+      echo "waited ${patience} seconds in vain: $*" >&2
       return 1
     fi
     sleep 0.2
   done
+}
+
+# has_told says whether there is an Event of this reason about the Deployment shop.
+has_told() {
+  [[ -n $(kubectl get events --field-selector "involvedObject.kind=Deployment,involvedObject.name=shop,reason=$1" -o name 2>/dev/null) ]]
+}
+
+# is says whether the Ready condition has one of the reasons.
+is() {
+  local reason
+  reason=$(kubectl get gd web -o 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}' 2>/dev/null) &&
+    [[ " $* " == *" ${reason:-none} "* ]]
+}
+
+# await waits until it has. Reasons that pass may be missed: give what follows them, too.
+await() {
+  if ! patiently is "$@"; then
+    kubectl describe gd web >&2
+    return 1
+  fi
 }
 
 trap end EXIT
@@ -124,8 +143,12 @@ hack/cluster.sh up
 started=yes
 end_earlier
 
-say "1. Install the CRD and run the controller."
+say "1. Install, and run the controller."
 type_in kubectl apply -f artifacts/crd.yaml
+in_place=$(kubectl get --raw /apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies 2>/dev/null || true)
+if [[ -n ${in_place} ]]; then
+  type_in kubectl apply -k artifacts/in-place
+fi
 served
 kubectl delete namespace demo --ignore-not-found --timeout="${patience}s" >/dev/null # an earlier story's; waits until it is gone
 kubectl create namespace demo >/dev/null
@@ -135,14 +158,36 @@ bin/belay >"${log}" 2>&1 &
 controller=$!
 echo "${controller}" >"${pidfile}"
 
-say "2. A good release. It counts as good once it has been healthy for a while (5 s here, 30 s as a rule)."
+if [[ -n ${in_place} ]]; then
+  say "2. A Deployment as it is, and one label."
+  type_in kubectl create deployment shop --image=localhost/shop:1 --replicas=3
+  type_in kubectl rollout status deployment/shop "--timeout=${patience}s"
+  type_in kubectl label deployment shop belay.dev/guarded=in-place
+  patiently has_told RolledOut
+  type_in kubectl get events --field-selector reason=RolledOut -o 'jsonpath={.items[0].message}{"\n"}'
+
+  say "3. A bad release: this image exits as soon as it starts. Whoever waits for it is told that it has failed."
+  type_in kubectl set image deployment/shop shop=localhost/shop:crash
+  type_in kubectl rollout status deployment/shop "--timeout=${patience}s" || true
+  patiently has_told RolledBack
+  type_in kubectl get deployment,replicasets,pods
+  type_in kubectl get events --field-selector reason=RolledBack -o 'jsonpath={.items[0].message}{"\n"}'
+  echo
+  echo "The Deployment is back on what worked, and asks for what it was told to:"
+  type_in kubectl get deployment shop -o 'jsonpath={.spec.template.spec.containers[0].image}{"\n"}'
+  type_in kubectl delete deployment shop
+else
+  say "2, 3. Guarding a Deployment in place needs Kubernetes 1.36: left out."
+fi
+
+say "4. The same as a kind of its own, GuardedDeployment: a good release. It counts as good once it has been healthy for a while (5 s here, 30 s as a rule)."
 release localhost/web:1
 await Soaking RolledOut
 type_in kubectl get gd,pods
 await RolledOut
 type_in kubectl get gd web -o wide
 
-say "3. A bad release: this image exits as soon as it starts."
+say "5. A bad release, of the same kind."
 release localhost/web:crash
 await Progressing RolledBack
 sleep 4
@@ -150,7 +195,7 @@ type_in kubectl get gd,deployment,pods
 echo
 echo "The new pod crashes. The three old ones go on serving: the Deployment is still available."
 
-say "4. After four restarts of one container Belay has seen enough. The Deployment goes back to what worked."
+say "6. After four restarts of one container Belay has seen enough. The Deployment goes back to what worked."
 await RolledBack
 type_in kubectl get gd,deployment,pods
 type_in kubectl get gd web -o 'jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}'
@@ -160,12 +205,12 @@ echo "The spec stays what git says, the Deployment what works:"
 type_in kubectl get gd web -o 'jsonpath={.spec.template.spec.containers[0].image}{"\n"}'
 type_in kubectl get deployment web -o 'jsonpath={.spec.template.spec.containers[0].image}{"\n"}'
 
-say "5. The fix: just the next release."
+say "7. The fix: just the next release."
 release localhost/web:2
 await RolledOut
 type_in kubectl get gd,pods
 
-say "6. What happened, in order."
+say "8. What happened, in order."
 type_in kubectl get events --field-selector involvedObject.kind=GuardedDeployment --sort-by=.metadata.creationTimestamp \
   -o 'custom-columns=TIME:.eventTime,TYPE:.type,REASON:.reason,MESSAGE:.message'
 told=yes

@@ -19,6 +19,7 @@ import (
 
 	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/expect"
+	"github.com/belay-dev/belay/internal/releases"
 	"github.com/belay-dev/belay/internal/slim"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	belayfake "github.com/belay-dev/belay/pkg/generated/clientset/versioned/fake"
@@ -42,7 +43,7 @@ func newResting(tb testing.TB, count int) *resting {
 	r := &resting{kube: kubefake.NewClientset(), belay: belayfake.NewSimpleClientset()}
 	owned, guarded := informers.NewSharedInformerFactory(r.kube, 0), belayinformers.NewSharedInformerFactory(r.belay, 0)
 	var err error
-	r.Guard, err = New(r.kube, evidence.New(r.kube), r.belay, events.NewFakeRecorder(1), NewMetrics(),
+	r.Guard, err = New(r.kube, evidence.New(r.kube), r.belay, events.NewFakeRecorder(1), releases.NewMetrics().Of(releases.Guarded),
 		guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions())
 	must(err)
 	for i := range count {

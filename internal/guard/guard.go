@@ -23,6 +23,7 @@ import (
 
 	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/releases"
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
 	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions/belay/v1alpha1"
 	belaylisters "github.com/belay-dev/belay/pkg/generated/listers/belay/v1alpha1"
@@ -45,7 +46,7 @@ type Guard struct {
 	evidence *evidence.Reader
 	belay    versioned.Interface
 	recorder events.EventRecorder
-	metrics  *Metrics
+	counter  releases.Counter
 
 	objects     belaylisters.GuardedDeploymentLister
 	deployments appslisters.DeploymentLister
@@ -75,7 +76,7 @@ func (m memory) load() (objects, pods int) {
 }
 
 // New returns a Guard that knows what the informers know. It adds indexers to them, so they have to be started after it.
-func New(kube kubernetes.Interface, reader *evidence.Reader, belay versioned.Interface, recorder events.EventRecorder, metrics *Metrics,
+func New(kube kubernetes.Interface, reader *evidence.Reader, belay versioned.Interface, recorder events.EventRecorder, counter releases.Counter,
 	objects belayinformers.TypedGuardedDeploymentInformer,
 	deployments appsinformers.TypedDeploymentInformer,
 	revisions appsinformers.TypedControllerRevisionInformer,
@@ -92,7 +93,7 @@ func New(kube kubernetes.Interface, reader *evidence.Reader, belay versioned.Int
 		evidence:        reader,
 		belay:           belay,
 		recorder:        recorder,
-		metrics:         metrics,
+		counter:         counter,
 		objects:         objects.Lister(),
 		deployments:     deployments.Lister(),
 		controlled:      deployments.TypedInformer().GetTypedIndexer(),

@@ -15,6 +15,7 @@ import (
 	"github.com/belay-dev/belay/internal/evidence"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/internal/kubeclient"
+	"github.com/belay-dev/belay/internal/releases"
 	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/internal/watchhealth"
 	belayscheme "github.com/belay-dev/belay/pkg/generated/clientset/versioned/scheme"
@@ -63,14 +64,15 @@ func startBelay(w *world) *belay {
 	owned, guarded := kubeclient.Informers(watches, p.Kube, p.Belay, metav1.NamespaceAll, false)
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
-	releases, frame := NewMetrics(), telemetry.NewMetrics()
+	counted, frame := releases.NewMetrics(), telemetry.NewMetrics()
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: p.Kube.EventsV1()}, Dropped: frame.EventsDropped})
 	objects, deployments, revisions := guarded.Belay().V1alpha1().GuardedDeployments(), owned.Apps().V1().Deployments(), owned.Apps().V1().ControllerRevisions()
 	var err error
-	p.Guard, err = New(p.Kube, evidence.New(p.Kube), p.Belay, broadcaster.NewRecorder(scheme, FieldManager), releases, objects, deployments, revisions)
+	p.Guard, err = New(p.Kube, evidence.New(p.Kube), p.Belay, broadcaster.NewRecorder(scheme, FieldManager), counted.Of(releases.Guarded), objects, deployments, revisions)
 	must(err)
 	frame.Register(p.counted, "v1.2.3")
-	releases.Register(p.counted, objects.Lister())
+	counted.Register(p.counted)
+	p.counted.CustomMustRegister(States(objects.Lister()))
 	watches.Register(p.counted)
 	must(broadcaster.StartRecordingToSinkWithContext(background))
 	owned.StartWithContext(background)

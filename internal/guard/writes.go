@@ -43,7 +43,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.O
 		return false, err
 	}
 	if outcome.Done {
-		g.metrics.count(d)
+		g.count(d)
 	}
 	if outcome.Again {
 		*o = outcome.Observed
@@ -59,6 +59,21 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.O
 		return false, &standstill.MinorError{Err: unpruned}
 	}
 	return false, nil
+}
+
+// count counts what was decided and has been written.
+func (g *Guard) count(d rollout.Decision) {
+	if d.RollBack {
+		g.counter.RolledBack()
+	}
+	if d.Verdict == nil {
+		return
+	}
+	cause := ""
+	if d.Verdict.Failure != "" {
+		cause = d.Memory.Progress.Failure.Cause
+	}
+	g.counter.Judged(d.Verdict, cause)
 }
 
 // write makes the first write of a decision, if it has one, and returns what the API server answered.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/releases"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
@@ -36,6 +37,7 @@ type Guard struct {
 	kube     kubernetes.Interface
 	read     *evidence.Reader
 	recorder events.EventRecorder
+	counter  releases.Counter
 	settings *settings
 	others   Others
 	pretend  pretence
@@ -64,11 +66,12 @@ type Options struct {
 }
 
 // New returns a Guard of the Deployments that the informer knows.
-func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.EventRecorder, o Options, deployments appsinformers.DeploymentInformer) *Guard {
+func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.EventRecorder, counter releases.Counter, o Options, deployments appsinformers.DeploymentInformer) *Guard {
 	return &Guard{
 		kube:        kube,
 		read:        read,
 		recorder:    recorder,
+		counter:     counter,
 		settings:    newSettings(kube, o.Defaults),
 		others:      o.Others,
 		pretend:     pretence{},

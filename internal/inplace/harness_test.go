@@ -20,6 +20,7 @@ import (
 	"github.com/belay-dev/belay/internal/evidence"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/internal/kubeclient"
+	"github.com/belay-dev/belay/internal/releases"
 	"github.com/belay-dev/belay/internal/telemetry"
 	"github.com/belay-dev/belay/internal/watchhealth"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -54,7 +55,7 @@ func startBelayWith(w *world, o Options) *belay {
 	must(belayscheme.AddToScheme(scheme))
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: p.Kube.EventsV1()}, Dropped: telemetry.NewMetrics().EventsDropped})
 	deployments := owned.Apps().V1().Deployments()
-	p.Guard = New(p.Kube, evidence.New(p.Kube), broadcaster.NewRecorder(scheme, rollout.FieldManager), o, deployments)
+	p.Guard = New(p.Kube, evidence.New(p.Kube), broadcaster.NewRecorder(scheme, rollout.FieldManager), releases.NewMetrics().Of(releases.InPlace), o, deployments)
 	informer := deployments.Informer()
 	must(broadcaster.StartRecordingToSinkWithContext(background))
 	owned.StartWithContext(background)

@@ -61,6 +61,12 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	}
 	*o = d.Answered(*o, deployment, set)
 	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused = o.Memory, "" })
+	if d.Verdict != nil {
+		g.counter.Judged(d.Verdict, d.Cause)
+	}
+	if d.RollBack {
+		g.counter.RolledBack()
+	}
 	g.record(o.Deployment, set, d.Events)
 	return d.Status != nil || d.Set != nil, d.Recheck, nil
 }

@@ -113,6 +113,7 @@ func TestRoles_EvidenceIsOptional(t *testing.T) {
 		"evidence.yaml":                 {"belay-events": {"list events."}, "belay-nodes": {"get nodes."}},
 		"log.yaml":                      {"belay-log": {"get pods/log."}},
 		"../references/references.yaml": {"belay-references": {"get configmaps.", "get secrets."}},
+		"../in-place/rbac.yaml":         {"belay-in-place": {"get namespaces.", "hold replicasets.apps", "patch deployments/status.apps", "patch replicasets.apps"}},
 	} {
 		got := map[string][]string{}
 		for name, rules := range rolesOf(t, "../../artifacts/controller/"+file) {
@@ -132,7 +133,7 @@ func TestRoles_EvidenceIsOptional(t *testing.T) {
 // Only the roles that are meant to be are bound: belay-adopt and belay-metrics-reader are for others to bind.
 func TestRoles_AreBound(t *testing.T) {
 	var manifests string
-	for _, file := range []string{"rbac.yaml", "evidence.yaml", "log.yaml", "../references/references.yaml"} {
+	for _, file := range []string{"rbac.yaml", "evidence.yaml", "log.yaml", "../references/references.yaml", "../in-place/rbac.yaml"} {
 		data, err := os.ReadFile("../../artifacts/controller/" + file)
 		if err != nil {
 			t.Fatal(err)
@@ -154,7 +155,7 @@ func TestRoles_AreBound(t *testing.T) {
 		}
 	}
 	slices.Sort(bound)
-	if want := []string{"belay", "belay-events", "belay-leader-election", "belay-log", "belay-metrics-auth", "belay-nodes", "belay-references"}; !slices.Equal(bound, want) {
+	if want := []string{"belay", "belay-events", "belay-in-place", "belay-leader-election", "belay-log", "belay-metrics-auth", "belay-nodes", "belay-references"}; !slices.Equal(bound, want) {
 		t.Errorf("bound are %q, want %q", bound, want)
 	}
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,8 +18,6 @@ import (
 
 // These tests do with kubectl what users do with a Deployment that is guarded in place: each from the good state, and from the one in
 // which it is rolled back.
-
-var fixesFlag = flag.Int("fixes", 5, "how many fixes of Deployments that are guarded in place are waited for at once")
 
 // manifest writes a Deployment into a file, as a user has it, and returns the path.
 func (n *namespace) manifest(name string, pods corev1.PodTemplateSpec) (path string) {

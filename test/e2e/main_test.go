@@ -19,7 +19,7 @@ var (
 	externalFlag = flag.Bool("external", false, "use the belay that runs in the cluster already, and start none")
 	buildFlag    = flag.String("build", "", "a further flag for building belay, -race for example")
 	toolsFlag    = flag.String("tools", "", "a directory with the tools that people release with; hack/tools.sh builds them")
-	fixesFlag    = flag.Int("fixes", 2, "how often each of these tools waits for a fix")
+	fixesFlag    = flag.Int("fixes", 3, "how often kubectl and each of these tools waits for a fix of a Deployment that is guarded in place")
 	atRestFlag   = flag.Duration("at-rest", 60*time.Second, "how long an object at rest is watched")
 	sweepFlag    = flag.Bool("sweep", false, "try every edge value at every field of the CRD: some minutes")
 )

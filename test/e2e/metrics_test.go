@@ -48,12 +48,12 @@ func TestMetrics_AndLog(t *testing.T) {
 				t.Fatalf("/metrics: %d %s", code, scrape)
 			}
 			for _, line := range []string{
-				`belay_releases_total{outcome="good",reason=""} 1`,
-				`belay_releases_total{outcome="failed",reason="CrashLoop"} 1`,
-				`belay_failed_releases_total{cause="ExitCode"} 1`,
-				`belay_rollbacks_total 1`,
-				`belay_release_duration_seconds_count{outcome="good"} 1`,
-				`belay_release_duration_seconds_count{outcome="failed"} 1`,
+				`belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 1`,
+				`belay_releases_total{kind="GuardedDeployment",outcome="failed",reason="CrashLoop"} 1`,
+				`belay_failed_releases_total{cause="ExitCode",kind="GuardedDeployment"} 1`,
+				`belay_rollbacks_total{kind="GuardedDeployment"} 1`,
+				`belay_release_duration_seconds_count{kind="GuardedDeployment",outcome="good"} 1`,
+				`belay_release_duration_seconds_count{kind="GuardedDeployment",outcome="failed"} 1`,
 				`belay_guardeddeployments{ready="False",reason="Denied"} 1`,
 				`belay_events_dropped_total 0`,
 				`belay_sync_errors_total 0`,
