@@ -134,7 +134,7 @@ func (c *Controller) next(ctx context.Context) bool {
 	defer c.queue.Done(key)
 	c.begin(key)
 	defer c.end(key)
-	logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "object", key)
 	ctx = klog.NewContext(ctx, logger)
 
 	recheck, err := c.reconcile(ctx, key)

@@ -510,7 +510,7 @@ func TestNext_CountsFailuresAndStaleSyncs(t *testing.T) {
 				})
 				w.UpAndRunning("web")
 				expect.Same(t, "failures that are logged", c.failed, told(w, "Sync failed"))
-				expect.Counted(t, p.counted, fmt.Sprint("belay_sync_errors_total ", c.failed), `belay_releases_total{outcome="good",reason=""} 1`)
+				expect.Counted(t, p.counted, fmt.Sprint("belay_sync_errors_total ", c.failed), `belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 1`)
 				stale := 0
 				for _, line := range expect.Scraped(t, p.counted, "belay_stale_syncs_total") {
 					_, err := fmt.Sscanf(line, "belay_stale_syncs_total %d", &stale)

@@ -63,7 +63,7 @@ func work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.
 				if shutdown {
 					return
 				}
-				logger := klog.LoggerWithValues(klog.FromContext(ctx), "guardeddeployment", key)
+				logger := klog.LoggerWithValues(klog.FromContext(ctx), "object", key)
 				recheck, err := do(klog.NewContext(context.WithoutCancel(ctx), logger), key)
 				switch {
 				case err != nil:
