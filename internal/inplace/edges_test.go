@@ -354,3 +354,25 @@ func TestEdge_ZeroAndBackInARollout(t *testing.T) {
 		wantRuns(w, "late:2=4")
 	})
 }
+
+// A failed template that is asked for again is a new attempt, however late the Deployment controller is.
+func TestEdge_AskedAgainWhileTheControllerIsAway(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		carried := failure(w)
+		release(w, "good:3")
+		w.Pass(3 * time.Minute)
+		w.ForgetRequests()
+		w.Node.SwitchOff(true)
+		release(w, "bad:2")
+		annotate(w, v1alpha1.FailureAnnotation, carried)
+		w.Pass(20 * time.Second)
+		expect.Same(t, "writes before it is seen", 0, len(writes(w)))
+		w.Node.SwitchOff(false)
+		w.Pass(20 * time.Second)
+		wantRuns(w, "bad:2=2, good:3=3")
+		w.Pass(3 * time.Minute)
+		wantRuns(w, "bad:2=0 held at 0, good:3=4")
+	})
+}

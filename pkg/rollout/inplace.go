@@ -234,10 +234,17 @@ func (p *place) isNotAsked() bool { return p.asked() != v1alpha1.GuardedInPlace 
 func (p *place) isEnding() bool   { return p.Deployment.DeletionTimestamp != nil }
 func (p *place) isPaused() bool   { return p.Deployment.Spec.Paused }
 func (p *place) isUnread() bool   { return p.Evidence == nil }
-func (p *place) isUnmade() bool   { return p.current == nil }
 func (p *place) isAtZero() bool   { return valueOr(p.Deployment.Spec.Replicas, 1) == 0 }
 func (p *place) isGood() bool     { return wasGood(p.current) }
 func (p *place) isUnjudged() bool { return p.failure == nil }
+
+// isUnmade reports whether the Deployment controller has not seen the template yet: there is no ReplicaSet of it, or that is still numbered
+// as when it was asked for before, so that what is known of it is about that time.
+func (p *place) isUnmade() bool {
+	return p.current == nil || slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
+		return numberOf(p.current) > 0 && numberOf(set) > numberOf(p.current)
+	})
+}
 
 // isFirstSight reports whether nothing was ever written down about the Deployment: it was not guarded before. A release that is being
 // watched stays what it is when the good one, which alone tells of that, is deleted.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -13,7 +14,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -48,12 +51,16 @@ type placeRun struct {
 	story  []string
 	failed bool
 
-	policy   bool // artifacts/in-place is installed
-	images   []string
-	tokens   int
-	verdict  *capacity // since the last verdict, unless somebody has done something since
-	asked    int       // how often a template was asked for
-	unjudged bool      // a first sight may still come
+	policy  bool // artifacts/in-place is installed
+	nasty   bool // watches are late, processes die and answers are lost
+	pending func()
+	inside  bool // of a request: the world is held
+	images  []string
+	tokens  int
+	verdict *capacity // since the last verdict, unless somebody has done something since
+	asked   int       // how often a template was asked for
+	acted   time.Time // when somebody did something last, or a process began
+	written int       // how much Belay had written by then
 }
 
 // capacity is what has to be ready after a verdict.
@@ -64,11 +71,17 @@ func (s stage) inPlace(t *testing.T) {
 		s.playInPlace(t, seed, func(r *placeRun) {
 			r.begin()
 			for range 3 + r.random.IntN(6) {
-				r.step()
+				if r.random.IntN(4) == 0 {
+					r.pending = r.step // at one of the next requests of Belay
+				} else {
+					r.step()
+				}
 				if r.random.IntN(2) == 0 {
+					r.hurryUp()
 					r.settle()
 				} else {
 					r.wait(time.Duration(r.random.IntN(90_000))*time.Millisecond, nil)
+					r.hurryUp()
 				}
 				if r.failed {
 					return
@@ -86,14 +99,14 @@ func (s stage) playInPlace(t *testing.T, seed uint64, play func(r *placeRun)) {
 	fake.Empty(t, func(cluster *fake.World) {
 		w := newWorld(cluster, seed)
 		w.exact = &exact{}
-		r := &placeRun{world: w, belay: newBelay(w, s.start), t: cluster.T, seed: seed, random: rand.New(rand.NewPCG(seed, 11)), unjudged: true}
+		r := &placeRun{world: w, belay: newBelay(w, s.start), t: cluster.T, seed: seed, random: rand.New(rand.NewPCG(seed, 11))}
 		hear := w.changed
 		w.changed = func(change fake.Change) {
 			hear(change)
 			r.hearOfPods(change)
 		}
 		r.belay.between, r.belay.see, r.belay.checkStale = r.checkRequest, func(fake.Request) {}, func(fake.Request) {}
-		r.belay.mistell = func() (refused, lost error) { return nil, nil }
+		r.belay.mistell = r.mistell
 		cluster.Logger = logr.New(s.rows)
 		if *only != 0 {
 			cluster.Logger = loggerTo(func(line string) {
@@ -139,7 +152,7 @@ func (r *placeRun) begin() {
 	d.Spec.Strategy = strategies[r.random.IntN(len(strategies))].strategy
 	r.policy = r.random.IntN(8) > 0
 	r.KeepHolds(r.policy)
-	if r.random.IntN(2) == 0 {
+	if r.nasty = r.random.IntN(2) == 0; r.nasty {
 		r.lag = func() time.Duration { return time.Duration(r.random.IntN(400)*r.random.IntN(5)) * time.Millisecond }
 		r.belay.crash = func(string) (bool, bool) { return r.random.IntN(30) == 0, r.random.IntN(30) == 0 }
 	}
@@ -159,11 +172,59 @@ func (r *placeRun) guardAs(onFailure v1alpha1.OnFailure, retries int) string {
 	return fmt.Sprintf(`{"maxRestarts":3,"soakSeconds":%d,"stuckSeconds":%d,"onFailure":%q,"retries":%d}`, soak/time.Second, stuck/time.Second, onFailure, retries)
 }
 
+// mistell returns what Belay hears of a write that was not made, or was.
+func (r *placeRun) mistell() (refused, lost error) {
+	if !r.nasty {
+		return nil, nil
+	}
+	switch r.random.IntN(90) {
+	case 0:
+		return apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "web", errors.New("modified")), nil
+	case 1:
+		return nil, errors.New("http2: client connection lost")
+	case 2:
+		return nil, errSentAgain
+	}
+	return nil, nil
+}
+
+// hurryUp does now what has not been done at a request.
+func (r *placeRun) hurryUp() {
+	if pending := r.takePending(); pending != nil {
+		pending()
+	}
+}
+
+func (r *placeRun) takePending() (pending func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pending, r.pending = r.pending, nil
+	return pending
+}
+
+// now lets something happen now. In the middle of a request no time passes.
+func (r *placeRun) now(do func()) {
+	if r.inside {
+		do()
+		return
+	}
+	r.do(do)
+}
+
+func (r *placeRun) pass(most int) {
+	if !r.inside {
+		r.wait(time.Duration(r.random.IntN(most))*time.Second, nil)
+	}
+}
+
+// touched notes that somebody did something.
+func (r *placeRun) touched() { r.verdict, r.acted, r.written = nil, time.Now(), len(r.log) }
+
 // act lets somebody do something to the Deployment.
 func (r *placeRun) act(name string, change func(d *appsv1.Deployment)) {
-	r.do(func() {
+	r.now(func() {
 		r.tell("%s", name)
-		r.verdict = nil
+		r.touched()
 		before := r.deployment().Spec.Template
 		fake.Edit(r.World, "web", change)
 		if after := r.deployment(); !equality.Semantic.DeepEqual(before, after.Spec.Template) {
@@ -172,9 +233,15 @@ func (r *placeRun) act(name string, change func(d *appsv1.Deployment)) {
 	})
 }
 
-// newTemplate makes sure that what is asked for now is not kept back for long: nothing that was held before is.
+// newTemplate makes sure that what is asked for now is not kept back for long: nothing that was held before is. A template that is asked
+// for again before anybody has seen another one is nothing new.
 func (r *placeRun) newTemplate() {
 	r.asked++
+	for _, set := range r.sets() {
+		if _, held := rollout.HeldAt(set); held && r.isCurrent(set) {
+			return
+		}
+	}
 	asked, boots := r.asked, r.boots
 	r.in(8*time.Second, func() {
 		d := r.deployment()
@@ -189,7 +256,7 @@ func (r *placeRun) newTemplate() {
 
 // step is what is done next.
 func (r *placeRun) step() {
-	switch r.random.IntN(24) {
+	switch r.random.IntN(28) {
 	default:
 		image := fmt.Sprintf("%s:%d", r.anyOutcome(), len(r.images))
 		r.images = append(r.images, image)
@@ -207,20 +274,25 @@ func (r *placeRun) step() {
 		r.act(fmt.Sprintf("scale to %d", n), func(d *appsv1.Deployment) { d.Spec.Replicas = &n })
 	case 6:
 		r.act("scale to 0", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32) })
-		r.wait(time.Duration(r.random.IntN(30))*time.Second, nil)
+		r.pass(30)
 		r.act("and back to 4", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(4)) })
 	case 7:
 		r.act("pause", func(d *appsv1.Deployment) { d.Spec.Paused = true })
-		r.wait(time.Duration(r.random.IntN(60))*time.Second, nil)
+		r.pass(60)
 		r.act("resume", func(d *appsv1.Deployment) { d.Spec.Paused = false })
 	case 8, 9:
 		r.setLabel([]string{"", v1alpha1.NotGuarded, "yes", "true"}[r.random.IntN(4)])
-		r.wait(time.Duration(r.random.IntN(60))*time.Second, nil)
+		r.pass(60)
 		r.setLabel(v1alpha1.GuardedInPlace)
 	case 10, 11:
 		r.undo()
 	case 12:
-		r.do(func() { r.tell("restart"); r.verdict = nil; fake.Restart(r.World, "web"); r.newTemplate() })
+		r.now(func() {
+			r.tell("restart")
+			r.touched()
+			fake.Restart(r.World, "web")
+			r.newTemplate()
+		})
 	case 13:
 		s := strategies[r.random.IntN(len(strategies))]
 		r.act("strategy "+s.name, func(d *appsv1.Deployment) { d.Spec.Strategy = s.strategy })
@@ -231,8 +303,31 @@ func (r *placeRun) step() {
 		})
 	case 16:
 		down := time.Duration(r.random.IntN(90)) * time.Second
-		r.do(func() { r.tell("Belay is down for %s", down); r.die(down) })
+		r.now(func() { r.tell("Belay is down for %s", down); r.touched(); r.die(down) })
+	case 17:
+		r.outage()
+	case 18:
+		r.now(func() {
+			pods := slices.DeleteFunc(r.pods(), func(pod *corev1.Pod) bool { return !isReady(pod) })
+			if len(pods) > 0 { // One that is lost after some restarts counts as one that does not come up.
+				r.tell("a pod is lost")
+				r.touched()
+				r.removePod(pods[r.random.IntN(len(pods))])
+			}
+		})
 	}
+}
+
+// outage takes a controller down for a while.
+func (r *placeRun) outage() {
+	r.now(func() {
+		n := r.random.IntN(2)
+		down := []*component{&r.deploymentController, &r.setController}[n]
+		r.tell("the %s controller is down", []string{"Deployment", "ReplicaSet"}[n])
+		r.touched()
+		r.stop(down)
+		r.in(time.Duration(r.random.IntN(40))*time.Second, func() { r.tell("and is back"); r.touched(); r.world.start(down) })
+	})
 }
 
 var strategies = []struct {
@@ -285,6 +380,7 @@ func (r *placeRun) calm() {
 	r.do(func() {
 		r.tell("from here on nothing happens any more")
 		r.belay.crash = func(string) (bool, bool) { return false, false }
+		r.nasty = false
 	})
 	r.wait(2*time.Minute, nil)
 }
@@ -292,6 +388,13 @@ func (r *placeRun) calm() {
 // ---- what must hold at every request and change
 
 func (r *placeRun) checkRequest(request fake.Request) {
+	if r.pending != nil && r.random.IntN(3) == 0 {
+		pending := r.pending
+		r.pending, r.inside = nil, true
+		r.tell("    before it can %s %s:", request.Verb, request.Resource)
+		pending()
+		r.inside = false
+	}
 	if request.Verb != "patch" {
 		return
 	}
@@ -306,7 +409,10 @@ func (r *placeRun) checkRequest(request fake.Request) {
 // checkVerdict checks what is written about the failure of a release.
 func (r *placeRun) checkVerdict(request fake.Request) {
 	var patch struct {
-		Metadata struct{ Annotations map[string]*string }
+		Metadata struct {
+			ResourceVersion string
+			Annotations     map[string]*string
+		}
 	}
 	if err := json.Unmarshal([]byte(request.Patch), &patch); err != nil {
 		panic(err)
@@ -328,7 +434,7 @@ func (r *placeRun) checkVerdict(request fake.Request) {
 	if outcomeOf(&set.Spec.Template).healthy {
 		r.violated("%s is healthy, and is said to have failed: %s", image(set.Spec.Template), failure.Message)
 	}
-	if d := r.deployment(); d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.verdict == nil {
+	if d := r.deployment(); patch.Metadata.ResourceVersion == d.ResourceVersion && d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.verdict == nil {
 		r.verdict = &capacity{min(failure.Ready, r.ready(), replicasOf(d)-unavailable(d))}
 	}
 }

@@ -54,10 +54,22 @@ func (r *placeRun) settle() {
 		return
 	}
 	r.tell("it has settled")
+	if n := len(r.log) - r.written; n > r.mayWrite() {
+		r.violated("%d writes since somebody did something, of at most %d", n, r.mayWrite())
+	}
 	r.wait(30*time.Second, nil)
 	if !asIt() && !r.wait(bound, asIt) {
 		r.violated("it does not stay as it ought to be: %s", r.wrong())
 	}
+}
+
+// mayWrite returns how much may be written since somebody did something last: three attempts with their Events, and what a process that
+// dies at writes does again.
+func (r *placeRun) mayWrite() int {
+	if r.nasty {
+		return 60
+	}
+	return 30
 }
 
 // wrong says what is not as it ought to be when nothing happens any more, empty if all is.
