@@ -24,7 +24,7 @@
 //	rights_test.go     what belay may do, and whether that is what it does
 //	relay_test.go      connections that can be cut, or fall silent
 //	audit_test.go      Belay's own writes, from the audit log of the embedded cluster
-//	in_place_test.go   a Deployment that is guarded in place, in a test
+//	in_place_test.go   a Deployment that is guarded in place, in a test; in_place_holds_test.go: the policy that holds
 //	admission_test.go  admission policies for the Deployments of a test
 //	helm_test.go       a chart, and the real Helm
 //	fields_test.go     the fields of an API type, and of a value

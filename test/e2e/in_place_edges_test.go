@@ -44,22 +44,28 @@ func keepsHistory(n int32) change {
 	return func(d *appsv1.Deployment) { d.Spec.RevisionHistoryLimit = &n }
 }
 
-// Without a history there is something to go back to only until a release is complete.
+// Without a history there is something to go back to only until a release is complete. From then on it is judged all the same.
 func TestInPlace_NoHistory(t *testing.T) {
-	n := newInPlace(t)
-	web := n.guarded("web", template(good, "1"), keepsHistory(0))
-	web.release(template(crash, "2"))
+	needsHolds(t)
+	complete := newGate()
+	k := newKubelet(t, 1, map[string]script{"2": crashesWith(1), "3": crashesWhen(complete, 2)})
+	k.inPlace = true
+	web := k.guarded("web", k.template("1"), keepsHistory(0))
+	web.release(k.template("2"))
 	web.awaitRolledBack()
-	warned := web.awaitEvents(v1alpha1.ReasonNoGoodRevision, 1)
-	if !strings.Contains(warned[0], "revisionHistoryLimit is 0") {
-		t.Errorf("the Event says %q", warned)
+	if note := web.awaitEvents(v1alpha1.ReasonNoGoodRevision, 1)[0]; !strings.Contains(note, "revisionHistoryLimit is 0") {
+		t.Errorf("the Event says %q", note)
 	}
-	web.release(template(sicken, "3"), settings(`{"soakSeconds": 30, "stuckSeconds": 3}`))
+	web.release(k.template("3"), settings(`{"soakSeconds": 30, "maxRestarts": 1}`))
+	web.awaitSets("is complete, and has no others", func(_ *appsv1.Deployment, current *appsv1.ReplicaSet, others []*appsv1.ReplicaSet) bool {
+		return is(current, 4) && len(others) == 0
+	})
+	complete.lift()
 	web.awaitFailed()
 	web.awaitOrdinary()
-	web.checkVersion("3")
 	web.checkStatusFails()
-	web.release(template(good, "4"), settings(shortGuard))
+	web.awaitEvents(v1alpha1.ReasonNoGoodRevision, 3) // at the beginning of both, and at the end
+	web.release(k.template("4"), settings(shortGuard))
 	web.awaitGood()
 }
 

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -13,62 +12,12 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
-
-// unheldLabel, on a Namespace, leaves it out of the policy that holds ReplicaSets: as if somebody had deleted that.
-const unheldLabel = "e2e.belay.dev/unheld"
-
-// installHolds installs the policies of artifacts/in-place, if the API server has such.
-func installHolds() error {
-	served, err := cluster.kube.Discovery().ServerResourcesForGroupVersion("admissionregistration.k8s.io/v1")
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(served.APIResources, func(r metav1.APIResource) bool { return r.Name == "mutatingadmissionpolicies" }) {
-		return nil
-	}
-	if *externalFlag {
-		_, err := cluster.kube.AdmissionregistrationV1().MutatingAdmissionPolicies().Get(context.Background(), "belay-in-place", metav1.GetOptions{})
-		cluster.holds = err == nil
-		return ignoreNotFound(err)
-	}
-	objects, err := kustomize("in-place")
-	if err != nil {
-		return err
-	}
-	var install []byte
-	for _, object := range objects {
-		if !strings.Contains(object.GetKind(), "AdmissionPolicy") {
-			continue
-		}
-		if object.GetKind() == "MutatingAdmissionPolicyBinding" {
-			selector := map[string]any{"matchExpressions": []any{map[string]any{"key": unheldLabel, "operator": "DoesNotExist"}}}
-			if err := unstructured.SetNestedMap(object.Object, selector, "spec", "matchResources", "namespaceSelector"); err != nil {
-				return err
-			}
-		}
-		document, err := object.MarshalJSON()
-		if err != nil {
-			return err
-		}
-		install = append(install, document...)
-		leave(func() error {
-			_, err := kubectl(nil, "delete", "--ignore-not-found", object.GetKind(), object.GetName())
-			return err
-		})
-	}
-	_, err = kubectl(install, "apply", "-f", "-")
-	cluster.holds = err == nil
-	return err
-}
 
 // inPlace is a Deployment in the namespace of a test that is guarded in place, or will be.
 type inPlace struct{ *object }
@@ -80,14 +29,6 @@ func newInPlace(t *testing.T) *namespace {
 	n := newNamespace(t)
 	n.inPlace = true
 	return n
-}
-
-// needsHolds skips the test where the API server holds no ReplicaSets.
-func needsHolds(t *testing.T) {
-	t.Helper()
-	if !cluster.holds {
-		t.Skip("this API server has no MutatingAdmissionPolicy: Kubernetes has it since 1.36")
-	}
 }
 
 // change changes a Deployment before it is created, or later.
@@ -331,103 +272,5 @@ func (p *inPlace) checkNothingHeld() {
 		if held(set) != "" {
 			p.Errorf("ReplicaSet %s is held at %s", set.Name, held(set))
 		}
-	}
-}
-
-// holdsUp leaves the namespace to the policy that holds ReplicaSets, or out of it, and waits until that is in force.
-func (p *inPlace) holdsUp(yes bool) {
-	p.Helper()
-	if *externalFlag {
-		p.Skip("the policy is not the tests' own")
-	}
-	value := any("")
-	if yes {
-		value = nil
-	}
-	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{unheldLabel: value}}})
-	if _, err := cluster.kube.CoreV1().Namespaces().Patch(p.Context(), p.namespace.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		p.Fatal(err)
-	}
-	if cluster.holds {
-		p.eventually(fmt.Sprintf("ReplicaSets are held: %v", yes), func(context.Context) (bool, error) { return p.isHolding() == yes, nil })
-	}
-}
-
-// isHolding reports whether a hold would be kept.
-func (p *inPlace) isHolding() bool {
-	p.Helper()
-	_, current, _ := p.sets()
-	client := cluster.kube.AppsV1().ReplicaSets(p.namespace.name)
-	const other = 77
-	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:"%d.%s"}}}`, v1alpha1.HeldAtLabel, other, current.UID)
-	set, err := client.Patch(p.Context(), current.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
-	if err != nil && !apierrors.IsConflict(err) {
-		p.Fatal(err)
-	}
-	return err == nil && *set.Spec.Replicas == other
-}
-
-// The story: a running Deployment gets the label, and its releases are judged.
-func TestInPlace_Story(t *testing.T) {
-	n := newInPlace(t)
-	web := n.plain("web", template(good, "1"))
-	web.awaitAvailable(4)
-	before := web.deployment()
-	pods := web.podUIDs()
-	web.kubectl("label", "deployment/web", v1alpha1.GuardedLabel+"="+v1alpha1.GuardedInPlace)
-	web.awaitGood()
-	web.awaitPods(pods)
-	if note := web.awaitEvents(v1alpha1.ReasonRolledOut, 1)[0]; !strings.Contains(note, "counts as good") {
-		t.Errorf("the Event says %q", note)
-	}
-	if now := web.deployment(); now.Generation != before.Generation {
-		t.Errorf("the label made generation %d of %d", now.Generation, before.Generation)
-	}
-	n.checkBudget("in place: label on a Deployment that runs", 0, 2)
-
-	made := len(n.writesAtRest())
-	web.release(template(good, "2"))
-	web.awaitGood()
-	n.checkBudget("in place: healthy release", made, 2)
-	_, second, _ := web.sets()
-
-	made = len(n.writesAtRest())
-	web.release(template(crash, "3"))
-	f := web.awaitRolledBack()
-	if f.Reason != v1alpha1.FailureCrashLoop || !strings.HasPrefix(f.Pod, f.ReplicaSet+"-") {
-		t.Errorf("the failure is %+v", *f)
-	}
-	d, _, others := web.sets()
-	if others[0].UID != second.UID || version(d) != "3" {
-		t.Errorf("release %s is asked for, and %s runs; want 3 and %s", version(d), others[0].Name, second.Name)
-	}
-	web.checkShown(f, second.Name)
-	n.checkBudget("in place: rollback of 4 replicas", made, 12)
-
-	web.release(template(good, "4"))
-	web.awaitGood()
-	if d := web.deployment(); progressing(d).Reason != "NewReplicaSetAvailable" {
-		t.Errorf("after the fix the condition is %+v", progressing(d))
-	}
-	web.awaitEvents(v1alpha1.ReasonRolledOut, 3)
-}
-
-// checkShown makes sure that whoever looks at the Deployment sees what failed, and what runs.
-func (p *inPlace) checkShown(f *failed, back string) {
-	p.Helper()
-	if note := p.awaitEvents(v1alpha1.ReasonRolledBack, 1)[0]; !strings.Contains(note, f.Message) || !strings.Contains(note, back) {
-		p.Errorf("the Event does not tell what failed, and what runs: %q", note)
-	}
-	if note := p.awaitEvents(f.Reason, 1)[0]; !strings.Contains(note, f.Message) {
-		p.Errorf("the Event does not tell what failed: %q", note)
-	}
-	described := p.kubectl("describe", "deployment/"+p.name)
-	for _, want := range []string{f.Message, f.Pod, "Progressing    False   ProgressDeadlineExceeded", v1alpha1.ReasonRolledBack} {
-		if !strings.Contains(described, want) {
-			p.Errorf("kubectl describe does not show %q:\n%s", want, described)
-		}
-	}
-	if line := p.kubectl("get", "deployment/"+p.name, "--no-headers"); !strings.HasPrefix(strings.Join(strings.Fields(line), " "), p.name+" 4/4 0 4 ") {
-		p.Errorf("kubectl get shows %q, want 4/4 ready, 0 up to date, 4 available", line)
 	}
 }
