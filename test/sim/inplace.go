@@ -91,7 +91,7 @@ func (s stage) inPlace(t *testing.T) {
 			r.settle()
 			r.rest()
 		})
-	})
+	}, 1616)
 }
 
 // playInPlace plays, in a bubble, in a world in which there is nothing.
