@@ -239,7 +239,7 @@ func TestSweep(t *testing.T) {
 				kind := map[bool]string{true: "Deployment", false: "Job"}[owner == "other"]
 				set.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: owner, UID: "gone", Controller: new(true)}}
 			}
-			set = fake.Add(w, set)
+			fake.Add(w, set)
 			fake.Edit(w, name, func(set *appsv1.ReplicaSet) {
 				set.Labels = map[string]string{v1alpha1.HeldAtLabel: "0." + string(set.UID)}
 			})

@@ -137,7 +137,6 @@ func TestInPlace_KubectlRestart(t *testing.T) {
 	web.awaitGood()
 	web.release(template(crash, "2"))
 	first := web.awaitRolledBack()
-	pods = web.podUIDs()
 	web.kubectl("rollout", "restart", "deployment/web") // of what failed: another release, that fails like it
 	web.checkStatusFails()
 	if second := web.awaitRolledBack(); second.ReplicaSet == first.ReplicaSet {

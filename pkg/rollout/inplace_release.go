@@ -2,18 +2,13 @@ package rollout
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
-
-// conditionPause is the least time between two writes of the condition: pods that come up raise the counts one by one.
-const conditionPause = time.Second
 
 // begin takes in a Deployment that was not guarded before. What is complete is good; of a rollout that is under way, what has served
 // before it counts as good, and the rest is judged.
@@ -94,10 +89,8 @@ func (p *place) keepGood(d *InPlaceDecision) {
 		return
 	}
 	r := asRevision(p.current)
-	limits := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, true)
-	limits.template, limits.good, limits.was = &r.Template, &r.Template, r
 	if !completedBefore(p.Deployment) {
-		p.watch(d, r, p.Deployment, p.Evidence, limits)
+		p.watch(d, r, p.Deployment, p.Evidence, p.limitsOfGood(r))
 	} else {
 		d.Memory.Progress = Progress{Revision: r.Name, Attempt: r.Attempt.Number, Phase: PhaseHealthy}
 	}
@@ -201,171 +194,6 @@ func (p *place) whyNoReturn() string {
 	return ": no ReplicaSet that was good is there any more"
 }
 
-// fail stores how the release failed, and tells it in the Deployment's own words.
-func (p *place) fail(d *InPlaceDecision, progress Progress) {
-	f := progress.Failure
-	attempt, _ := attemptAt(p.current)
-	failure := &failedRelease{Set: p.current.Name, Number: numberOf(p.current), Attempt: attempt, Reason: f.Reason, Cause: f.Cause,
-		Message: f.Message, Pod: f.Pod, Time: metav1.NewTime(p.Now)}
-	failure.Token = p.token()
-	for _, set := range p.sets {
-		failure.Ready += p.Evidence.readyOf(set)
-	}
-	d.Status = p.report(failure)
-	d.Verdict, d.Cause = &Verdict{Failure: f.Reason, After: progress.Lasted()}, f.Cause
-	d.tell(Warning, f.Reason, "Judge", "%s", failure.sentence())
-	if reason, why := p.whyLeft(failure); reason != "" {
-		d.tell(Warning, reason, "Stay", "%s; %s, so the Deployment is left as it is, %s", failure.sentence(), why, untilAsked)
-	}
-}
-
-// report returns the change of the status that tells of a failure.
-func (p *place) report(failure *failedRelease) *StatusChange {
-	return &StatusChange{Annotations: map[string]*string{v1alpha1.FailureAnnotation: new(encoded(failure))}, Progressing: p.verdictCondition(failure)}
-}
-
-const deadlineExceeded = "ProgressDeadlineExceeded"
-
-// verdictCondition returns the condition that tells of the failure to whoever waits, nil where it would not last or would mislead:
-// without a deadline the Deployment controller takes it away, at zero replicas it calls the rollout complete each time, and under
-// Recreate the next release would show it on its own generation.
-func (p *place) verdictCondition(failure *failedRelease) *appsv1.DeploymentCondition {
-	deadline := p.Deployment.Spec.ProgressDeadlineSeconds
-	if deadline == nil || *deadline == math.MaxInt32 || p.isAtZero() || p.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		return nil
-	}
-	return p.condition(corev1.ConditionFalse, deadlineExceeded, failure.sentence())
-}
-
-func (p *place) condition(status corev1.ConditionStatus, reason, message string) *appsv1.DeploymentCondition {
-	before, now := progressing(p.Deployment), metav1.NewTime(p.Now)
-	c := &appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: status, Reason: reason, Message: Clean(message, maxEvent),
-		LastUpdateTime: now, LastTransitionTime: now}
-	if before.Status == status {
-		c.LastTransitionTime = before.LastTransitionTime
-	}
-	return c
-}
-
-// isOverruled reports whether the condition that told of the failure is another one by now: it becomes True whenever a count rises.
-func (p *place) isOverruled() bool {
-	if p.Memory.State != v1alpha1.ReasonRolledBack {
-		return false
-	}
-	c := progressing(p.Deployment)
-	return c.Status != "" && (c.Status != corev1.ConditionFalse || c.Reason != deadlineExceeded) && p.verdictCondition(&failedRelease{}) != nil
-}
-
-// whyLeft returns the reason and the words for which a failed release is left as it is, empty if it is taken back.
-func (p *place) whyLeft(failure *failedRelease) (reason, words string) {
-	switch {
-	case p.Observed:
-		return v1alpha1.ReasonHeld, "its releases are only observed"
-	case p.Guard.OnFailure == v1alpha1.Hold:
-		return v1alpha1.ReasonHeld, "onFailure is Hold"
-	case p.good == nil:
-		return v1alpha1.ReasonNoGoodRevision, "there is no ReplicaSet that was good to go back to"
-	case failure.GivenUp != "":
-		return v1alpha1.ReasonRollbackFailed, failure.GivenUp
-	case p.Memory.unheld == p.at():
-		return v1alpha1.EventNotHeld, "the API server does not hold it back"
-	default:
-		return "", ""
-	}
-}
-
-func (p *place) isLeft() bool {
-	reason, _ := p.whyLeft(p.failure)
-	return reason != ""
-}
-
-// leave leaves a failed release as it is. One that comes up late is good after all.
-func (p *place) leave(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
-		return
-	}
-	reason, why := p.whyLeft(p.failure)
-	if reason == v1alpha1.ReasonNoGoodRevision && p.Memory.State == v1alpha1.ReasonRolledBack {
-		d.tell(Warning, reason, "Stay", "%s; %s any more, so the Deployment is left as it is, %s", p.failure.sentence(), why, untilAsked)
-	}
-	r := asRevision(p.current)
-	if rolloutComplete(p.Deployment) {
-		if !p.watch(d, r, p.Deployment, p.Evidence, p.limits(r)) {
-			return
-		}
-		if progress := d.Memory.Progress; progress.Phase == PhaseHealthy {
-			p.markGood(d, p.current)
-			d.Verdict = &Verdict{After: progress.Lasted()}
-			d.tell(Normal, v1alpha1.ReasonRolledOut, "RollOut", "%s is good after all, and running", r.Name)
-			return
-		}
-		d.Memory.State = reason
-		return
-	}
-	p.settle(d, reason, p.retryAt())
-}
-
-// rollBack sees to it that the good release has the replicas, one step after the other, and then that it comes up.
-func (p *place) rollBack(d *InPlaceDecision) {
-	if d.Status = p.tellAgain(d); d.Status != nil {
-		return // before anything is held: otherwise the Deployment controller would try again and again to scale up what is held
-	}
-	plan, inTransition := p.plan(p.failure.Ready)
-	for _, s := range plan {
-		if d.Set = p.change(s); d.Set != nil {
-			d.Memory.holds = true
-			if n, holds := d.Set.Hold(); holds && n == 0 && s.set == p.current && d.Memory.State != v1alpha1.ReasonRolledBack {
-				d.Memory.State, d.RollBack = v1alpha1.ReasonRolledBack, true
-				d.tell(Warning, v1alpha1.ReasonRolledBack, "RollBack", "%s; the Deployment is back on %s, %s", p.failure.sentence(), p.good.Name, untilAsked)
-			}
-			return
-		}
-	}
-	p.watchReturn(d, inTransition)
-}
-
-// tellAgain returns the condition that the Deployment controller has replaced, nil if it has not.
-func (p *place) tellAgain(d *InPlaceDecision) *StatusChange {
-	c, is := p.verdictCondition(p.failure), progressing(p.Deployment)
-	if c == nil || (is.Status == c.Status && is.Reason == c.Reason && is.Message == c.Message) {
-		return nil
-	}
-	if wait := p.Memory.toldAt.Add(conditionPause).Sub(p.Now); wait > 0 {
-		d.recheckIn(wait)
-		return nil
-	}
-	d.Memory.toldAt = p.Now
-	return &StatusChange{Progressing: c}
-}
-
-// watchReturn watches whether the good release comes up. If it does not while pods of the failed one still serve for it, all is left to
-// these again.
-func (p *place) watchReturn(d *InPlaceDecision, inTransition bool) {
-	r := asRevision(p.good)
-	limits := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, true)
-	limits.template, limits.good, limits.was = &r.Template, &r.Template, r
-	back := *p.Deployment
-	back.Spec.Template = p.good.Spec.Template
-	if !p.watch(d, r, &back, p.Evidence.as(p.good), limits) {
-		return
-	}
-	switch progress := d.Memory.Progress; {
-	case progress.Phase == PhaseHealthy:
-		p.settle(d, v1alpha1.ReasonRolledBack, p.retryAt())
-	case progress.Phase == PhaseFailed && inTransition:
-		failure := *p.failure
-		failure.GivenUp = fmt.Sprintf("%s, which was good, does not come up beside it: %s", r.Name, progress.Failure.Message)
-		d.Status = p.report(&failure)
-		d.tell(Warning, v1alpha1.ReasonRollbackFailed, "RollBack", "%s; %s; it is left as it is, %s", failure.sentence(), failure.GivenUp, untilAsked)
-	case progress.Phase == PhaseFailed:
-		if p.Memory.State != v1alpha1.ReasonRollbackFailed {
-			d.tell(Warning, v1alpha1.ReasonRollbackFailed, "RollBack", "%s; %s, which was good, does not come up: %s; the Deployment stays on it, %s",
-				p.failure.sentence(), r.Name, progress.Failure.Message, untilAsked)
-		}
-		p.settle(d, v1alpha1.ReasonRollbackFailed, p.retryAt())
-	}
-}
-
 // limits returns what the release is judged by.
 func (p *place) limits(r *Revision) limits {
 	l := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, false)
@@ -375,6 +203,13 @@ func (p *place) limits(r *Revision) limits {
 		l.was = asRevision(p.good)
 		l.good = &l.was.Template
 	}
+	return l
+}
+
+// limitsOfGood returns what the return of a release is watched by that was good.
+func (p *place) limitsOfGood(r *Revision) limits {
+	l := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, true)
+	l.template, l.good, l.was = &r.Template, &r.Template, r
 	return l
 }
 
