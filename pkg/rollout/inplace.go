@@ -170,6 +170,15 @@ var inPlaceRows = []inPlaceRow{
 	{"rollback", func(*place) bool { return true }, (*place).rollBack},
 }
 
+// InPlaceRows returns the names of the rows of that table, in its order.
+func InPlaceRows() []string {
+	var names []string
+	for _, r := range inPlaceRows {
+		names = append(names, r.name)
+	}
+	return names
+}
+
 // DecideInPlace says what to do next about a Deployment that is guarded in place. It is a function of what was observed.
 func DecideInPlace(o InPlace) InPlaceDecision {
 	p := newPlace(o)

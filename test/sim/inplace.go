@@ -91,7 +91,7 @@ func (s stage) inPlace(t *testing.T) {
 			r.settle()
 			r.rest()
 		})
-	}, 1616)
+	}, 1616, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 27, 41, 43)
 }
 
 // playInPlace plays, in a bubble, in a world in which there is nothing.
@@ -273,6 +273,9 @@ func (r *placeRun) step() {
 		n := r.random.Int32N(6)
 		r.act(fmt.Sprintf("scale to %d", n), func(d *appsv1.Deployment) { d.Spec.Replicas = &n })
 	case 6:
+		r.release(fmt.Sprintf("bad-pull:%d", len(r.images)))
+		r.images = append(r.images, image(r.deployment().Spec.Template))
+		r.pass(60)
 		r.act("scale to 0", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32) })
 		r.pass(30)
 		r.act("and back to 4", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(4)) })
