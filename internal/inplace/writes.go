@@ -24,7 +24,7 @@ import (
 
 // Every write of this package is in this file; carryOut has their order. Written are a Deployment's status, with the annotation about
 // the failure, and labels, annotations and replicas of its ReplicaSets; never a Deployment's spec. Each may be repeated. That of a
-// status is conditional on the Deployment's resourceVersion, unless it only takes away what is about an earlier release. That of a ReplicaSet is not on its own, which changes with every pod
+// status is conditional on the Deployment's resourceVersion. That of a ReplicaSet is not on its own, which changes with every pod
 // that crashes: where pods may come or go with it, it follows from what the Deployment asks for, and that is read live before.
 
 // refusedRetry is when to try again what the API server refuses although nothing has changed since.
@@ -73,10 +73,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 
 // writeStatus writes a change into the Deployment's status, and returns the Deployment as it is then.
 func (g *Guard) writeStatus(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment, change *rollout.StatusChange) (*appsv1.Deployment, error) {
-	metadata := map[string]any{}
-	if !change.Forgets() {
-		metadata["resourceVersion"] = d.ResourceVersion
-	}
+	metadata := map[string]any{"resourceVersion": d.ResourceVersion}
 	patch := map[string]any{"metadata": metadata}
 	if len(change.Annotations) > 0 {
 		metadata["annotations"] = change.Annotations

@@ -107,16 +107,6 @@ type StatusChange struct {
 	Progressing *appsv1.DeploymentCondition
 }
 
-// Forgets reports whether the change does nothing but take annotations away.
-func (c *StatusChange) Forgets() bool {
-	for _, value := range c.Annotations {
-		if value != nil {
-			return false
-		}
-	}
-	return c.Progressing == nil
-}
-
 // Row returns the name of the row of the table that the decision is from.
 func (d *InPlaceDecision) Row() string { return d.row }
 
