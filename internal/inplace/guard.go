@@ -171,8 +171,8 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 	}
 }
 
-// leave ends what is held for a Deployment that is not guarded in place any more and what is told on it, and forgets it. What another process knew of is found
-// by Sweep.
+// leave ends what is held for a Deployment that is not guarded in place any more, takes away what is told on it, and forgets it. What
+// another process held is found by Sweep.
 func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
 	g.mu.Lock()
 	m, known := g.memories[key]
