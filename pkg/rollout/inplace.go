@@ -69,6 +69,7 @@ type glance struct {
 	number     string
 	template   string // its hash
 	complete   bool
+	replicas   int32
 	updated    int32
 	ready      int32
 }
@@ -222,7 +223,7 @@ func (p *place) at() string {
 
 func (p *place) glance() glance {
 	d := p.Deployment
-	g := glance{generation: d.Generation, number: d.Annotations[setNumber], complete: rolloutComplete(d), updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
+	g := glance{generation: d.Generation, number: d.Annotations[setNumber], complete: rolloutComplete(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
 	if g.template = p.Memory.seen.template; g.template == "" || g.generation != p.Memory.seen.generation {
 		g.template = hash(&d.Spec.Template)
 	}

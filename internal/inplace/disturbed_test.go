@@ -1,0 +1,53 @@
+package inplace
+
+import (
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// What others do to held ReplicaSets, and to Deployments that have some.
+
+func toRecreate(d *appsv1.Deployment) {
+	d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
+}
+
+// The Deployment controller takes the pods of a good one whose hold somebody takes away. There is no condition that would show it.
+func TestDisturbed_HoldOfTheGoodOneTaken(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		edit(w, toRecreate)
+		release(w, "bad:2")
+		w.Pass(5 * time.Minute)
+		const back = "bad:2=0 held at 0, good:1=4 held at 4"
+		wantRuns(w, back)
+		fake.Edit(w, setOf(w, "good:1").Name, func(set *appsv1.ReplicaSet) { delete(set.Labels, v1alpha1.HeldAtLabel) })
+		w.Pass(3 * time.Minute)
+		wantRuns(w, back)
+		wantRest(w)
+	})
+}
+
+// Nothing is held for a good one that is gone, whether or not the Deployment has a condition that shows it.
+func TestDisturbed_GoodOneDeleted(t *testing.T) {
+	for name, change := range map[string]func(d *appsv1.Deployment){
+		"deadline": func(*appsv1.Deployment) {},
+		"none":     func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = nil },
+		"Recreate": toRecreate,
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, func(w *world, _ *belay) {
+				edit(w, change)
+				release(w, "bad:2")
+				w.Pass(5 * time.Minute)
+				fake.Remove[*appsv1.ReplicaSet](w, setOf(w, "good:1").Name)
+				w.CollectGarbage()
+				w.Pass(time.Minute)
+				wantRuns(w, "bad:2=4")
+			})
+		})
+	}
+}
