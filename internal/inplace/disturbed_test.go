@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 
+	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -50,4 +51,19 @@ func TestDisturbed_GoodOneDeleted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A failed one that is deleted is made anew, under the same name and with the same number, and judged again.
+func TestDisturbed_FailedOneDeleted(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+		w.Node.Set("bad:2", fake.Running)
+		fake.Remove[*appsv1.ReplicaSet](w, setOf(w, "bad:2").Name)
+		w.Pass(5 * time.Minute)
+		wantRuns(w, "bad:2=4")
+		expect.Same(t, "what is left of the failure", "", failure(w))
+		wantRest(w)
+	})
 }
