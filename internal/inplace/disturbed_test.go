@@ -67,3 +67,32 @@ func TestDisturbed_FailedOneDeleted(t *testing.T) {
 		wantRest(w)
 	})
 }
+
+// To zero and back while it is paused: the Deployment controller has somebody to give the replicas to.
+func TestDisturbed_PausedToZeroAndBack(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		guarded(t, func(w *world, p *belay) {
+			release(w, "bad:2")
+			w.Pass(3 * time.Minute)
+			wantRuns(w, heldBack)
+			edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = true })
+			w.Pass(time.Minute)
+			if restarted {
+				p.Kill()
+				p.stop()
+				startBelay(w)
+			}
+			wantRuns(w, heldBack)
+			scale(w, 0)
+			w.Pass(time.Minute)
+			wantRuns(w, "")
+			scale(w, 4)
+			w.Pass(3 * time.Minute)
+			wantRuns(w, "bad:2=4") // It is not judged while it is paused.
+			wantRest(w)
+			edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = false })
+			w.Pass(5 * time.Minute)
+			wantRuns(w, heldBack)
+		})
+	}
+}

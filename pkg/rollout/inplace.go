@@ -233,11 +233,17 @@ func (p *place) glance() glance {
 func (p *place) asked() string    { return p.Deployment.Labels[v1alpha1.GuardedLabel] }
 func (p *place) isNotAsked() bool { return p.asked() != v1alpha1.GuardedInPlace && !p.Unlabelled }
 func (p *place) isEnding() bool   { return p.Deployment.DeletionTimestamp != nil }
-func (p *place) isPaused() bool   { return p.Deployment.Spec.Paused }
 func (p *place) isUnread() bool   { return p.Evidence == nil }
 func (p *place) isAtZero() bool   { return valueOr(p.Deployment.Spec.Replicas, 1) == 0 }
 func (p *place) isGood() bool     { return wasGood(p.current) }
 func (p *place) isUnjudged() bool { return p.failure == nil }
+
+// isPaused reports whether the Deployment is paused, so that nothing is decided about it. But what is held goes at zero replicas also then:
+// when they come back, the Deployment controller gives them to the newest ReplicaSet alone, and tries without end if that is held.
+func (p *place) isPaused() bool {
+	mayHold := p.Memory.holds || p.Memory.seen == (glance{}) // or it was not looked at yet
+	return p.Deployment.Spec.Paused && !(p.isAtZero() && mayHold)
+}
 
 // isUnmade reports whether the Deployment controller has not seen the template yet: there is no ReplicaSet of it, or that is still numbered
 // as when it was asked for before, so that what is known of it is about that time.
