@@ -96,3 +96,12 @@ func TestDisturbed_PausedToZeroAndBack(t *testing.T) {
 		})
 	}
 }
+
+// A hold on a Deployment that is well, set by hand or by a process that was stopped long before, goes with the next sweep.
+func TestDisturbed_HeldWhileGood(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		fake.Edit(w, setOf(w, "good:1").Name, func(set *appsv1.ReplicaSet) { set.Labels[v1alpha1.HeldAtLabel] = "0." + string(set.UID) })
+		w.Pass(11 * time.Minute)
+		wantRuns(w, "good:1=4")
+	})
+}

@@ -57,6 +57,9 @@ func (m *InPlaceMemory) UnderWay() bool { return m.UID != "" && !m.settled && m.
 // Holds reports whether ReplicaSets may be held for it.
 func (m *InPlaceMemory) Holds() bool { return m.holds }
 
+// HoldsNone reports whether there was nothing to do at the last look, and nothing held.
+func (m *InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
+
 // Told reports whether the Deployment may tell of a failure.
 func (m *InPlaceMemory) Told() bool { return m.failed }
 
