@@ -105,3 +105,12 @@ func TestDisturbed_HeldWhileGood(t *testing.T) {
 		wantRuns(w, "good:1=4")
 	})
 }
+
+// A name in other letters means the same field, and takes the place of what is set farther away.
+func TestSettings_NameInOtherLetters(t *testing.T) {
+	set, err := ParseSettings("SoakSeconds: 5\nretries: null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect.Same(t, "what is set", Settings{"soakSeconds": 5.0}, set)
+}

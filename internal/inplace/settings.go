@@ -36,11 +36,12 @@ func ParseSettings(text string) (Settings, error) {
 	if err := check(&guard); err != nil {
 		return nil, err
 	}
-	var settings Settings
-	if err := yaml.Unmarshal([]byte(text), &settings); err != nil {
+	data, err := json.Marshal(guard) // A name in other letters was understood, and must not stand beside the right one.
+	if err != nil {
 		return nil, err
 	}
-	return settings, nil
+	var settings Settings
+	return settings, json.Unmarshal(data, &settings)
 }
 
 // isTolerable matches a percentage of pods that may be missing.
