@@ -1,10 +1,13 @@
 package inplace
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -113,4 +116,28 @@ func TestSettings_NameInOtherLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect.Same(t, "what is set", Settings{"soakSeconds": 5.0}, set)
+}
+
+// While nobody knows what the Namespace asks for, nothing is decided by the defaults.
+func TestSettings_NamespaceThatCannotBeReadYet(t *testing.T) {
+	guarded(t, func(w *world, p *belay) {
+		p.Kill()
+		p.stop()
+		fake.Edit(w, fake.Namespace, func(n *corev1.Namespace) {
+			n.Annotations = map[string]string{v1alpha1.GuardAnnotation: "onFailure: Hold"}
+		})
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Resource == "namespaces" {
+				return apierrors.NewInternalError(errors.New("etcd has no leader"))
+			}
+			return carryOut()
+		})
+		startBelay(w)
+		release(w, "bad:2")
+		w.Pass(5 * time.Minute)
+		w.Intercept(nil)
+		w.Pass(5 * time.Minute)
+		wantRuns(w, "bad:2=2, good:1=3")
+		wantEvents(w, "Warning CrashLoop", "Warning Held")
+	})
 }
