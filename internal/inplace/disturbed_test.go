@@ -2,6 +2,7 @@ package inplace
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -140,4 +141,41 @@ func TestSettings_NamespaceThatCannotBeReadYet(t *testing.T) {
 		wantRuns(w, "bad:2=2, good:1=3")
 		wantEvents(w, "Warning CrashLoop", "Warning Held")
 	})
+}
+
+// A held good one takes the Deployment controller's note of another number of replicas, but not the number. Where that note stays, the
+// Deployment controller takes each sync for a scaling, and a fix is never rolled out.
+func TestDisturbed_ScaledAndFixedWithoutBelay(t *testing.T) {
+	for name, leave := range map[string]func(w *world){
+		"a fix":        func(*world) {},
+		"and no label": func(w *world) { edit(w, func(d *appsv1.Deployment) { d.Labels = nil }) },
+	} {
+		for _, alive := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, belay there: %t", name, alive), func(t *testing.T) {
+				guarded(t, func(w *world, p *belay) {
+					edit(w, toRecreate)
+					release(w, "bad:2")
+					w.Pass(5 * time.Minute)
+					wantRuns(w, "bad:2=0 held at 0, good:1=4 held at 4")
+					if !alive {
+						p.Kill()
+						p.stop()
+					}
+					scale(w, 2)
+					w.Pass(600 * time.Millisecond)
+					edit(w, func(d *appsv1.Deployment) {
+						d.Spec.Replicas = new(int32(4))
+						d.Spec.Template.Spec.Containers[0].Image = "good:5"
+					})
+					leave(w)
+					if !alive {
+						w.Pass(time.Minute)
+						startBelay(w)
+					}
+					w.Pass(5 * time.Minute)
+					wantRuns(w, "good:5=4")
+				})
+			})
+		}
+	}
 }

@@ -66,7 +66,7 @@ func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 			if !g.restsWithoutHold(cached) {
 				return nil
 			}
-			return g.endHold(ctx, set)
+			return g.endHold(ctx, cached, set)
 		}
 		live, err := g.kube.AppsV1().Deployments(set.Namespace).Get(ctx, owner.Name, metav1.GetOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -75,8 +75,11 @@ func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 		if err == nil && live.UID == owner.UID && g.guards(ctx, live) {
 			return nil
 		}
+		if err == nil && live.UID == owner.UID {
+			return g.endHold(ctx, live, set)
+		}
 	}
-	return g.endHold(ctx, set)
+	return g.endHold(ctx, nil, set)
 }
 
 // restsWithoutHold reports whether the Deployment was seen to the end, and nothing is to be held for it.

@@ -183,7 +183,7 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 	d.row = row.name
 	if p.Evidence != nil {
 		d.Memory.lookedAt, d.Memory.seen, d.Memory.settled, d.Memory.due = p.Now, p.glance(), false, time.Time{}
-		d.Memory.holds, d.Memory.failed = firstHold(p.sets) != nil, p.failure != nil
+		d.Memory.holds, d.Memory.failed = p.firstHold() != nil, p.failure != nil
 	}
 	row.act(p, &d)
 	if d.NeedEvidence || d.NeedsDetails() {
@@ -337,7 +337,7 @@ func (p *place) nextLook() time.Time {
 
 // awaitSet waits for the Deployment controller. A new template wins at once: nothing is held for the one before it.
 func (p *place) awaitSet(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	awaited := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Template: p.Deployment.Spec.Template, Attempt: Attempt{Number: 1}}
@@ -354,7 +354,7 @@ func (p *place) awaitSet(d *InPlaceDecision) {
 // letGo ends all holds: at zero there is nothing to hold, and nothing to judge. Pods that come again are judged anew: those before them
 // were taken away, and what they had come to is no sign.
 func (p *place) letGo(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	d.Memory.Progress = Progress{}

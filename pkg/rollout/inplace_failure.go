@@ -96,7 +96,7 @@ func (p *place) isLeft() bool {
 
 // leave leaves a failed release as it is. One that comes up late is good after all.
 func (p *place) leave(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	reason, why := p.whyLeft(p.failure)
