@@ -101,6 +101,11 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 	if err := g.fresh.Check(key); err != nil {
 		return 0, err
 	}
+	if asksFor(d) || g.others != OthersNot {
+		if _, err := g.settings.read(ctx, key.Namespace); err != nil {
+			return 0, err // What is asked for is not known: the defaults may be the contrary.
+		}
+	}
 	observed := g.observe(ctx, key, d)
 	if !asksFor(d) && !observed.Unlabelled && (observed.Memory.Holds() || observed.Memory.Told()) {
 		if err := g.letGoOf(ctx, key); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
@@ -36,11 +37,12 @@ func ParseSettings(text string) (Settings, error) {
 	if err := check(&guard); err != nil {
 		return nil, err
 	}
-	var settings Settings
-	if err := yaml.Unmarshal([]byte(text), &settings); err != nil {
+	data, err := json.Marshal(guard) // A name in other letters was understood, and must not stand beside the right one.
+	if err != nil {
 		return nil, err
 	}
-	return settings, nil
+	var settings Settings
+	return settings, json.Unmarshal(data, &settings)
 }
 
 // isTolerable matches a percentage of pods that may be missing.
@@ -138,22 +140,35 @@ func (s *settings) optsOut(ctx context.Context, name string) bool {
 
 // ofNamespace returns what a Namespace says: nothing if it may not be read.
 func (s *settings) ofNamespace(ctx context.Context, name string) namespaceSettings {
+	known, err := s.read(ctx, name)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("The settings of the Namespace are not known", "reason", err)
+	}
+	return known
+}
+
+// read returns what a Namespace says, as it was read within namespaceFor, or the last time that it could be. An error says that it was
+// never read, and trying again may help.
+func (s *settings) read(ctx context.Context, name string) (namespaceSettings, error) {
 	s.mu.Lock()
 	known, ok := s.namespaces[name]
 	s.mu.Unlock()
 	if ok && time.Since(known.at) < namespaceFor {
-		return known
+		return known, nil
 	}
 	namespace, err := s.kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		klog.FromContext(ctx).V(2).Info("The settings of the Namespace are as they were", "reason", err)
-	} else {
+	switch {
+	case err == nil:
 		known.text = namespace.Annotations[v1alpha1.GuardAnnotation]
 		known.optsOut = namespace.Labels[v1alpha1.GuardedLabel] == v1alpha1.NotGuarded
+	case !ok && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err):
+		return known, fmt.Errorf("get Namespace: %w", err)
+	default:
+		klog.FromContext(ctx).V(2).Info("The settings of the Namespace are as they were", "reason", err)
 	}
 	known.at = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.namespaces[name] = known
-	return known
+	return known, nil
 }

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -56,13 +57,16 @@ func (g *Guard) sweep(ctx context.Context, namespace string) error {
 	}
 }
 
-// sweepSet ends the hold of a ReplicaSet whose Deployment is gone or not guarded in place. Those of all others are looked after with
-// their Deployments.
+// sweepSet ends the hold of a ReplicaSet whose Deployment is gone or not guarded in place, or rests without one: somebody has set it by
+// hand, or a process that was stopped before. All others are looked after with their Deployments.
 func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 	owner := metav1.GetControllerOfNoCopy(set)
 	if owner != nil && owner.Kind == "Deployment" {
 		if cached, err := g.deployments.Deployments(set.Namespace).Get(owner.Name); err == nil && cached.UID == owner.UID && g.guards(ctx, cached) {
-			return nil
+			if !g.restsWithoutHold(cached) {
+				return nil
+			}
+			return g.endHold(ctx, cached, set)
 		}
 		live, err := g.kube.AppsV1().Deployments(set.Namespace).Get(ctx, owner.Name, metav1.GetOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -71,6 +75,17 @@ func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 		if err == nil && live.UID == owner.UID && g.guards(ctx, live) {
 			return nil
 		}
+		if err == nil && live.UID == owner.UID {
+			return g.endHold(ctx, live, set)
+		}
 	}
-	return g.endHold(ctx, set)
+	return g.endHold(ctx, nil, set)
+}
+
+// restsWithoutHold reports whether the Deployment was seen to the end, and nothing is to be held for it.
+func (g *Guard) restsWithoutHold(d *appsv1.Deployment) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.memories[cache.MetaObjectToName(d)]
+	return m.UID == d.UID && m.HoldsNone()
 }

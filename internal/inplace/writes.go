@@ -177,7 +177,7 @@ func (g *Guard) letGoOf(ctx context.Context, key cache.ObjectName) error {
 		if !metav1.IsControlledBy(&sets.Items[i], live) {
 			continue
 		}
-		if err := g.endHold(ctx, &sets.Items[i]); err != nil {
+		if err := g.endHold(ctx, live, &sets.Items[i]); err != nil {
 			return err
 		}
 	}
@@ -188,9 +188,9 @@ func (g *Guard) letGoOf(ctx context.Context, key cache.ObjectName) error {
 	return err
 }
 
-// endHold takes the hold from a ReplicaSet, if it has one of its own.
-func (g *Guard) endHold(ctx context.Context, set *appsv1.ReplicaSet) error {
-	change := rollout.LetGo(set)
+// endHold takes the hold from a ReplicaSet, if it has one of its own. d is its Deployment, nil if that is gone.
+func (g *Guard) endHold(ctx context.Context, d *appsv1.Deployment, set *appsv1.ReplicaSet) error {
+	change := rollout.LetGo(d, set)
 	if change == nil {
 		return nil
 	}

@@ -57,6 +57,9 @@ func (m *InPlaceMemory) UnderWay() bool { return m.UID != "" && !m.settled && m.
 // Holds reports whether ReplicaSets may be held for it.
 func (m *InPlaceMemory) Holds() bool { return m.holds }
 
+// HoldsNone reports whether there was nothing to do at the last look, and nothing held.
+func (m *InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
+
 // Told reports whether the Deployment may tell of a failure.
 func (m *InPlaceMemory) Told() bool { return m.failed }
 
@@ -69,6 +72,7 @@ type glance struct {
 	number     string
 	template   string // its hash
 	complete   bool
+	replicas   int32
 	updated    int32
 	ready      int32
 }
@@ -178,7 +182,7 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 	d.row = row.name
 	if p.Evidence != nil {
 		d.Memory.lookedAt, d.Memory.seen, d.Memory.settled, d.Memory.due = p.Now, p.glance(), false, time.Time{}
-		d.Memory.holds, d.Memory.failed = firstHold(p.sets) != nil, p.failure != nil
+		d.Memory.holds, d.Memory.failed = p.firstHold() != nil, p.failure != nil
 	}
 	row.act(p, &d)
 	if d.NeedEvidence || d.NeedsDetails() {
@@ -221,7 +225,7 @@ func (p *place) at() string {
 
 func (p *place) glance() glance {
 	d := p.Deployment
-	g := glance{generation: d.Generation, number: d.Annotations[setNumber], complete: rolloutComplete(d), updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
+	g := glance{generation: d.Generation, number: d.Annotations[setNumber], complete: rolloutComplete(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
 	if g.template = p.Memory.seen.template; g.template == "" || g.generation != p.Memory.seen.generation {
 		g.template = hash(&d.Spec.Template)
 	}
@@ -231,11 +235,17 @@ func (p *place) glance() glance {
 func (p *place) asked() string    { return p.Deployment.Labels[v1alpha1.GuardedLabel] }
 func (p *place) isNotAsked() bool { return p.asked() != v1alpha1.GuardedInPlace && !p.Unlabelled }
 func (p *place) isEnding() bool   { return p.Deployment.DeletionTimestamp != nil }
-func (p *place) isPaused() bool   { return p.Deployment.Spec.Paused }
 func (p *place) isUnread() bool   { return p.Evidence == nil }
 func (p *place) isAtZero() bool   { return valueOr(p.Deployment.Spec.Replicas, 1) == 0 }
 func (p *place) isGood() bool     { return wasGood(p.current) }
 func (p *place) isUnjudged() bool { return p.failure == nil }
+
+// isPaused reports whether the Deployment is paused, so that nothing is decided about it. But what is held goes at zero replicas also then:
+// when they come back, the Deployment controller gives them to the newest ReplicaSet alone, and tries without end if that is held.
+func (p *place) isPaused() bool {
+	mayHold := p.Memory.holds || p.Memory.seen == (glance{}) // or it was not looked at yet
+	return p.Deployment.Spec.Paused && !(p.isAtZero() && mayHold)
+}
 
 // isUnmade reports whether the Deployment controller has not seen the template yet: there is no ReplicaSet of it, or that is still numbered
 // as when it was asked for before, so that what is known of it is about that time.
@@ -326,7 +336,7 @@ func (p *place) nextLook() time.Time {
 
 // awaitSet waits for the Deployment controller. A new template wins at once: nothing is held for the one before it.
 func (p *place) awaitSet(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	awaited := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Template: p.Deployment.Spec.Template, Attempt: Attempt{Number: 1}}
@@ -343,7 +353,7 @@ func (p *place) awaitSet(d *InPlaceDecision) {
 // letGo ends all holds: at zero there is nothing to hold, and nothing to judge. Pods that come again are judged anew: those before them
 // were taken away, and what they had come to is no sign.
 func (p *place) letGo(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	d.Memory.Progress = Progress{}

@@ -22,7 +22,7 @@ const conditionPause = time.Second
 func (p *place) fail(d *InPlaceDecision, progress Progress) {
 	f := progress.Failure
 	attempt, _ := attemptAt(p.current)
-	failure := &failedRelease{Set: p.current.Name, Number: numberOf(p.current), Attempt: attempt, Reason: f.Reason, Cause: f.Cause,
+	failure := &failedRelease{Set: p.current.Name, UID: string(p.current.UID), Number: numberOf(p.current), Attempt: attempt, Reason: f.Reason, Cause: f.Cause,
 		Message: f.Message, Pod: f.Pod, Time: metav1.NewTime(p.Now)}
 	failure.Token = p.token()
 	for _, set := range p.sets {
@@ -96,7 +96,7 @@ func (p *place) isLeft() bool {
 
 // leave leaves a failed release as it is. One that comes up late is good after all.
 func (p *place) leave(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	reason, why := p.whyLeft(p.failure)

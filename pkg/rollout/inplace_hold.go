@@ -49,12 +49,26 @@ func (c *SetChange) Moves() bool {
 	return c.Replicas != nil || label != nil || (touched && held)
 }
 
-// LetGo returns the change that ends the set's hold, nil if it has none of its own.
-func LetGo(set *appsv1.ReplicaSet) *SetChange {
+// LetGo returns the change that ends the set's hold, nil if it has none of its own. While it was held, the Deployment controller may have
+// noted another number of replicas on it than it has: where the Deployment, nil if it is gone, wants that, nobody else would note it.
+func LetGo(d *appsv1.Deployment, set *appsv1.ReplicaSet) *SetChange {
 	if _, held := HeldAt(set); !held {
 		return nil
 	}
-	return &SetChange{Set: set, Labels: map[string]*string{v1alpha1.HeldAtLabel: nil}}
+	c := &SetChange{Set: set, Labels: map[string]*string{v1alpha1.HeldAtLabel: nil}, Annotations: map[string]*string{}}
+	if has := valueOr(set.Spec.Replicas, 0); d != nil && has > 0 && has == valueOr(d.Spec.Replicas, 1) {
+		c.noteSize(roomOf(d))
+	}
+	return c
+}
+
+// noteSize notes on the set, if it has not, how many pods the Deployment wants and may have.
+func (c *SetChange) noteSize(r room) {
+	for key, value := range map[string]int32{setDesired: r.wanted, setMost: r.wanted + r.surge} {
+		if text := fmt.Sprint(value); c.Set.Annotations[key] != text {
+			c.Annotations[key] = &text
+		}
+	}
 }
 
 // room is what the strategy allows for: how many pods more than wanted there may be, and how many ready ones fewer.
@@ -147,12 +161,8 @@ func (p *place) change(s share) *SetChange {
 	if !s.held && has != s.n {
 		c.Replicas = &s.n
 	}
-	if r := roomOf(p.Deployment); s.n > 0 {
-		for key, value := range map[string]int32{setDesired: r.wanted, setMost: r.wanted + r.surge} {
-			if text := fmt.Sprint(value); s.set.Annotations[key] != text {
-				c.Annotations[key] = &text
-			}
-		}
+	if s.n > 0 {
+		c.noteSize(roomOf(p.Deployment))
 	}
 	if len(c.Labels)+len(c.Annotations) == 0 && c.Replicas == nil {
 		return nil
@@ -161,9 +171,9 @@ func (p *place) change(s share) *SetChange {
 }
 
 // firstHold returns the change that ends the first hold there is, nil if there is none.
-func firstHold(sets []*appsv1.ReplicaSet) *SetChange {
-	for _, set := range sets {
-		if c := LetGo(set); c != nil {
+func (p *place) firstHold() *SetChange {
+	for _, set := range p.sets {
+		if c := LetGo(p.Deployment, set); c != nil {
 			return c
 		}
 	}

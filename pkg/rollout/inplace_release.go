@@ -82,7 +82,7 @@ func (p *place) forget() *StatusChange {
 
 // keepGood lets a good release run, and ends what was held for another one.
 func (p *place) keepGood(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	if d.Status = p.forget(); d.Status != nil {
@@ -136,7 +136,7 @@ func (p *place) retryByItself(d *InPlaceDecision) {
 
 // watchRelease judges the release. Nothing is held for an earlier one meanwhile.
 func (p *place) watchRelease(d *InPlaceDecision) {
-	if d.Set = firstHold(p.sets); d.Set != nil {
+	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	if attempt, noted := attemptAt(p.current); !noted && (!p.keepsGood() || p.current.Annotations[setNumbersBefore] != "") {

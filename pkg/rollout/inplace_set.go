@@ -96,7 +96,8 @@ func asRevision(set *appsv1.ReplicaSet) *Revision {
 // failedRelease is FailureAnnotation on a Deployment.
 type failedRelease struct {
 	Set    string `json:"replicaSet"` // its name
-	Number int64  `json:"number"`     // the Deployment controller's
+	UID    string `json:"uid"`
+	Number int64  `json:"number"` // the Deployment controller's
 	// Attempt and what came of it.
 	Attempt
 	Reason  string      `json:"reason"`
@@ -118,7 +119,7 @@ func failureOf(d *appsv1.Deployment, set *appsv1.ReplicaSet) *failedRelease {
 		return nil
 	}
 	attempt, _ := attemptAt(set)
-	if f.Set != set.Name || f.Number != numberOf(set) || f.Attempt.Number != attempt.Number {
+	if f.UID != string(set.UID) || f.Number != numberOf(set) || f.Attempt.Number != attempt.Number {
 		return nil
 	}
 	f.Message = Clean(f.Message, maxMessage)

@@ -85,7 +85,7 @@ func (s *site) remembers(change func(*InPlaceMemory)) *site {
 
 // failed says that the release of image failed, when so many pods were ready, and that the condition tells it.
 func (s *site) failed(image string, number int64, ready int32, change ...func(*failedRelease)) *site {
-	f := &failedRelease{Set: "web-" + image, Number: number, Attempt: Attempt{Number: 1}, Reason: v1alpha1.FailureCrashLoop, Message: "it exited",
+	f := &failedRelease{Set: "web-" + image, UID: "uid-of-" + image, Number: number, Attempt: Attempt{Number: 1}, Reason: v1alpha1.FailureCrashLoop, Message: "it exited",
 		Time: metav1.NewTime(noon.Add(-time.Hour)), Ready: ready}
 	for _, c := range change {
 		c(f)
