@@ -369,7 +369,7 @@ func (p *place) watchReturn(d *InPlaceDecision, inTransition bool) {
 // limits returns what the release is judged by.
 func (p *place) limits(r *Revision) limits {
 	l := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, false)
-	l.log = false // An annotation of a Deployment is copied to its ReplicaSets: it is no place for lines of a log.
+	l.log, l.logless = false, true // An annotation of a Deployment is copied to its ReplicaSets: it is no place for lines of a log.
 	l.template, l.pinned = &r.Template, false
 	if p.good != nil {
 		l.was = asRevision(p.good)
