@@ -410,3 +410,17 @@ func TestInPlace_NotHeld(t *testing.T) {
 		t.Errorf("%q, want rest", got)
 	}
 }
+
+// There is no place for a log, and no field that asks for none: nothing is said about one.
+func TestInPlace_TellsNothingOfLogs(t *testing.T) {
+	s := inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0)
+	s.Evidence.OldPods, s.Evidence.Pods = s.Evidence.Pods[:3], s.Evidence.Pods[3:]
+	for _, p := range s.Evidence.Pods {
+		changed(p, restarted(4), waits("CrashLoopBackOff"), exited(1, ""))
+	}
+	d := DecideInPlace(s.InPlace)
+	const want = "web-v2 failed: container web exited with code 1 after 4 restarts in pod web-v2-0 on node node"
+	if d.NeedLog != nil || d.Status == nil || d.Status.Progressing.Message != want {
+		t.Errorf("log asked for: %+v, %+v, want %q", d.NeedLog, d.Status, want)
+	}
+}

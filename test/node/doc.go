@@ -13,7 +13,7 @@
 //
 // After the story come trials (judge_test.go), a few at a time: each has an object of its own with a good release, and then one that
 // the judge has to tell apart by what a real kubelet writes: what its pods do, and what is done to them. A second kubelet, with a
-// containerd of its own, is there to be stopped.
+// containerd of its own, is there to be stopped. One trial (in_place_test.go) is of a plain Deployment that is guarded in place.
 //
 // Nothing is left on the machine, however the run ends, because the node lives in namespaces of its own (processes,
 // network, mounts), and the kernel takes everything in them away when their first process ends. The test binary runs

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -115,8 +116,14 @@ func (r *tagTrial) expectDigest(digest string) {
 // expectServed ends the traffic, and makes sure that every request was answered, and by these versions alone.
 func (r *tagTrial) expectServed(versions ...string) {
 	r.Helper()
-	seen := r.traffic.stop()
-	say("        %s: failed requests: %d of %d", r.Name(), len(seen.failures), seen.requests)
+	r.expectAnswers(r.traffic, versions...)
+}
+
+// expectAnswers is expectServed of any trial.
+func (r *trial) expectAnswers(traffic *traffic, versions ...string) {
+	r.Helper()
+	seen := traffic.stop()
+	say("        %s: failed requests: %d of %d, in %s", r.Name(), len(seen.failures), seen.requests, seen.took.Round(time.Second))
 	if len(seen.failures) > 0 {
 		r.Errorf("%d of %d requests failed, the first: %s", len(seen.failures), seen.requests, seen.failures[0])
 	}

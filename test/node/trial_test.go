@@ -55,6 +55,20 @@ func newTrial(t *testing.T, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *tri
 // beginTrial returns a trial whose first release is on its way. The suffix tells it from others of the same test.
 func beginTrial(t *testing.T, suffix string, edits ...func(*v1alpha1.GuardedDeploymentSpec)) *trial {
 	t.Helper()
+	r := prepareTrial(t, suffix)
+	guarded := r.first()
+	for _, edit := range edits {
+		edit(&guarded.Spec)
+	}
+	if _, err := r.belay.BelayV1alpha1().GuardedDeployments(namespace).Create(t.Context(), guarded, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// prepareTrial returns a trial that has no object yet.
+func prepareTrial(t *testing.T, suffix string) *trial {
+	t.Helper()
 	if _, err := trialsReady(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +76,6 @@ func beginTrial(t *testing.T, suffix string, edits ...func(*v1alpha1.GuardedDepl
 	name := strings.ToLower(strings.NewReplacer("Test", "", "_", "-", "/", "-").Replace(t.Name())) + suffix
 	r := &trial{T: t, node: theNode, kube: kube, belay: belay, name: name, version: "good"}
 	t.Cleanup(r.show)
-	guarded := r.first()
-	for _, edit := range edits {
-		edit(&guarded.Spec)
-	}
-	if _, err := belay.BelayV1alpha1().GuardedDeployments(namespace).Create(t.Context(), guarded, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 
@@ -244,7 +251,8 @@ func (r *trial) show() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for _, args := range [][]string{
-		{"get", "guardeddeployments", r.name, "--output=yaml"},
+		{"get", "guardeddeployments", r.name, "--ignore-not-found", "--output=yaml"},
+		{"get", "deployments,replicasets", "-l", "trial=" + r.name, "--output=yaml"},
 		{"get", "pods", "-l", "trial=" + r.name, "--output=yaml"},
 	} {
 		out, err := r.node.kubectl(ctx, "", args...)
