@@ -95,6 +95,7 @@ func TestEdge_Left(t *testing.T) {
 
 func adopt(d *appsv1.Deployment, by *v1alpha1.GuardedDeployment) {
 	d.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(by, schema.GroupVersion(v1alpha1.GroupVersion).WithKind("GuardedDeployment"))}
+	metav1.SetMetaDataAnnotation(&d.ObjectMeta, v1alpha1.RevisionAnnotation, by.Name+"-1") // with the template that it is given
 }
 
 // Away and back: it is held again.

@@ -339,6 +339,9 @@ func (p *place) awaitSet(d *InPlaceDecision) {
 	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
+	if d.Set = p.misnoted(); d.Set != nil {
+		return
+	}
 	awaited := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Template: p.Deployment.Spec.Template, Attempt: Attempt{Number: 1}}
 	awaited.Name = fmt.Sprintf("generation %d of the Deployment", p.Deployment.Generation)
 	awaited.CreationTimestamp = metav1.NewTime(p.Now) // What was refused before is not about it.

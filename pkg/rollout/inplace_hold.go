@@ -71,6 +71,20 @@ func (c *SetChange) noteSize(r room) {
 	}
 }
 
+// misnoted returns the change that puts the noted size right of a set that has as many pods as the Deployment wants, and a note of another
+// number: the hold that it had was taken off by hand. Nobody else would, and nothing would be rolled out.
+func (p *place) misnoted() *SetChange {
+	r := roomOf(p.Deployment)
+	for _, set := range p.sets {
+		c := &SetChange{Set: set, Annotations: map[string]*string{}}
+		if note := set.Annotations[setDesired]; wasGood(set) && r.wanted > 0 && valueOr(set.Spec.Replicas, 0) == r.wanted && note != "" && note != fmt.Sprint(r.wanted) {
+			c.noteSize(r)
+			return c
+		}
+	}
+	return nil
+}
+
 // room is what the strategy allows for: how many pods more than wanted there may be, and how many ready ones fewer.
 type room struct{ wanted, surge, unavailable int32 }
 

@@ -200,6 +200,8 @@ var inPlaceCases = []struct {
 	{"no ReplicaSet yet", inPlace("v2").set("v1", 1, 4, 4, isGood), "new template", ""},
 	{"no ReplicaSet yet, the one before is held", inPlace("v3").set("v1", 1, 4, 4, isGood, isHeld(4)).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3),
 		"new template", "web-v1 -held-at"},
+	{"no ReplicaSet yet, and the good one has a note of another size", inPlace("v2").set("v1", 1, 4, 4, isGood, annotated(setDesired, "2")),
+		"new template", "web-v1 desired-replicas=4"},
 	{"at zero", inPlace("v1").set("v1", 1, 0, 0, isGood).with(wants(0)), "no replicas", "rests as ScaledToZero"},
 	{"at zero and held", inPlace("v2").set("v1", 1, 0, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).with(wants(0)), "no replicas", "web-v2 -held-at"},
 
