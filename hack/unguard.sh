@@ -7,8 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # held names the Deployments that have something held, each once.
 held() {
-  kubectl get replicasets --all-namespaces --selector belay.dev/held-at --no-headers \
-    -o 'custom-columns=NAMESPACE:.metadata.namespace,DEPLOYMENT:.metadata.ownerReferences[0].name' 2>/dev/null | sort -u
+  kubectl get replicasets --all-namespaces --selector belay.dev/held-at --no-headers --ignore-not-found \
+    -o 'custom-columns=NAMESPACE:.metadata.namespace,DEPLOYMENT:.metadata.ownerReferences[0].name' | sort -u
 }
 
 will_move=$(held)
