@@ -42,10 +42,13 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	case o.Observed:
 		deployment, set = g.pretend.carryOut(o.Deployment, d)
 	case d.Status != nil:
-		deployment, err = g.writeStatus(ctx, key, o.Deployment, d.Status)
+		var live *appsv1.Deployment
+		if live, err = g.stillAsked(ctx, o.Deployment); err == nil {
+			deployment, err = g.writeStatus(ctx, key, live, d.Status)
+		}
 	case d.Set != nil:
 		if d.Set.Moves() {
-			err = g.stillAsked(ctx, o.Deployment)
+			_, err = g.stillAsked(ctx, o.Deployment)
 		}
 		if err == nil {
 			set, err = g.writeSet(ctx, d.Set)
@@ -142,20 +145,20 @@ func encode(patch map[string]any) []byte {
 	return data
 }
 
-// stillAsked makes sure, live, that the Deployment asks for the same as when it was decided: its ReplicaSets may be written
-// although it has changed.
-func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) error {
+// stillAsked returns the Deployment as it is live, if it asks for the same as when it was decided. Its ReplicaSets may be written although
+// it has changed, and its status changes all the time while pods come and go.
+func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) (*appsv1.Deployment, error) {
 	live, err := g.kube.AppsV1().Deployments(seen.Namespace).Get(ctx, seen.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("get Deployment: %w", err)
+		return nil, fmt.Errorf("get Deployment: %w", err)
 	}
 	const failure = v1alpha1.FailureAnnotation
 	if err != nil || live.UID != seen.UID || live.Generation != seen.Generation || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
 		live.Annotations[failure] != seen.Annotations[failure] || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
 		!equality.Semantic.DeepEqual(live.OwnerReferences, seen.OwnerReferences) {
-		return freshness.Stale("the cache of Deployments")
+		return nil, freshness.Stale("the cache of Deployments")
 	}
-	return nil
+	return live, nil
 }
 
 // letGoOf ends what is held for the Deployment of this name, if it is not guarded in place, and takes the word about a failure away.

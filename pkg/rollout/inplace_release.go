@@ -141,15 +141,15 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 	}
 	if attempt, noted := attemptAt(p.current); !noted && (!p.keepsGood() || p.current.Annotations[setNumbersBefore] != "") {
 		p.noteAttempt(d, attempt) // Otherwise its creation and the good one tell as much.
+		if p.isWithoutReturn() {
+			d.tell(Warning, v1alpha1.ReasonNoGoodRevision, "Guard", "if %s fails, there is nothing to go back to%s", p.current.Name, p.whyNoReturn())
+		}
 		return
 	}
 	if d.Status = p.forget(); d.Status != nil {
 		return
 	}
 	r := asRevision(p.current)
-	if p.Memory.State == "" && p.isWithoutReturn() {
-		d.tell(Warning, v1alpha1.ReasonNoGoodRevision, "Guard", "if %s fails, there is nothing to go back to%s", r.Name, p.whyNoReturn())
-	}
 	d.Memory.State = v1alpha1.ReasonProgressing
 	if !p.watch(d, r, p.Deployment, p.Evidence, p.limits(r)) {
 		return

@@ -226,9 +226,9 @@ var inPlaceCases = []struct {
 	{"a release of a template that there was before", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 4, 2, 0, hadNumber), "unjudged", "web-v2 attempt=4.1.0 -held-at"},
 	{"a release of a template that there was before, tried then", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 4, 2, 0, hadNumber, isTried("2.3.0")),
 		"unjudged", "web-v2 attempt=4.1.0 -held-at"},
-	{"a release with nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isTried("1.1.0")).set("v2", 2, 2, 0, isTried("2.1.0")), "unjudged", "!NoGoodRevision"},
-	{"a release that will have nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isTried("2.1.0")).
-		with(func(d *appsv1.Deployment) { d.Spec.RevisionHistoryLimit = new(int32(0)) }), "unjudged", "!NoGoodRevision"},
+	{"a release with nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isTried("1.1.0")).set("v2", 2, 2, 0), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
+	{"a release that will have nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).
+		with(func(d *appsv1.Deployment) { d.Spec.RevisionHistoryLimit = new(int32(0)) }), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
 	{"the first release", inPlace("v1").set("v1", 1, 4, 0, isTried("1.1.0")), "unjudged", ""},
 	{"a release after one that failed", inPlace("v3").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).set("v3", 3, 1, 0).failed("v2", 2, 3),
 		"unjudged", "web-v2 -held-at"},
