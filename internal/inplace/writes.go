@@ -30,9 +30,6 @@ import (
 // refusedRetry is when to try again what the API server refuses although nothing has changed since.
 const refusedRetry = 5 * time.Minute
 
-// maxEvent is the most bytes that the API server takes as the note of an Event.
-const maxEvent = 1024
-
 // carryOut does what was decided, at most one write: the verdict is stored before anything moves. It reports whether to decide again at
 // once, on o with what it learned, and otherwise when to decide again.
 func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.InPlace, d rollout.InPlaceDecision) (again bool, recheck time.Duration, err error) {
@@ -213,7 +210,7 @@ func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1
 	g.change(key, func(m *memory) { told, m.refused = m.refused == refusal.Error(), refusal.Error() })
 	if !told {
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(
-			"the release is judged, and left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", maxEvent)}})
+			"the release is judged, and left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})
 	}
 }
 
@@ -224,7 +221,7 @@ func (g *Guard) ReportStandstill(other standstill.Report) standstill.Report {
 		if err != nil || !asksFor(d) {
 			return other(ctx, key, message)
 		}
-		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonSyncFailing, Action: "Sync", Message: rollout.Clean(message, maxEvent)}})
+		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonSyncFailing, Action: "Sync", Message: rollout.Clean(message, rollout.MaxEvent)}})
 		return nil
 	}
 }

@@ -448,7 +448,7 @@ func (s *state) tellIgnored(d *Decision) {
 		}
 	}
 	if len(news) > 0 { // in one Event: of several that differ in their text alone, one would be kept
-		d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore", Message: Clean(strings.Join(news, "; "), maxEvent)})
+		d.Events = append(d.Events, Event{Type: Warning, Reason: v1alpha1.ReasonInvalid, Action: "Ignore", Message: Clean(strings.Join(news, "; "), MaxEvent)})
 	}
 	d.Memory.ignored = ignored
 }

@@ -87,10 +87,16 @@ func writeOfDeployment(d *appsv1.Deployment) string {
 
 // recheckIn asks for another decision after wait at the latest.
 func (d *Decision) recheckIn(wait time.Duration) {
+	d.Recheck = sooner(d.Recheck, wait)
+}
+
+// sooner returns the sooner of a recheck, 0 for none, and one after wait.
+func sooner(recheck, wait time.Duration) time.Duration {
 	wait = max(wait, time.Millisecond)
-	if d.Recheck == 0 || wait < d.Recheck {
-		d.Recheck = wait
+	if recheck == 0 {
+		return wait
 	}
+	return min(recheck, wait)
 }
 
 // NeedsDetails reports whether Events, Nodes, a log or other objects have to be read before anything is decided.

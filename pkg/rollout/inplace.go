@@ -120,14 +120,11 @@ func (d *InPlaceDecision) NeedsDetails() bool {
 }
 
 func (d *InPlaceDecision) recheckIn(wait time.Duration) {
-	wait = max(wait, time.Millisecond)
-	if d.Recheck == 0 || wait < d.Recheck {
-		d.Recheck = wait
-	}
+	d.Recheck = sooner(d.Recheck, wait)
 }
 
 func (d *InPlaceDecision) tell(kind, reason, action, format string, args ...any) {
-	d.Events = append(d.Events, Event{Type: kind, Reason: reason, Action: action, Message: Clean(fmt.Sprintf(format, args...), maxEvent)})
+	d.Events = append(d.Events, Event{Type: kind, Reason: reason, Action: action, Message: Clean(fmt.Sprintf(format, args...), MaxEvent)})
 }
 
 // place is what was observed, in terms of the table.

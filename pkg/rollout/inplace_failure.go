@@ -54,7 +54,7 @@ func (p *place) verdictCondition(failure *failedRelease) *appsv1.DeploymentCondi
 
 func (p *place) condition(status corev1.ConditionStatus, reason, message string) *appsv1.DeploymentCondition {
 	before, now := progressing(p.Deployment), metav1.NewTime(p.Now)
-	c := &appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: status, Reason: reason, Message: Clean(message, maxEvent),
+	c := &appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: status, Reason: reason, Message: Clean(message, MaxEvent),
 		LastUpdateTime: now, LastTransitionTime: now}
 	if before.Status == status {
 		c.LastTransitionTime = before.LastTransitionTime

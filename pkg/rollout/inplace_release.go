@@ -38,14 +38,10 @@ func (p *place) begin(d *InPlaceDecision) {
 
 // historyWords says that there will be nothing to go back to, if the Deployment keeps none.
 func (p *place) historyWords() string {
-	if !p.keepsNoHistory() {
+	if valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit) > 0 {
 		return ""
 	}
 	return ", as long as it is there: spec.revisionHistoryLimit is 0, so it is deleted when the next release is complete, before that has soaked"
-}
-
-func (p *place) keepsNoHistory() bool {
-	return valueOr(p.Deployment.Spec.RevisionHistoryLimit, defaultHistoryLimit) == 0
 }
 
 // markGood notes that the set is good, and which images its pods run.

@@ -20,8 +20,8 @@ import (
 const (
 	// maxMessage is the most bytes of what others say that are kept: with the sentences around them they fit into an Event.
 	maxMessage = 600
-	// maxEvent is the most bytes that the API server takes as the note of an Event (k8s.io/kubernetes, NoteLengthLimit).
-	maxEvent = 1024
+	// MaxEvent is the most bytes that the API server takes as the note of an Event (k8s.io/kubernetes, NoteLengthLimit).
+	MaxEvent = 1024
 	// maxCondition is the most bytes of a condition's message. The schema of metav1.Condition allows 32 KiB; nobody reads that.
 	maxCondition = 4096
 	// mirrorEvery is the least time between two writes of the status for what it mirrors alone: a rollout of a thousand pods
@@ -210,14 +210,14 @@ func truth(value bool) metav1.ConditionStatus {
 func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	var events []Event
 	if f := after.Failure; f != nil && (before.Failure == nil || before.Failure.Revision != f.Revision || !before.Failure.Time.Equal(&f.Time)) {
-		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(failureSentence(f), maxEvent)})
+		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(failureSentence(f), MaxEvent)})
 	}
 	was, is := meta.FindStatusCondition(before.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionReady)
 	again := was != nil && was.Reason == is.Reason
 	if again && (before.TargetRevision == after.TargetRevision || is.Reason == v1alpha1.ReasonNameTaken) {
 		return events // Whose the name is has nothing to do with what is asked for.
 	}
-	event := Event{Type: Warning, Reason: is.Reason, Message: Clean(is.Message, maxEvent)}
+	event := Event{Type: Warning, Reason: is.Reason, Message: Clean(is.Message, MaxEvent)}
 	switch is.Reason {
 	case v1alpha1.ReasonRolledOut:
 		event.Type, event.Action = Normal, "RollOut"
@@ -244,13 +244,13 @@ func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 func putBack(name, path, rival, undone string) Event {
 	if undone != "" {
 		return Event{Type: Normal, Reason: v1alpha1.ReasonRestartFailed, Action: ActionPutBack, Message: Clean(fmt.Sprintf(
-			"put back %s of the Deployment, which %s had changed, to what it was when its pods were good: %s", path, somebody(rival), undone), maxEvent)}
+			"put back %s of the Deployment, which %s had changed, to what it was when its pods were good: %s", path, somebody(rival), undone), MaxEvent)}
 	}
 	message := fmt.Sprintf("put back %s of the Deployment, which %s had changed", path, somebody(rival))
 	if strings.HasPrefix(path, "spec.") { // All else is Belay's own.
 		message += fmt.Sprintf(": change it in GuardedDeployment %[1]s instead, in git or with \"kubectl patch gd %[1]s\"", name)
 	}
-	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: ActionPutBack, Message: Clean(message, maxEvent)}
+	return Event{Type: Normal, Reason: v1alpha1.ReasonContested, Action: ActionPutBack, Message: Clean(message, MaxEvent)}
 }
 
 func somebody(rival string) string {

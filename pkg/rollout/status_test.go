@@ -51,7 +51,7 @@ func unprintable(r rune) bool {
 func FuzzClean(f *testing.F) {
 	for _, seed := range []string{"", "plain", "\x00\x1b\n", "\xff\xfe\xfd", "語語語", strings.Repeat("\xf0\x9f", 99), strings.Repeat("x", 5000), "\u0085\u009b"} {
 		f.Add(seed, 10)
-		f.Add(seed, maxEvent)
+		f.Add(seed, MaxEvent)
 	}
 	f.Fuzz(func(t *testing.T, text string, limit int) {
 		limit = 3 + (limit&0xffff)%5000
@@ -84,7 +84,7 @@ func TestClean_WhatOthersSay(t *testing.T) {
 				t.Errorf("%d bytes of evidence", len(d.Mark.Annotations[v1alpha1.FailureAnnotation]))
 			}
 			for _, e := range d.Events {
-				checkText(t, e.Message, maxEvent)
+				checkText(t, e.Message, MaxEvent)
 			}
 			for _, c := range s.Guarded.Status.Conditions {
 				checkText(t, c.Message, maxCondition)
@@ -171,7 +171,7 @@ func TestPutBack_SaysWhatToDoInstead(t *testing.T) {
 		}
 	}
 	long := strings.Repeat("x", 253)
-	if e := putBack(long, "spec.template.metadata.annotations["+long+"/"+long+"]", long, ""); len(e.Message) > maxEvent {
+	if e := putBack(long, "spec.template.metadata.annotations["+long+"/"+long+"]", long, ""); len(e.Message) > MaxEvent {
 		t.Errorf("%d bytes: %s", len(e.Message), e.Message)
 	}
 }
