@@ -39,6 +39,7 @@ type InPlaceMemory struct {
 	// State is what it is at, a reason as for a GuardedDeployment: for the metrics.
 	State string
 
+	met       bool      // it was guarded before
 	at        string    // the attempt that Progress and State are about
 	lookedAt  time.Time // when evidence was last read
 	seen      glance    // what the Deployment showed by then
@@ -179,7 +180,7 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 	d.row = row.name
 	if p.Evidence != nil {
 		d.Memory.lookedAt, d.Memory.seen, d.Memory.settled, d.Memory.due = p.Now, p.glance(), false, time.Time{}
-		d.Memory.holds, d.Memory.failed = p.firstHold() != nil, p.failure != nil
+		d.Memory.holds, d.Memory.failed, d.Memory.met = p.firstHold() != nil, p.failure != nil, p.isMet()
 	}
 	row.act(p, &d)
 	if d.NeedEvidence || d.NeedsDetails() {
@@ -252,13 +253,15 @@ func (p *place) isUnmade() bool {
 	})
 }
 
-// isFirstSight reports whether nothing was ever written down about the Deployment: it was not guarded before. A release that is being
-// watched stays what it is when the good one, which alone tells of that, is deleted.
-func (p *place) isFirstSight() bool {
-	return !p.Memory.Progress.UnderWay() && !slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
+// isMet reports whether the Deployment was guarded before: something is written down about it, or was, as the ReplicaSets that tell of
+// it can be deleted as soon as a release is complete.
+func (p *place) isMet() bool {
+	return p.Memory.met || slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
 		return wasGood(set) || own(set, v1alpha1.AttemptLabel) != ""
 	})
 }
+
+func (p *place) isFirstSight() bool { return !p.isMet() }
 
 // isSettled reports whether there was nothing to do at the last look, and the Deployment shows nothing new.
 func (p *place) isSettled() bool {

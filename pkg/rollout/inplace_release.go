@@ -166,7 +166,7 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 
 // isWithoutReturn reports whether the release is not the first, and would have nothing to go back to when it fails in its soak.
 func (p *place) isWithoutReturn() bool {
-	return len(p.sets) > 1 && !p.keepsGood()
+	return numberOf(p.current) > 1 && !p.keepsGood()
 }
 
 // keepsGood reports whether there is a good one, and it is still there when the release is complete: of the old ones the newest are kept.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -86,20 +85,23 @@ func (p *inPlace) holdsUp(yes bool) {
 		p.Fatal(err)
 	}
 	if cluster.holds {
-		p.eventually(fmt.Sprintf("ReplicaSets are held: %v", yes), func(context.Context) (bool, error) { return p.isHolding() == yes, nil })
+		p.eventually(fmt.Sprintf("ReplicaSets are held: %v", yes), func(context.Context) (bool, error) {
+			holding, err := p.isHolding()
+			return err == nil && holding == yes, err
+		})
 	}
 }
 
-// isHolding reports whether a hold would be kept.
-func (p *inPlace) isHolding() bool {
+// isHolding reports whether a hold would be kept. A ReplicaSet that changes meanwhile may be the error.
+func (p *inPlace) isHolding() (bool, error) {
 	p.Helper()
 	_, current, _ := p.sets()
 	client := cluster.kube.AppsV1().ReplicaSets(p.namespace.name)
 	const other = 77
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:"%d.%s"}}}`, v1alpha1.HeldAtLabel, other, current.UID)
 	set, err := client.Patch(p.Context(), current.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
-	if err != nil && !apierrors.IsConflict(err) {
-		p.Fatal(err)
+	if err != nil {
+		return false, err
 	}
-	return err == nil && *set.Spec.Replicas == other
+	return *set.Spec.Replicas == other, nil
 }
