@@ -278,7 +278,7 @@ func TestEdge_FirstReleaseFails(t *testing.T) {
 		startBelay(w)
 		w.Pass(5 * time.Minute)
 		wantRuns(w, "bad:2=4")
-		wantEvents(w, "Warning DeadlineExceeded", "Warning NoGoodRevision")
+		wantEvents(w, "Warning CrashLoop", "Warning NoGoodRevision")
 		wantRest(w)
 		release(w, "good:3")
 		w.Pass(5 * time.Minute)

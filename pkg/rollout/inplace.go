@@ -39,7 +39,7 @@ type InPlaceMemory struct {
 	// State is what it is at, a reason as for a GuardedDeployment: for the metrics.
 	State string
 
-	met       bool      // it was guarded before
+	met       bool      // it was guarded before, or is from its creation on
 	at        string    // the attempt that Progress and State are about
 	lookedAt  time.Time // when evidence was last read
 	seen      glance    // what the Deployment showed by then
@@ -256,7 +256,7 @@ func (p *place) isUnmade() bool {
 // isMet reports whether the Deployment was guarded before: something is written down about it, or was, as the ReplicaSets that tell of
 // it can be deleted as soon as a release is complete.
 func (p *place) isMet() bool {
-	return p.Memory.met || slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
+	return p.Memory.met || p.failure != nil || slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
 		return wasGood(set) || own(set, v1alpha1.AttemptLabel) != ""
 	})
 }
@@ -304,7 +304,7 @@ func (p *place) pause(d *InPlaceDecision) {
 // look asks for evidence, when it is time to.
 func (p *place) look(d *InPlaceDecision) {
 	if d.Memory.lookedAt.IsZero() && p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
-		d.Memory.lookedAt = p.Now // Just created: there is nothing to see.
+		d.Memory.lookedAt, d.Memory.met = p.Now, p.isJustCreated() // There is nothing to see.
 		d.recheckIn(p.PollInterval)
 		return
 	}
@@ -315,12 +315,17 @@ func (p *place) look(d *InPlaceDecision) {
 	d.NeedEvidence = true
 }
 
+// isJustCreated reports whether the Deployment controller has not seen the Deployment.
+func (p *place) isJustCreated() bool { return p.Deployment.Annotations[setNumber] == "" }
+
 // nextLook returns when to read evidence: a new request soon after the last look, a rollout now and then.
 func (p *place) nextLook() time.Time {
 	m, now := p.Memory, p.glance()
 	switch soon := m.lookedAt.Add(hintPause); {
 	case m.lookedAt.IsZero():
 		return time.Time{}
+	case m.met && m.seen == (glance{}) && !now.complete:
+		return m.lookedAt.Add(p.PollInterval)
 	case now.generation != m.seen.generation || now.number != m.seen.number:
 		return soon
 	case m.Progress.UnderWay() && m.holds && now.ready != m.seen.ready:

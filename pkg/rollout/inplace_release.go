@@ -27,7 +27,8 @@ func (p *place) begin(d *InPlaceDecision) {
 		}
 	}
 	if before == nil {
-		p.noteAttempt(d, Attempt{Number: 1})
+		d.Memory.met = true
+		p.watchRelease(d)
 		return
 	}
 	if p.markGood(d, before); p.Unlabelled {
@@ -135,7 +136,8 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
-	if attempt, noted := attemptAt(p.current); !noted && (!p.keepsGood() || p.current.Annotations[setNumbersBefore] != "") {
+	attempt, noted := attemptAt(p.current)
+	if !noted && (p.isWithoutReturn() || p.current.Annotations[setNumbersBefore] != "") {
 		p.noteAttempt(d, attempt) // Otherwise its creation and the good one tell as much.
 		if p.isWithoutReturn() {
 			d.tell(Warning, v1alpha1.ReasonNoGoodRevision, "Guard", "if %s fails, there is nothing to go back to%s", p.current.Name, p.whyNoReturn())
@@ -152,7 +154,9 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 	}
 	switch progress := d.Memory.Progress; progress.Phase {
 	case PhaseSoaking:
-		d.Memory.State = v1alpha1.ReasonSoaking
+		if d.Memory.State = v1alpha1.ReasonSoaking; !noted && !p.keepsGood() {
+			p.noteAttempt(d, attempt) // Up to now that it was not complete has told as much of the first release.
+		}
 	case PhaseBlocked:
 		d.Memory.State = progress.WaitingReason
 	case PhaseHealthy:

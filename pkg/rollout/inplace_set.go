@@ -63,6 +63,9 @@ func attemptAt(set *appsv1.ReplicaSet) (attempt Attempt, noted bool) {
 	if read != 3 || number != numberOf(set) || attempt.Number < 1 || attempt.Retries < 0 {
 		return Attempt{Number: 1}, false
 	}
+	if attempt.Number == 1 && set.Annotations[setNumbersBefore] == "" {
+		return attempt, true // It began with the set, whose creation is before that of its first pods.
+	}
 	for _, entry := range set.ManagedFields {
 		if entry.Manager == FieldManager && entry.Time != nil {
 			attempt.Since = *entry.Time

@@ -115,6 +115,13 @@ func annotated(key, value string) func(*appsv1.ReplicaSet) {
 	return func(set *appsv1.ReplicaSet) { set.Annotations[key] = value }
 }
 
+// isMet lets the Deployment be guarded from its creation on.
+func isMet(m *InPlaceMemory) { m.met = true }
+
+func soaks(seconds int32) func(*v1alpha1.Guard) {
+	return func(g *v1alpha1.Guard) { g.SoakSeconds = &seconds }
+}
+
 func hadNumber(set *appsv1.ReplicaSet) { set.Annotations[setNumbersBefore] = "1" }
 
 // told returns a decision in one line.
@@ -209,10 +216,10 @@ var inPlaceCases = []struct {
 	{"first sight of what was complete and has lost a pod", inPlace("v1").set("v1", 1, 4, 3).progressing(corev1.ConditionTrue, "NewReplicaSetAvailable", ""),
 		"first sight", "web-v1 verdict=good !RolledOut"},
 	{"first sight of what was complete and has lost all", inPlace("v1").set("v1", 1, 4, 0).progressing(corev1.ConditionTrue, "NewReplicaSetAvailable", ""),
-		"first sight", "web-v1 attempt=1.1.0 -held-at"},
-	{"first sight of the first rollout", inPlace("v1").set("v1", 1, 4, 0), "first sight", "web-v1 attempt=1.1.0 -held-at"},
+		"first sight", ""},
+	{"first sight of the first rollout", inPlace("v1").set("v1", 1, 4, 0), "first sight", ""},
 	{"first sight in a rollout", inPlace("v2").set("v1", 1, 3, 3).set("v2", 2, 2, 0), "first sight", "web-v1 verdict=good !Progressing"},
-	{"first sight in a rollout, nothing served before", inPlace("v2").set("v1", 1, 3, 0).set("v2", 2, 2, 0), "first sight", "web-v2 attempt=2.1.0 -held-at"},
+	{"first sight in a rollout, nothing served before", inPlace("v2").set("v1", 1, 3, 0).set("v2", 2, 2, 0), "first sight", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
 	{"first sight, and a verdict of another ReplicaSet was copied", inPlace("v1").set("v1", 1, 4, 4, func(set *appsv1.ReplicaSet) {
 		set.Labels[v1alpha1.VerdictLabel] = "good.uid-of-another"
 	}), "first sight", "web-v1 verdict=good !RolledOut"},
@@ -229,7 +236,10 @@ var inPlaceCases = []struct {
 	{"a release with nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isTried("1.1.0")).set("v2", 2, 2, 0), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
 	{"a release that will have nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).
 		with(func(d *appsv1.Deployment) { d.Spec.RevisionHistoryLimit = new(int32(0)) }), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
-	{"the first release", inPlace("v1").set("v1", 1, 4, 0, isTried("1.1.0")), "unjudged", ""},
+	{"the first release", inPlace("v1").set("v1", 1, 4, 0).remembers(isMet), "unjudged", ""},
+	{"the first release, complete", inPlace("v1").set("v1", 1, 4, 4).remembers(isMet).guarded(soaks(0)), "unjudged", "web-v1 verdict=good !RolledOut"},
+	{"the first release, complete but not soaked", inPlace("v1").set("v1", 1, 4, 4).remembers(isMet).guarded(soaks(30)), "unjudged", "web-v1 attempt=1.1.0 -held-at"},
+	{"the first release, found in its soak", inPlace("v1").set("v1", 1, 4, 4, isTried("1.1.0")).guarded(soaks(30)), "unjudged", ""},
 	{"a release after one that failed", inPlace("v3").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).set("v3", 3, 1, 0).failed("v2", 2, 3),
 		"unjudged", "web-v2 -held-at"},
 	{"a release after one that failed, nothing held", inPlace("v3").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0).set("v3", 3, 1, 0).failed("v2", 2, 3).
@@ -258,7 +268,7 @@ var inPlaceCases = []struct {
 		guarded(func(g *v1alpha1.Guard) { g.OnFailure = v1alpha1.Hold }), "left", "rests as Held"},
 	{"held, and Hold is asked for", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
 		guarded(func(g *v1alpha1.Guard) { g.OnFailure = v1alpha1.Hold }), "left", "web-v2 -held-at"},
-	{"failed, with nothing to go back to", inPlace("v1").set("v1", 1, 4, 0, isTried("1.1.0")).failed("v1", 1, 0), "left", "rests as NoGoodRevision"},
+	{"failed, with nothing to go back to", inPlace("v1").set("v1", 1, 4, 0).failed("v1", 1, 0), "left", "rests as NoGoodRevision"},
 	{"failed, and the policy is not there", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isHeld(0)).failed("v2", 2, 3).
 		remembers(func(m *InPlaceMemory) { m.at, m.unheld = "uid-of-v2/2/1", "uid-of-v2/2/1" }), "left", "web-v2 -held-at"},
 	{"given up", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3, func(f *failedRelease) { f.GivenUp = "no room" }),
@@ -362,14 +372,35 @@ func TestInPlace_Looks(t *testing.T) {
 	generation := func(n int32) func(*appsv1.Deployment) {
 		return func(d *appsv1.Deployment) { d.Generation++; d.Spec.Replicas = &n }
 	}
-	unread := inPlace("v1")
-	unread.Evidence = nil
+	unread := func(status ...func(*appsv1.Deployment)) *site {
+		s := inPlace("v1")
+		for _, change := range status {
+			s.with(change)
+		}
+		s.Evidence = nil
+		return s
+	}
+	created := func() *site { // three seconds ago, less one
+		s := unread(func(d *appsv1.Deployment) { d.Status.ObservedGeneration = 0 })
+		s.Memory = DecideInPlace(s.InPlace).Memory
+		s.Now = s.Now.Add(pollInterval - time.Second)
+		return s
+	}
+	acted := func(ready int32) func(*appsv1.Deployment) {
+		return func(d *appsv1.Deployment) {
+			d.Annotations[setNumber], d.Status.ObservedGeneration = "1", d.Generation
+			d.Status.Replicas, d.Status.UpdatedReplicas, d.Status.ReadyReplicas, d.Status.AvailableReplicas = 4, 4, ready, ready
+		}
+	}
 	for _, c := range []struct {
 		name string
 		site *site
 		want string
 	}{
-		{"a Deployment that nobody knows", unread, "look"},
+		{"a Deployment that nobody knows", unread(), "look"},
+		{"just created", created(), ""},
+		{"just created, and it comes up", change(created(), acted(3)), ""},
+		{"just created, and complete", change(created(), acted(4)), "look"},
 		{"good and at rest", good(), "rests as RolledOut"},
 		{"good and scaled", change(good(), generation(6)), "rests as RolledOut"},
 		{"good and short of a pod", change(good(), func(d *appsv1.Deployment) { d.Status.ReadyReplicas, d.Status.AvailableReplicas = 3, 3 }), "rests as RolledOut"},
