@@ -41,7 +41,7 @@ type InPlaceMemory struct {
 
 	met       bool      // it was guarded before, or is from its creation on
 	at        string    // the attempt that Progress and State are about
-	lookedAt  time.Time // when evidence was last read
+	lookedAt  time.Time // when evidence was last read, zero for never
 	seen      glance    // what the Deployment showed by then
 	settled   bool      // there was nothing to do until it shows something else
 	due       time.Time // when there is all the same, zero for never
@@ -52,8 +52,8 @@ type InPlaceMemory struct {
 	complaint string    // what was told about the label or the settings
 }
 
-// UnderWay reports whether evidence is being read.
-func (m *InPlaceMemory) UnderWay() bool { return m.UID != "" && !m.settled && m.Progress.UnderWay() }
+// UnderWay reports whether evidence is being read, time and again.
+func (m *InPlaceMemory) UnderWay() bool { return !m.settled && !m.lookedAt.IsZero() }
 
 // Holds reports whether ReplicaSets may be held for it.
 func (m *InPlaceMemory) Holds() bool { return m.holds }
@@ -147,7 +147,7 @@ type inPlaceRow struct {
 // template" on have evidence.
 var inPlaceRows = []inPlaceRow{
 	{"not asked", (*place).isNotAsked, (*place).askBack},
-	{"deletion", (*place).isEnding, (*place).rest},
+	{"deletion", (*place).isEnding, (*place).end},
 	{"pause", (*place).isPaused, (*place).pause},
 	{"rest", (*place).isSettled, (*place).rest},
 	{"look", (*place).isUnread, (*place).look},
@@ -221,10 +221,12 @@ func (p *place) at() string {
 	return fmt.Sprintf("%s/%d/%d", p.current.UID, numberOf(p.current), attempt.Number)
 }
 
+// glance returns what the Deployment shows. The template is what it was as long as the generation is; otherwise it takes longer to tell.
 func (p *place) glance() glance {
-	d := p.Deployment
-	g := glance{generation: d.Generation, number: d.Annotations[setNumber], complete: rolloutComplete(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
-	if g.template = p.Memory.seen.template; g.template == "" || g.generation != p.Memory.seen.generation {
+	d, seen := p.Deployment, p.Memory.seen
+	g := glance{generation: d.Generation, number: d.Annotations[setNumber], template: seen.template, complete: rolloutComplete(d),
+		replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
+	if g.template == "" || g.generation != seen.generation {
 		g.template = hash(&d.Spec.Template)
 	}
 	return g
@@ -265,10 +267,11 @@ func (p *place) isFirstSight() bool { return !p.isMet() }
 
 // isSettled reports whether there was nothing to do at the last look, and the Deployment shows nothing new.
 func (p *place) isSettled() bool {
-	m, now := p.Memory, p.glance()
+	m := p.Memory
 	if p.Evidence != nil || !m.settled || (!m.due.IsZero() && !p.Now.Before(m.due)) {
 		return false
 	}
+	now := p.glance()
 	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news.
 		return now.number == m.seen.number && now.template == m.seen.template
 	}
@@ -291,6 +294,9 @@ func (p *place) rest(d *InPlaceDecision) {
 	}
 }
 
+// end leaves all to the garbage collector.
+func (p *place) end(d *InPlaceDecision) { d.Memory.LookAgain() }
+
 // askBack forgets what was known: if the label has a value that nobody understands, that is told.
 func (p *place) askBack(d *InPlaceDecision) {
 	d.Memory = InPlaceMemory{UID: d.Memory.UID, complaint: d.Memory.complaint}
@@ -298,7 +304,8 @@ func (p *place) askBack(d *InPlaceDecision) {
 
 // pause lets the timers begin again when the Deployment goes on. What is held stays so.
 func (p *place) pause(d *InPlaceDecision) {
-	d.Memory.Progress, d.Memory.settled, d.Memory.State = Progress{}, false, v1alpha1.ReasonPaused
+	d.Memory.Progress, d.Memory.State = Progress{}, v1alpha1.ReasonPaused
+	d.Memory.LookAgain()
 }
 
 // look asks for evidence, when it is time to.
@@ -320,18 +327,18 @@ func (p *place) isJustCreated() bool { return p.Deployment.Annotations[setNumber
 
 // nextLook returns when to read evidence: a new request soon after the last look, a rollout now and then.
 func (p *place) nextLook() time.Time {
-	m, now := p.Memory, p.glance()
+	m, d := p.Memory, p.Deployment
 	switch soon := m.lookedAt.Add(hintPause); {
 	case m.lookedAt.IsZero():
 		return time.Time{}
-	case m.met && m.seen == (glance{}) && !now.complete:
+	case m.met && m.seen == (glance{}) && !rolloutComplete(d):
 		return m.lookedAt.Add(p.PollInterval)
-	case now.generation != m.seen.generation || now.number != m.seen.number:
+	case d.Generation != m.seen.generation || d.Annotations[setNumber] != m.seen.number:
 		return soon
-	case m.Progress.UnderWay() && m.holds && now.ready != m.seen.ready:
+	case m.Progress.UnderWay() && m.holds && d.Status.ReadyReplicas != m.seen.ready:
 		return soon
 	case m.Progress.UnderWay():
-		return m.Progress.nextPoll(now.complete)
+		return m.Progress.nextPoll(rolloutComplete(d))
 	case m.settled: // Something has changed about it.
 		return soon
 	default:
