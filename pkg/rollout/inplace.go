@@ -312,8 +312,7 @@ func (p *place) pause(d *InPlaceDecision) {
 func (p *place) look(d *InPlaceDecision) {
 	if d.Memory.lookedAt.IsZero() && p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
 		d.Memory.lookedAt, d.Memory.met = p.Now, p.isJustCreated() // There is nothing to see.
-		d.recheckIn(p.PollInterval)
-		return
+		p.Memory = d.Memory
 	}
 	if wait := p.nextLook().Sub(p.Now); wait > 0 {
 		d.recheckIn(wait)
@@ -331,8 +330,8 @@ func (p *place) nextLook() time.Time {
 	switch soon := m.lookedAt.Add(hintPause); {
 	case m.lookedAt.IsZero():
 		return time.Time{}
-	case m.met && m.seen == (glance{}) && !rolloutComplete(d):
-		return m.lookedAt.Add(p.PollInterval)
+	case m.met && m.seen == (glance{}) && !rolloutComplete(d): // Nothing has failed for good as soon as this.
+		return m.lookedAt.Add(2 * p.PollInterval)
 	case d.Generation != m.seen.generation || d.Annotations[setNumber] != m.seen.number:
 		return soon
 	case m.Progress.UnderWay() && m.holds && d.Status.ReadyReplicas != m.seen.ready:

@@ -380,10 +380,10 @@ func TestInPlace_Looks(t *testing.T) {
 		s.Evidence = nil
 		return s
 	}
-	created := func() *site { // three seconds ago, less one
+	created := func() *site { // twice the interval ago, less a second
 		s := unread(func(d *appsv1.Deployment) { d.Status.ObservedGeneration = 0 })
 		s.Memory = DecideInPlace(s.InPlace).Memory
-		s.Now = s.Now.Add(pollInterval - time.Second)
+		s.Now = s.Now.Add(2*pollInterval - time.Second)
 		return s
 	}
 	acted := func(ready int32) func(*appsv1.Deployment) {
