@@ -85,6 +85,7 @@ func TestEdge_Left(t *testing.T) {
 						w.Pass(time.Minute)
 					}
 					wantRuns(w, "bad:2=2, good:1=3")
+					expect.Same(t, "the failure", "", failure(w))
 					w.Pass(2 * time.Minute) // The deadline is over.
 					wantRest(w)
 				})

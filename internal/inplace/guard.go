@@ -55,7 +55,11 @@ type memory struct {
 	rollout.InPlaceMemory
 	polled  evidence.Poll // the last one of what is under way
 	refused string        // the last refusal of a write that was told
+	pretend bool          // it is only observed: what it knows of was not written
 }
+
+// hasTold reports whether there may be holds, or a word about a failure, that were written.
+func (m *memory) hasTold() bool { return !m.pretend && (m.Holds() || m.Told()) }
 
 // Options are what the flags say.
 type Options struct {
@@ -106,12 +110,12 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 			return 0, err // What is asked for is not known: the defaults may be the contrary.
 		}
 	}
-	observed := g.observe(ctx, key, d)
-	if !asksFor(d) && !observed.Unlabelled && (observed.Memory.Holds() || observed.Memory.Told()) {
-		if err := g.letGoOf(ctx, key); err != nil {
+	if !g.guards(ctx, d) {
+		if err := g.letGoIfTold(ctx, key); err != nil {
 			return 0, err
 		}
 	}
+	observed := g.observe(ctx, key, d)
 	for range maxSteps {
 		decision, err := g.decide(ctx, key, &observed)
 		if err != nil {
@@ -185,10 +189,8 @@ func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
 	if !known {
 		return nil
 	}
-	if m.Holds() || m.Told() {
-		if err := g.letGoOf(ctx, key); err != nil {
-			return err
-		}
+	if err := g.letGoIfTold(ctx, key); err != nil {
+		return err
 	}
 	g.pretend.forget(m.UID)
 	g.change(key, func(m *memory) { *m = memory{} })
@@ -196,6 +198,21 @@ func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
 	defer g.mu.Unlock()
 	delete(g.memories, key)
 	g.fresh.Forget(key)
+	return nil
+}
+
+// letGoIfTold ends what is held for a Deployment that is not guarded in place any more, if this process knows of anything.
+func (g *Guard) letGoIfTold(ctx context.Context, key cache.ObjectName) error {
+	g.mu.Lock()
+	m := g.memories[key]
+	g.mu.Unlock()
+	if !m.hasTold() {
+		return nil
+	}
+	if err := g.letGoOf(ctx, key); err != nil {
+		return err
+	}
+	g.change(key, func(m *memory) { m.InPlaceMemory = rollout.InPlaceMemory{UID: m.UID} })
 	return nil
 }
 

@@ -22,8 +22,8 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// namespaceFor is how long what a Namespace says is believed.
-const namespaceFor = time.Minute
+// namespaceFor is how long what a Namespace says is believed, and forgottenAfter when it is dropped if nobody has asked again.
+const namespaceFor, forgottenAfter = time.Minute, 24 * time.Hour
 
 // Settings are fields of spec.guard, by their JSON names.
 type Settings map[string]any
@@ -169,6 +169,7 @@ func (s *settings) read(ctx context.Context, name string) (namespaceSettings, er
 	known.at = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.namespaces, func(_ string, n namespaceSettings) bool { return time.Since(n.at) > forgottenAfter })
 	s.namespaces[name] = known
 	return known, nil
 }

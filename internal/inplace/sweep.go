@@ -76,7 +76,7 @@ func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 			return nil
 		}
 		if err == nil && live.UID == owner.UID {
-			return g.endHold(ctx, live, set)
+			return g.letGoOf(ctx, cache.MetaObjectToName(live))
 		}
 	}
 	return g.endHold(ctx, nil, set)

@@ -60,7 +60,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 		return false, 0, err
 	}
 	*o = d.Answered(*o, deployment, set)
-	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused = o.Memory, "" })
+	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused, m.pretend = o.Memory, "", o.Observed })
 	if d.Verdict != nil {
 		g.counter.Judged(d.Verdict, d.Cause)
 	}
