@@ -3,6 +3,7 @@
 #   versions  the tests on a real API server, on every older Kubernetes in hack/cluster/versions
 #   tools     releases with Helm, and with the code of Flux and Argo CD, each 50 times
 #   in-place  what Deployments that are guarded in place show to whoever waits, and what they cost at rest, more often and for longer
+#   capacity  that they keep their ready pods while a release is taken back, 30 times each with slow and with fast controllers
 #   sweep     every value on every path of the CRD's schema
 #   simulate  the simulation of the real controller, with many more seeds
 #   demos     make demo, ten times as on a new machine and twenty times on this one, with every core busy
@@ -19,13 +20,23 @@ versions() {
 }
 tools() { hack/tools.sh -run 'Helm|InPlaceTools' -fixes 50 -timeout 60m; }
 in-place() { hack/e2e.sh -run 'TestInPlace_(FixAtOnce|BelayKilled|NoLoop)' -fixes 50 -held 60s; }
+capacity() {
+  local qps
+  for qps in 20 200; do
+    printf '\n== controllers that make %s requests in a second\n' "${qps}"
+    hack/cluster.sh down
+    hack/cluster.sh --controller-qps "${qps}" up
+    hack/e2e.sh -run 'TestInPlace_(CapacityInTheSoak|TwoOldReplicaSets|Scale)' -count 30 -timeout 2h
+    hack/cluster.sh down
+  done
+}
 sweep() { hack/e2e.sh -run TestSweep_AcceptedIsDecodable -sweep; }
 simulate() { go test . -run TestSimulation -sim.seeds 1000 -timeout 2h; }
 demos() { hack/demos.sh 10 20; }
 
-for part in ${@:-versions tools in-place sweep simulate demos}; do
+for part in ${@:-versions tools in-place capacity sweep simulate demos}; do
   case ${part} in
-  versions | tools | in-place | sweep | simulate | demos) "${part}" ;;
-  *) echo "long: there is no part ${part}; there are versions, tools, in-place, sweep, simulate, demos" >&2 && exit 1 ;;
+  versions | tools | in-place | capacity | sweep | simulate | demos) "${part}" ;;
+  *) echo "long: there is no part ${part}; there are versions, tools, in-place, capacity, sweep, simulate, demos" >&2 && exit 1 ;;
   esac
 done
