@@ -69,9 +69,6 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o := parseFlags()
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gc.Percent)
-	}
 	say := func(err error) { fmt.Fprintln(logging.OneLine(os.Stderr), "belay:", err) }
 	err := logging.Start(o.logging)
 	if err == nil {
@@ -182,6 +179,9 @@ func run(ctx context.Context, o options) error {
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	go gc.ReturnMemory(background)
+	if os.Getenv("GOGC") == "" {
+		go gc.Adapt(background)
+	}
 	health := &serve.Health{}
 	health.Set(nil, func() error { return errors.New("starting") })
 	if o.healthAddress != "" {

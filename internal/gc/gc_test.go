@@ -2,7 +2,9 @@ package gc
 
 import (
 	"context"
-	"runtime/metrics"
+	"fmt"
+	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,10 +13,32 @@ import (
 )
 
 // collections returns how many garbage collections were asked for.
-func collections() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/cycles/forced:gc-cycles"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+func collections() uint64 { return read("/gc/cycles/forced:gc-cycles") }
+
+func TestPercentOf(t *testing.T) {
+	for live, want := range map[uint64]int{0: 200, 4 << 20: 200, 32 << 20: 100, 64 << 20: 50, 80 << 20: 40, 1 << 30: 40} {
+		expect.Same(t, fmt.Sprint(live), want, percentOf(live))
+	}
+}
+
+func TestAdapt_FollowsWhatIsInUse(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go Adapt(ctx)
+		synctest.Wait()
+		expect.Same(t, "percent at the start", uint64(Percent), read("/gc/gogc:percent"))
+		caches := make([]byte, 100<<20)
+		for _, want := range []uint64{Percent, mostPercent} {
+			runtime.GC()
+			time.Sleep(busyTime)
+			synctest.Wait()
+			expect.Same(t, "percent", want, read("/gc/gogc:percent"))
+			runtime.KeepAlive(caches)
+			caches = nil
+		}
+	})
 }
 
 func TestReturnMemory_OnceAfterEachBusyTime(t *testing.T) {
