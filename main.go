@@ -92,7 +92,7 @@ func parseFlags() options {
 	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "path of a kubeconfig; default: in-cluster configuration, else $KUBECONFIG, else ~/.kube/config")
 	flag.StringVar(&o.master, "master", "", "URL of the API server, instead of the kubeconfig's")
 	flag.StringVar(&o.namespace, "namespace", metav1.NamespaceAll, "the only namespace to work in; default: all")
-	flag.IntVar(&o.workers, "workers", 16, "how many GuardedDeployments are worked on at the same time")
+	flag.IntVar(&o.workers, "workers", 16, "how many GuardedDeployments and Deployments guarded in place are worked on at the same time")
 	flag.Float64Var(&o.qps, "kube-api-qps", -1, "requests per second to the API server; negative: the server's priority and fairness decides")
 	flag.IntVar(&o.burst, "kube-api-burst", 100, "how many requests may exceed --kube-api-qps for a moment")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the Lease \""+leader.LeaseName+"\", so that several processes may run")

@@ -116,6 +116,12 @@ has_told() {
   [[ -n $(kubectl get events --field-selector "involvedObject.kind=Deployment,involvedObject.name=shop,reason=$1" -o name 2>/dev/null) ]]
 }
 
+# is_back says whether the Deployment shop counts no pod of the failed release any more, which it does for a moment.
+is_back() {
+  local updated
+  updated=$(kubectl get deployment shop -o 'jsonpath={.status.updatedReplicas}') && [[ -z ${updated} ]]
+}
+
 # is says whether the Ready condition has one of the reasons.
 is() {
   local reason
@@ -170,6 +176,7 @@ if [[ -n ${in_place} ]]; then
   type_in kubectl set image deployment/shop shop=localhost/shop:crash
   type_in kubectl rollout status deployment/shop "--timeout=${patience}s" || true
   patiently has_told RolledBack
+  patiently is_back
   type_in kubectl get deployment,replicasets,pods
   type_in kubectl get events --field-selector reason=RolledBack -o 'jsonpath={.items[0].message}{"\n"}'
   echo

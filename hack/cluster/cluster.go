@@ -130,7 +130,7 @@ func (c *cluster) startOrClean(ctx context.Context, bin, version string) error {
 	} else {
 		say("Kubernetes %s is ready in %.1fs, with %d fake nodes", version, time.Since(start).Seconds(), nodes)
 	}
-	say("export KUBECONFIG=%s; kubectl is %s", c.kubeconfig(), filepath.Join(c.bin(), "kubectl"))
+	say("export KUBECONFIG=%s PATH=%s:$PATH", c.kubeconfig(), c.bin())
 	return nil
 }
 

@@ -119,6 +119,20 @@ func TestSettings_NameInOtherLetters(t *testing.T) {
 	expect.Same(t, "what is set", Settings{"soakSeconds": 5.0}, set)
 }
 
+// Whoever has set a value reads what is wrong with it, without the names of Go.
+func TestSettings_WrongType(t *testing.T) {
+	for text, want := range map[string]string{
+		"{soakSeconds: x}":     "soakSeconds is of the wrong type: string",
+		"{soakSeconds: 1.5}":   "soakSeconds is of the wrong type: number 1.5",
+		"{toleratedPods: [1]}": "toleratedPods is of the wrong type: array",
+		"soakSeconds 1":        "the whole is of the wrong type: string",
+	} {
+		if _, err := ParseSettings(text); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, not %s", text, err, want)
+		}
+	}
+}
+
 // While nobody knows what the Namespace asks for, nothing is decided by the defaults.
 func TestSettings_NamespaceThatCannotBeReadYet(t *testing.T) {
 	guarded(t, func(w *world, p *belay) {

@@ -1,8 +1,10 @@
 package inplace
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -32,6 +34,9 @@ type Settings map[string]any
 func ParseSettings(text string) (Settings, error) {
 	var guard v1alpha1.Guard
 	if err := yaml.UnmarshalStrict([]byte(text), &guard); err != nil {
+		if wrong, is := errors.AsType[*json.UnmarshalTypeError](err); is {
+			return nil, fmt.Errorf("%s is of the wrong type: %s", cmp.Or(wrong.Field, "the whole"), wrong.Value)
+		}
 		return nil, fmt.Errorf("%s", strings.TrimPrefix(strings.TrimPrefix(err.Error(), "error unmarshaling JSON: "), "while decoding JSON: "))
 	}
 	if err := check(&guard); err != nil {
