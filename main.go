@@ -218,7 +218,7 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 	}
-	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace)
+	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace, "guardAllDeployments", o.inPlace.Others)
 	work := func(ctx context.Context) error { return process.Run(ctx, o.workers) }
 	if fence == nil {
 		return work(ctx)
@@ -272,7 +272,7 @@ func (p *process) Run(ctx context.Context, workers int) error {
 	var sweeping sync.WaitGroup
 	defer sweeping.Wait()
 	sweeping.Go(func() {
-		if cache.WaitFor(ctx, "caches", p.synced...) {
+		if cache.WaitFor(ctx, "", p.synced...) { // The Controller, which waits for the same, says so.
 			p.sweep(ctx)
 		}
 	})

@@ -391,3 +391,19 @@ func TestEdge_AskedAgainWhileTheControllerIsAway(t *testing.T) {
 		wantRuns(w, "bad:2=0 held at 0, good:3=4")
 	})
 }
+
+// Another attempt at a release that is left as it is: whoever waits for it does not see how the one before it failed.
+func TestEdge_RetryUnderHold(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		annotate(w, v1alpha1.GuardAnnotation, `{"onFailure": "Hold"}`)
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		expect.Same(t, "the condition after the failure", "ProgressDeadlineExceeded", progressing(w))
+		annotate(w, v1alpha1.RetryAnnotation, "1")
+		w.Pass(5 * time.Second)
+		expect.Same(t, "the condition in the next attempt", "ReplicaSetUpdated", progressing(w))
+		w.Pass(3 * time.Minute)
+		expect.Same(t, "the condition after the next failure", "ProgressDeadlineExceeded", progressing(w))
+		wantRest(w)
+	})
+}

@@ -74,12 +74,12 @@ func (p *place) isOverruled() bool {
 // whyLeft returns the reason and the words for which a failed release is left as it is, empty if it is taken back.
 func (p *place) whyLeft(failure *failedRelease) (reason, words string) {
 	switch {
-	case p.Observed:
-		return v1alpha1.ReasonHeld, "its releases are only observed"
 	case p.Guard.OnFailure == v1alpha1.Hold:
 		return v1alpha1.ReasonHeld, "onFailure is Hold"
 	case p.good == nil:
 		return v1alpha1.ReasonNoGoodRevision, "there is no ReplicaSet that was good to go back to"
+	case p.Observed:
+		return v1alpha1.ReasonHeld, fmt.Sprintf("guarded, it would go back to %s, but releases are only observed", p.good.Name)
 	case failure.GivenUp != "":
 		return v1alpha1.ReasonRollbackFailed, failure.GivenUp
 	case p.Memory.unheld == p.at():

@@ -65,15 +65,19 @@ func (p *place) noteAttempt(d *InPlaceDecision, attempt Attempt) {
 }
 
 // forget takes the word about a failure away that is not about the present attempt, nil if there is none. With it goes the condition, if the
-// Deployment controller has not replaced it.
+// Deployment controller does not replace it: what it has not seen yet it may.
 func (p *place) forget() *StatusChange {
 	if _, there := p.Deployment.Annotations[v1alpha1.FailureAnnotation]; !there {
 		return nil
 	}
 	change := &StatusChange{Annotations: map[string]*string{v1alpha1.FailureAnnotation: nil}}
-	if c := progressing(p.Deployment); c.Status == corev1.ConditionFalse && c.Reason == deadlineExceeded && !p.isGood() && p.Deployment.Status.ObservedGeneration >= p.Deployment.Generation {
-		change.Progressing = p.condition(corev1.ConditionTrue, "ReplicaSetUpdated", fmt.Sprintf("ReplicaSet %q is tried again.", p.current.Name))
+	if c := progressing(p.Deployment); c.Status != corev1.ConditionFalse || c.Reason != deadlineExceeded || p.isGood() {
+		return change
 	}
+	if p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
+		return nil
+	}
+	change.Progressing = p.condition(corev1.ConditionTrue, "ReplicaSetUpdated", fmt.Sprintf("ReplicaSet %q is tried again.", p.current.Name))
 	return change
 }
 

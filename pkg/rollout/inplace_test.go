@@ -83,6 +83,11 @@ func (s *site) remembers(change func(*InPlaceMemory)) *site {
 	return s
 }
 
+func (s *site) observed() *site {
+	s.Observed = true
+	return s
+}
+
 // failed says that the release of image failed, when so many pods were ready, and that the condition tells it.
 func (s *site) failed(image string, number int64, ready int32, change ...func(*failedRelease)) *site {
 	f := &failedRelease{Set: "web-" + image, UID: "uid-of-" + image, Number: number, Attempt: Attempt{Number: 1}, Reason: v1alpha1.FailureCrashLoop, Message: "it exited",
@@ -248,6 +253,8 @@ var inPlaceCases = []struct {
 		"unjudged", "failure gone Progressing=True/ReplicaSetUpdated"},
 	{"a failure of another attempt", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 1, 0, isTried("2.2.0")).failed("v2", 2, 3),
 		"unjudged", "failure gone Progressing=True/ReplicaSetUpdated"},
+	{"a failure of another attempt, and the Deployment controller has not seen it asked for", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 1, 0, isTried("2.2.0")).
+		failed("v2", 2, 3).with(func(d *appsv1.Deployment) { d.Generation++ }), "unjudged", ""},
 	{"a broken failure", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 1, 0).with(func(d *appsv1.Deployment) {
 		d.Annotations[v1alpha1.FailureAnnotation] = `{"replicaSet":`
 	}), "unjudged", "failure gone"},
@@ -271,6 +278,9 @@ var inPlaceCases = []struct {
 	{"failed, with nothing to go back to", inPlace("v1").set("v1", 1, 4, 0).failed("v1", 1, 0), "left", "rests as NoGoodRevision"},
 	{"failed, and the policy is not there", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isHeld(0)).failed("v2", 2, 3).
 		remembers(func(m *InPlaceMemory) { m.at, m.unheld = "uid-of-v2/2/1", "uid-of-v2/2/1" }), "left", "web-v2 -held-at"},
+	{"failed, and only observed", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3).observed(), "left", "rests as Held"},
+	{"failed, only observed, with nothing to go back to", inPlace("v2").set("v1", 1, 3, 3).set("v2", 2, 2, 0, isTried("2.1.0")).failed("v2", 2, 3).observed(),
+		"left", "rests as NoGoodRevision"},
 	{"given up", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3, func(f *failedRelease) { f.GivenUp = "no room" }),
 		"left", "rests as RollbackFailed"},
 
