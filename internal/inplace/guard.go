@@ -107,7 +107,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		}
 	}
 	observed := g.observe(ctx, key, d)
-	if !asksFor(d) && !observed.Unlabelled && (observed.Memory.Holds() || observed.Memory.Told()) {
+	if !g.guards(ctx, d) && (observed.Memory.Holds() || observed.Memory.Told()) {
 		if err := g.letGoOf(ctx, key); err != nil {
 			return 0, err
 		}

@@ -39,6 +39,7 @@ type InPlaceMemory struct {
 	// State is what it is at, a reason as for a GuardedDeployment: for the metrics.
 	State string
 
+	observed  bool      // all of this is about releases that are only observed
 	met       bool      // it was guarded before, or is from its creation on
 	at        string    // the attempt that Progress and State are about
 	lookedAt  time.Time // when evidence was last read, zero for never
@@ -56,13 +57,13 @@ type InPlaceMemory struct {
 func (m *InPlaceMemory) UnderWay() bool { return !m.settled && !m.lookedAt.IsZero() }
 
 // Holds reports whether ReplicaSets may be held for it.
-func (m *InPlaceMemory) Holds() bool { return m.holds }
+func (m *InPlaceMemory) Holds() bool { return m.holds && !m.observed }
 
 // HoldsNone reports whether there was nothing to do at the last look, and nothing held.
 func (m *InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
 
 // Told reports whether the Deployment may tell of a failure.
-func (m *InPlaceMemory) Told() bool { return m.failed }
+func (m *InPlaceMemory) Told() bool { return m.failed && !m.observed }
 
 // LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
 func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }
@@ -190,8 +191,8 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 }
 
 func newPlace(o InPlace) *place {
-	if o.Memory.UID != o.Deployment.UID {
-		o.Memory = InPlaceMemory{UID: o.Deployment.UID}
+	if o.Memory.UID != o.Deployment.UID || o.Memory.observed != o.Observed { // What was only noted is not there for the guard.
+		o.Memory = InPlaceMemory{UID: o.Deployment.UID, observed: o.Observed}
 	}
 	p := &place{InPlace: o}
 	if o.Evidence == nil {

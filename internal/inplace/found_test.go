@@ -1,0 +1,67 @@
+package inplace
+
+import (
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// Faults that were found by trying to break the guard.
+
+// unlabelled returns the Deployment of labelled without its label.
+func unlabelled(image string) *appsv1.Deployment {
+	d := labelled(image)
+	d.Labels = nil
+	return d
+}
+
+// A Deployment that was observed and gets the label is guarded: what was only noted of it is not taken for written.
+func TestFound_ObservedThenLabelled(t *testing.T) {
+	for name, when := range map[string]func(w *world){
+		"before a bad release": func(w *world) { label(w, v1alpha1.GuardedInPlace); w.Pass(time.Minute); release(w, "bad:2") },
+		"after one": func(w *world) {
+			release(w, "bad:2")
+			w.Pass(3 * time.Minute)
+			label(w, v1alpha1.GuardedInPlace)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				fake.Add(w, unlabelled("good:1"))
+				startBelayWith(w, Options{Others: OthersObserved})
+				w.Pass(time.Minute)
+				when(w)
+				w.Pass(3 * time.Minute)
+				wantRuns(w, heldBack)
+				wantRest(w)
+			})
+		})
+	}
+}
+
+// One that loses its label and is observed from then on is let go at once, as any other, and guarded again with the label.
+func TestFound_LabelledThenObserved(t *testing.T) {
+	in(t, func(w *world) {
+		fake.Add(w, labelled("good:1"))
+		startBelayWith(w, Options{Others: OthersObserved})
+		w.Pass(time.Minute)
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+		edit(w, func(d *appsv1.Deployment) { d.Labels = nil })
+		w.Pass(3 * time.Minute)
+		wantRuns(w, "bad:2=2, good:1=3")
+		if told := failure(w); told != "" {
+			t.Errorf("left on it: %s", told)
+		}
+		wantRest(w)
+		label(w, v1alpha1.GuardedInPlace)
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+		wantRest(w)
+	})
+}
