@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -17,6 +18,16 @@ func unlabelled(image string) *appsv1.Deployment {
 	d := labelled(image)
 	d.Labels = nil
 	return d
+}
+
+// sickAfter lets a pod be ready from one age to another only.
+func sickAfter(ready, sick time.Duration) fake.Fare {
+	return func(age time.Duration) corev1.PodStatus {
+		if age >= ready && age < sick {
+			return fake.Running(age)
+		}
+		return fake.NeverReady(age)
+	}
 }
 
 // A Deployment that was observed and gets the label is guarded: what was only noted of it is not taken for written.
@@ -63,5 +74,22 @@ func TestFound_LabelledThenObserved(t *testing.T) {
 		w.Pass(3 * time.Minute)
 		wantRuns(w, heldBack)
 		wantRest(w)
+	})
+}
+
+// A first release that is complete when a pause ends has not soaked.
+func TestFound_FirstReleasePaused(t *testing.T) {
+	in(t, func(w *world) {
+		w.Node.Set("sick:1", sickAfter(10*time.Second, 45*time.Second))
+		fake.Add(w, labelled("sick:1"))
+		startBelay(w)
+		w.Pass(3 * time.Second)
+		edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = true })
+		w.Pass(17 * time.Second)
+		edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = false })
+		w.Pass(5 * time.Minute)
+		if failure(w) == "" {
+			t.Errorf("%s has not failed", runs(w))
+		}
 	})
 }

@@ -312,7 +312,7 @@ func (p *place) pause(d *InPlaceDecision) {
 // look asks for evidence, when it is time to.
 func (p *place) look(d *InPlaceDecision) {
 	if d.Memory.lookedAt.IsZero() && p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
-		d.Memory.lookedAt, d.Memory.met = p.Now, p.isJustCreated() // There is nothing to see.
+		d.Memory.lookedAt, d.Memory.met = p.Now, p.Memory.met || p.isJustCreated() // There is nothing to see.
 		p.Memory = d.Memory
 	}
 	if wait := p.nextLook().Sub(p.Now); wait > 0 {
