@@ -93,3 +93,16 @@ func TestFound_FirstReleasePaused(t *testing.T) {
 		}
 	})
 }
+
+// A good ReplicaSet that is deleted by hand is made anew, judged, and gone back to.
+func TestFound_GoodOneDeletedAtRest(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		fake.Remove[*appsv1.ReplicaSet](w, setOf(w, "good:1").Name)
+		w.CollectGarbage()
+		w.Pass(3 * time.Minute)
+		wantRest(w)
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+	})
+}

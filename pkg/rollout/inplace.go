@@ -74,6 +74,7 @@ type glance struct {
 	number     string
 	template   string // its hash
 	complete   bool
+	cameUp     bool // so says the Deployment controller, of the ReplicaSet that is there now
 	replicas   int32
 	updated    int32
 	ready      int32
@@ -226,7 +227,7 @@ func (p *place) at() string {
 func (p *place) glance() glance {
 	d, seen := p.Deployment, p.Memory.seen
 	g := glance{generation: d.Generation, number: d.Annotations[setNumber], template: seen.template, complete: rolloutComplete(d),
-		replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
+		cameUp: cameUp(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
 	if g.template == "" || g.generation != seen.generation {
 		g.template = hash(&d.Spec.Template)
 	}
@@ -273,10 +274,10 @@ func (p *place) isSettled() bool {
 		return false
 	}
 	now := p.glance()
-	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news.
-		return now.number == m.seen.number && now.template == m.seen.template
+	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news; that its ReplicaSet was made anew is.
+		return now.number == m.seen.number && now.template == m.seen.template && (now.cameUp || !m.seen.cameUp)
 	}
-	now.ready = m.seen.ready
+	now.ready, now.cameUp = m.seen.ready, m.seen.cameUp
 	return now == m.seen && !p.isOverruled()
 }
 
@@ -288,7 +289,7 @@ func (p *place) settle(d *InPlaceDecision, state string, due time.Time) {
 
 func (p *place) rest(d *InPlaceDecision) {
 	if m := &d.Memory; m.settled {
-		m.seen.generation = p.Deployment.Generation
+		m.seen.generation, m.seen.cameUp = p.Deployment.Generation, cameUp(p.Deployment)
 		if !m.due.IsZero() {
 			d.recheckIn(m.due.Sub(p.Now))
 		}
