@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -104,5 +105,28 @@ func TestFound_GoodOneDeletedAtRest(t *testing.T) {
 		release(w, "bad:2")
 		w.Pass(3 * time.Minute)
 		wantRuns(w, heldBack)
+	})
+}
+
+// A copy, with all annotations of another Deployment, is judged from its creation on as any other.
+func TestFound_CopyCompleteBeforeSeen(t *testing.T) {
+	in(t, func(w *world) {
+		began := time.Now()
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Verb == "list" && r.Resource == "replicasets" && time.Since(began) < 6*time.Second {
+				return apierrors.NewTooManyRequests("later", 1)
+			}
+			return carryOut()
+		})
+		startBelay(w)
+		w.Pass(time.Second)
+		w.Node.Set("sick:1", sickAfter(0, 20*time.Second))
+		d := labelled("sick:1")
+		d.Annotations = map[string]string{fake.RevisionAnnotation: "7"}
+		fake.Add(w, d)
+		w.Pass(5 * time.Minute)
+		if failure(w) == "" {
+			t.Errorf("%s has not failed", runs(w))
+		}
 	})
 }

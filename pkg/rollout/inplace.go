@@ -323,8 +323,10 @@ func (p *place) look(d *InPlaceDecision) {
 	d.NeedEvidence = true
 }
 
-// isJustCreated reports whether the Deployment controller has not seen the Deployment.
-func (p *place) isJustCreated() bool { return p.Deployment.Annotations[setNumber] == "" }
+// isJustCreated reports whether the Deployment controller has done nothing about the Deployment yet. A copy has the number of another one.
+func (p *place) isJustCreated() bool {
+	return p.Deployment.Annotations[setNumber] == "" || p.Deployment.Status.ObservedGeneration == 0
+}
 
 // nextLook returns when to read evidence: a new request soon after the last look, a rollout now and then.
 func (p *place) nextLook() time.Time {
