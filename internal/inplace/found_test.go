@@ -1,6 +1,7 @@
 package inplace
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -128,5 +129,28 @@ func TestFound_CopyCompleteBeforeSeen(t *testing.T) {
 		if failure(w) == "" {
 			t.Errorf("%s has not failed", runs(w))
 		}
+	})
+}
+
+// A mutating policy that takes what tells that a release was good is no reason to judge it again and again, and to tell of it each time.
+func TestFound_VerdictTakenByAPolicy(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		w.Admit(func(o fake.Object) {
+			if set, is := o.(*appsv1.ReplicaSet); is {
+				delete(set.Labels, v1alpha1.VerdictLabel)
+			}
+		})
+		release(w, "good:2")
+		w.Pass(10 * time.Minute)
+		for _, told := range w.EventsSent() {
+			if strings.Contains(told, v1alpha1.ReasonRolledOut) {
+				t.Errorf("%s, want no word of what is not written", told)
+			}
+		}
+		w.Admit(nil)
+		w.Pass(time.Minute)
+		release(w, "bad:3")
+		w.Pass(5 * time.Minute)
+		wantRuns(w, "bad:3=0 held at 0, good:2=4")
 	})
 }
