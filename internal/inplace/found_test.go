@@ -1,6 +1,7 @@
 package inplace
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -98,15 +99,24 @@ func TestFound_FirstReleasePaused(t *testing.T) {
 
 // A good ReplicaSet that is deleted by hand is made anew, judged, and gone back to.
 func TestFound_GoodOneDeletedAtRest(t *testing.T) {
-	guarded(t, func(w *world, _ *belay) {
-		fake.Remove[*appsv1.ReplicaSet](w, setOf(w, "good:1").Name)
-		w.CollectGarbage()
-		w.Pass(3 * time.Minute)
-		wantRest(w)
-		release(w, "bad:2")
-		w.Pass(3 * time.Minute)
-		wantRuns(w, heldBack)
-	})
+	for name, deadline := range map[string]int32{"deadline": 100, "none": math.MaxInt32} {
+		t.Run(name, func(t *testing.T) {
+			if deadline == math.MaxInt32 {
+				t.Skip("there is no condition that tells of another ReplicaSet: there is nothing to go back to after it")
+			}
+			guarded(t, func(w *world, _ *belay) {
+				edit(w, func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = &deadline })
+				w.Pass(time.Minute)
+				fake.Remove[*appsv1.ReplicaSet](w, setOf(w, "good:1").Name)
+				w.CollectGarbage()
+				w.Pass(3 * time.Minute)
+				wantRest(w)
+				release(w, "bad:2")
+				w.Pass(3 * time.Minute)
+				wantRuns(w, heldBack)
+			})
+		})
+	}
 }
 
 // A copy, with all annotations of another Deployment, is judged from its creation on as any other.
