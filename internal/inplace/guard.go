@@ -55,11 +55,7 @@ type memory struct {
 	rollout.InPlaceMemory
 	polled  evidence.Poll // the last one of what is under way
 	refused string        // the last refusal of a write that was told
-	pretend bool          // it is only observed: what it knows of was not written
 }
-
-// hasTold reports whether there may be holds, or a word about a failure, that were written.
-func (m *memory) hasTold() bool { return !m.pretend && (m.Holds() || m.Told()) }
 
 // Options are what the flags say.
 type Options struct {
@@ -206,7 +202,7 @@ func (g *Guard) letGoIfTold(ctx context.Context, key cache.ObjectName) error {
 	g.mu.Lock()
 	m := g.memories[key]
 	g.mu.Unlock()
-	if !m.hasTold() {
+	if !m.Holds() && !m.Told() {
 		return nil
 	}
 	if err := g.letGoOf(ctx, key); err != nil {

@@ -60,7 +60,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 		return false, 0, err
 	}
 	*o = d.Answered(*o, deployment, set)
-	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused, m.pretend = o.Memory, "", o.Observed })
+	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused = o.Memory, "" })
 	if d.Verdict != nil {
 		g.counter.Judged(d.Verdict, d.Cause)
 	}
@@ -88,12 +88,18 @@ func (g *Guard) writeStatus(ctx context.Context, key cache.ObjectName, d *appsv1
 	}
 	g.fresh.Wrote(key, g.store, written.ResourceVersion)
 	for name, value := range change.Annotations {
-		if got, there := written.Annotations[name]; there != (value != nil) || (value != nil && got != *value) {
+		if !hasAs(written.Annotations, name, value) {
 			return nil, fmt.Errorf("the Deployment came back with another annotation %s than was written: a mutating policy must leave it there", name)
 		}
 	}
 	klog.FromContext(ctx).Info("Wrote the status of the Deployment", "failure", written.Annotations[v1alpha1.FailureAnnotation])
 	return written, nil
+}
+
+// hasAs reports whether a map has this value, or no such name if there is none.
+func hasAs(m map[string]string, name string, value *string) bool {
+	got, there := m[name]
+	return there == (value != nil) && (value == nil || got == *value)
 }
 
 // withCondition returns the conditions with this one in the place of the one of its type.
@@ -127,6 +133,11 @@ func (g *Guard) writeSet(ctx context.Context, change *rollout.SetChange) (*appsv
 	}
 	if err != nil {
 		return nil, fmt.Errorf("patch ReplicaSet %s: %w", set.Name, err)
+	}
+	for name, value := range change.Labels {
+		if name != v1alpha1.HeldAtLabel && !hasAs(written.Labels, name, value) { // What is not held is seen by the replicas.
+			return nil, fmt.Errorf("ReplicaSet %s came back with another label %s than was written: a mutating policy must leave it there", set.Name, name)
+		}
 	}
 	klog.FromContext(ctx).Info("Wrote a ReplicaSet", "replicaset", written.Name, "replicas", *written.Spec.Replicas,
 		"heldAt", written.Labels[v1alpha1.HeldAtLabel], "verdict", written.Labels[v1alpha1.VerdictLabel], "attempt", written.Labels[v1alpha1.AttemptLabel])

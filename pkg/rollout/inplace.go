@@ -39,6 +39,7 @@ type InPlaceMemory struct {
 	// State is what it is at, a reason as for a GuardedDeployment: for the metrics.
 	State string
 
+	observed  bool      // all of this is about releases that are only observed
 	met       bool      // it was guarded before, or is from its creation on
 	at        string    // the attempt that Progress and State are about
 	lookedAt  time.Time // when evidence was last read, zero for never
@@ -56,13 +57,13 @@ type InPlaceMemory struct {
 func (m *InPlaceMemory) UnderWay() bool { return !m.settled && !m.lookedAt.IsZero() }
 
 // Holds reports whether ReplicaSets may be held for it.
-func (m *InPlaceMemory) Holds() bool { return m.holds }
+func (m *InPlaceMemory) Holds() bool { return m.holds && !m.observed }
 
 // HoldsNone reports whether there was nothing to do at the last look, and nothing held.
 func (m *InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
 
 // Told reports whether the Deployment may tell of a failure.
-func (m *InPlaceMemory) Told() bool { return m.failed }
+func (m *InPlaceMemory) Told() bool { return m.failed && !m.observed }
 
 // LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
 func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }
@@ -73,6 +74,7 @@ type glance struct {
 	number     string
 	template   string // its hash
 	complete   bool
+	cameUp     bool // so says the Deployment controller, of the ReplicaSet that is there now
 	replicas   int32
 	updated    int32
 	ready      int32
@@ -190,8 +192,8 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 }
 
 func newPlace(o InPlace) *place {
-	if o.Memory.UID != o.Deployment.UID {
-		o.Memory = InPlaceMemory{UID: o.Deployment.UID}
+	if o.Memory.UID != o.Deployment.UID || o.Memory.observed != o.Observed { // What was only noted is not there for the guard.
+		o.Memory = InPlaceMemory{UID: o.Deployment.UID, observed: o.Observed}
 	}
 	p := &place{InPlace: o}
 	if o.Evidence == nil {
@@ -225,7 +227,7 @@ func (p *place) at() string {
 func (p *place) glance() glance {
 	d, seen := p.Deployment, p.Memory.seen
 	g := glance{generation: d.Generation, number: d.Annotations[setNumber], template: seen.template, complete: rolloutComplete(d),
-		replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
+		cameUp: cameUp(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
 	if g.template == "" || g.generation != seen.generation {
 		g.template = hash(&d.Spec.Template)
 	}
@@ -272,10 +274,10 @@ func (p *place) isSettled() bool {
 		return false
 	}
 	now := p.glance()
-	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news.
-		return now.number == m.seen.number && now.template == m.seen.template
+	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news; that its ReplicaSet was made anew is.
+		return now.number == m.seen.number && now.template == m.seen.template && (now.cameUp || !m.seen.cameUp)
 	}
-	now.ready = m.seen.ready
+	now.ready, now.cameUp = m.seen.ready, m.seen.cameUp
 	return now == m.seen && !p.isOverruled()
 }
 
@@ -287,7 +289,7 @@ func (p *place) settle(d *InPlaceDecision, state string, due time.Time) {
 
 func (p *place) rest(d *InPlaceDecision) {
 	if m := &d.Memory; m.settled {
-		m.seen.generation = p.Deployment.Generation
+		m.seen.generation, m.seen.cameUp = p.Deployment.Generation, cameUp(p.Deployment)
 		if !m.due.IsZero() {
 			d.recheckIn(m.due.Sub(p.Now))
 		}
@@ -311,7 +313,7 @@ func (p *place) pause(d *InPlaceDecision) {
 // look asks for evidence, when it is time to.
 func (p *place) look(d *InPlaceDecision) {
 	if d.Memory.lookedAt.IsZero() && p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
-		d.Memory.lookedAt, d.Memory.met = p.Now, p.isJustCreated() // There is nothing to see.
+		d.Memory.lookedAt, d.Memory.met = p.Now, p.Memory.met || p.isJustCreated() // There is nothing to see.
 		p.Memory = d.Memory
 	}
 	if wait := p.nextLook().Sub(p.Now); wait > 0 {
@@ -321,8 +323,10 @@ func (p *place) look(d *InPlaceDecision) {
 	d.NeedEvidence = true
 }
 
-// isJustCreated reports whether the Deployment controller has not seen the Deployment.
-func (p *place) isJustCreated() bool { return p.Deployment.Annotations[setNumber] == "" }
+// isJustCreated reports whether the Deployment controller has done nothing about the Deployment yet. A copy has the number of another one.
+func (p *place) isJustCreated() bool {
+	return p.Deployment.Annotations[setNumber] == "" || p.Deployment.Status.ObservedGeneration == 0
+}
 
 // nextLook returns when to read evidence: a new request soon after the last look, a rollout now and then.
 func (p *place) nextLook() time.Time {

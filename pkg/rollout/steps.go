@@ -204,8 +204,11 @@ func rolloutComplete(d *appsv1.Deployment) bool {
 // completedBefore reports whether the Deployment controller says that the rollout to its template was completed at some time: pods
 // may have been lost since. A completion that it reports of another template is told by the counts.
 func completedBefore(d *appsv1.Deployment) bool {
-	return (progressing(d).Reason == "NewReplicaSetAvailable" && allUpdated(d)) || rolloutComplete(d)
+	return (cameUp(d) && allUpdated(d)) || rolloutComplete(d)
 }
+
+// cameUp reports whether the Deployment controller says that a ReplicaSet came up. It says so until it makes another one.
+func cameUp(d *appsv1.Deployment) bool { return progressing(d).Reason == "NewReplicaSetAvailable" }
 
 // progressing returns the Deployment controller's word on the rollout, the zero value if it has not said any.
 func progressing(d *appsv1.Deployment) appsv1.DeploymentCondition {

@@ -1,0 +1,166 @@
+package inplace
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	fake "github.com/belay-dev/belay/internal/fakecluster"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// Faults that were found by trying to break the guard.
+
+// unlabelled returns the Deployment of labelled without its label.
+func unlabelled(image string) *appsv1.Deployment {
+	d := labelled(image)
+	d.Labels = nil
+	return d
+}
+
+// sickAfter lets a pod be ready from one age to another only.
+func sickAfter(ready, sick time.Duration) fake.Fare {
+	return func(age time.Duration) corev1.PodStatus {
+		if age >= ready && age < sick {
+			return fake.Running(age)
+		}
+		return fake.NeverReady(age)
+	}
+}
+
+// A Deployment that was observed and gets the label is guarded: what was only noted of it is not taken for written.
+func TestFound_ObservedThenLabelled(t *testing.T) {
+	for name, when := range map[string]func(w *world){
+		"before a bad release": func(w *world) { label(w, v1alpha1.GuardedInPlace); w.Pass(time.Minute); release(w, "bad:2") },
+		"after one": func(w *world) {
+			release(w, "bad:2")
+			w.Pass(3 * time.Minute)
+			label(w, v1alpha1.GuardedInPlace)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				fake.Add(w, unlabelled("good:1"))
+				startBelayWith(w, Options{Others: OthersObserved})
+				w.Pass(time.Minute)
+				when(w)
+				w.Pass(3 * time.Minute)
+				wantRuns(w, heldBack)
+				wantRest(w)
+			})
+		})
+	}
+}
+
+// One that loses its label and is observed from then on is let go at once, as any other, and guarded again with the label.
+func TestFound_LabelledThenObserved(t *testing.T) {
+	in(t, func(w *world) {
+		fake.Add(w, labelled("good:1"))
+		startBelayWith(w, Options{Others: OthersObserved})
+		w.Pass(time.Minute)
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+		edit(w, func(d *appsv1.Deployment) { d.Labels = nil })
+		w.Pass(3 * time.Minute)
+		wantRuns(w, "bad:2=2, good:1=3")
+		if told := failure(w); told != "" {
+			t.Errorf("left on it: %s", told)
+		}
+		wantRest(w)
+		label(w, v1alpha1.GuardedInPlace)
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+		wantRest(w)
+	})
+}
+
+// A first release that is complete when a pause ends has not soaked.
+func TestFound_FirstReleasePaused(t *testing.T) {
+	in(t, func(w *world) {
+		w.Node.Set("sick:1", sickAfter(10*time.Second, 45*time.Second))
+		fake.Add(w, labelled("sick:1"))
+		startBelay(w)
+		w.Pass(3 * time.Second)
+		edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = true })
+		w.Pass(17 * time.Second)
+		edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = false })
+		w.Pass(5 * time.Minute)
+		if failure(w) == "" {
+			t.Errorf("%s has not failed", runs(w))
+		}
+	})
+}
+
+// A good ReplicaSet that is deleted by hand is made anew, judged, and gone back to.
+func TestFound_GoodOneDeletedAtRest(t *testing.T) {
+	for name, deadline := range map[string]int32{"deadline": 100, "none": math.MaxInt32} {
+		t.Run(name, func(t *testing.T) {
+			if deadline == math.MaxInt32 {
+				t.Skip("there is no condition that tells of another ReplicaSet: there is nothing to go back to after it")
+			}
+			guarded(t, func(w *world, _ *belay) {
+				edit(w, func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = &deadline })
+				w.Pass(time.Minute)
+				fake.Remove[*appsv1.ReplicaSet](w, setOf(w, "good:1").Name)
+				w.CollectGarbage()
+				w.Pass(3 * time.Minute)
+				wantRest(w)
+				release(w, "bad:2")
+				w.Pass(3 * time.Minute)
+				wantRuns(w, heldBack)
+			})
+		})
+	}
+}
+
+// A copy, with all annotations of another Deployment, is judged from its creation on as any other.
+func TestFound_CopyCompleteBeforeSeen(t *testing.T) {
+	in(t, func(w *world) {
+		began := time.Now()
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Verb == "list" && r.Resource == "replicasets" && time.Since(began) < 6*time.Second {
+				return apierrors.NewTooManyRequests("later", 1)
+			}
+			return carryOut()
+		})
+		startBelay(w)
+		w.Pass(time.Second)
+		w.Node.Set("sick:1", sickAfter(0, 20*time.Second))
+		d := labelled("sick:1")
+		d.Annotations = map[string]string{fake.RevisionAnnotation: "7"}
+		fake.Add(w, d)
+		w.Pass(5 * time.Minute)
+		if failure(w) == "" {
+			t.Errorf("%s has not failed", runs(w))
+		}
+	})
+}
+
+// A mutating policy that takes what tells that a release was good is no reason to judge it again and again, and to tell of it each time.
+func TestFound_VerdictTakenByAPolicy(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		w.Admit(func(o fake.Object) {
+			if set, is := o.(*appsv1.ReplicaSet); is {
+				delete(set.Labels, v1alpha1.VerdictLabel)
+			}
+		})
+		release(w, "good:2")
+		w.Pass(10 * time.Minute)
+		for _, told := range w.EventsSent() {
+			if strings.Contains(told, v1alpha1.ReasonRolledOut) {
+				t.Errorf("%s, want no word of what is not written", told)
+			}
+		}
+		w.Admit(nil)
+		w.Pass(time.Minute)
+		release(w, "bad:3")
+		w.Pass(5 * time.Minute)
+		wantRuns(w, "bad:3=0 held at 0, good:2=4")
+	})
+}
