@@ -60,7 +60,11 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 		return false, 0, err
 	}
 	*o = d.Answered(*o, deployment, set)
-	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused = o.Memory, "" })
+	g.change(key, func(m *memory) {
+		if m.InPlaceMemory = o.Memory; d.Status == nil && !d.Waits() { // What is told may be written although what follows from it is refused.
+			m.refused = ""
+		}
+	})
 	if d.Verdict != nil {
 		g.counter.Judged(d.Verdict, d.Cause)
 	}
@@ -210,7 +214,7 @@ func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1
 	g.change(key, func(m *memory) { told, m.refused = m.refused == refusal.Error(), refusal.Error() })
 	if !told {
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(
-			"the release is judged, and left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})
+			"the Deployment is left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})
 	}
 }
 
