@@ -161,9 +161,8 @@ func (b *bench) failInPlace(ctx context.Context, namespace string, count int) er
 	return nil
 }
 
-// inPlaceRevisions is how many ReplicaSets each Deployment has where memory is measured: the current one, and those of the releases before
-// it that Kubernetes keeps by default.
-const inPlaceRevisions = 11
+// mostRevisions is how many ReplicaSets a Deployment has: the current one, and the old ones that Kubernetes keeps by default.
+const mostRevisions = 11
 
 // measureInPlaceMemory measures Belay at rest with labelled Deployments, on a cluster that is empty at first. They have no pods, and their
 // ReplicaSets are not cached, but looked at when it starts.
@@ -193,7 +192,7 @@ func measureInPlaceMemory(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.results.number(fmt.Sprintf("in place: resident with %d Deployments at rest, %d ReplicaSets each", size, inPlaceRevisions), rss/mib, "MiB",
+	b.results.number(fmt.Sprintf("in place: resident with %d Deployments at rest, %d ReplicaSets each", size, b.Revisions), rss/mib, "MiB",
 		fmt.Sprintf("heap %.0f MiB, ready in %.1f s", heap/mib, took.Seconds()))
 	return nil
 }
@@ -205,7 +204,7 @@ func (b *bench) createInPlace(ctx context.Context, namespace, name string) error
 	if err != nil {
 		return err
 	}
-	for i := range inPlaceRevisions - 1 {
+	for i := range b.Revisions - 1 {
 		hash := fmt.Sprintf("old%d", i)
 		pods := template(name, "good", hash)
 		pods.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
