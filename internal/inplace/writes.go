@@ -153,13 +153,19 @@ func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) (*appsv
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("get Deployment: %w", err)
 	}
-	const failure = v1alpha1.FailureAnnotation
-	if err != nil || live.UID != seen.UID || live.Generation != seen.Generation || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
-		live.Annotations[failure] != seen.Annotations[failure] || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
+	if err != nil || live.UID != seen.UID || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
+		!equality.Semantic.DeepEqual(asks(live), asks(seen)) || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
 		!equality.Semantic.DeepEqual(live.OwnerReferences, seen.OwnerReferences) {
 		return nil, freshness.Stale("the cache of Deployments")
 	}
 	return live, nil
+}
+
+// asks returns what of a Deployment a decision follows from. Other annotations raise its generation, too, and an operator may write some
+// all the time.
+func asks(d *appsv1.Deployment) []any {
+	of := d.Annotations
+	return []any{&d.Spec, of[v1alpha1.FailureAnnotation], of[v1alpha1.RetryAnnotation], of[v1alpha1.GuardAnnotation]}
 }
 
 // letGoOf ends what is held for the Deployment of this name, if it is not guarded in place, and takes the word about a failure away.
