@@ -109,7 +109,7 @@ func (p *inPlace) operate(every time.Duration) (stop func() (times int)) {
 	ended, times := make(chan error, 1), 0
 	go func() {
 		for ; ctx.Err() == nil; times++ {
-			patch := fmt.Sprintf(`{"metadata":{"annotations":{"example.com/seen":"%d"}},"spec":{"replicas":%d}}`, times, 4+times%2)
+			patch := fmt.Sprintf(`{"metadata":{"annotations":{"example.com/seen":"%d"}},"spec":{"replicas":%d}}`, times, 4+times/10%2)
 			if _, err := cluster.kube.AppsV1().Deployments(p.namespace.name).Patch(p.Context(), p.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 				ended <- err
 				return
@@ -132,7 +132,7 @@ func (p *inPlace) operate(every time.Duration) (stop func() (times int)) {
 	}
 }
 
-// An operator owns the Deployment, and writes its size and annotations without end: a release that fails is taken back all the same, stays
+// An operator owns the Deployment, and writes its annotations and, more seldom, its size without end: a release that fails is taken back all the same, stays
 // so, and Belay does not answer each write with one of its own.
 func TestInPlace_Operator(t *testing.T) {
 	n := newInPlace(t)
