@@ -193,3 +193,24 @@ func TestDisturbed_ScaledAndFixedWithoutBelay(t *testing.T) {
 		}
 	}
 }
+
+// An operator that annotates the Deployment before whatever is read of it live does not keep a release from being taken back.
+func TestDisturbed_AnnotatedAllTheTime(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		times := 0
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Verb == "get" && r.Resource == "deployments" {
+				times++
+				annotate(w, "example.com/seen", fmt.Sprint(times))
+			}
+			return carryOut()
+		})
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+		wantEvents(w, "Warning CrashLoop", "Warning RolledBack")
+		if times == 0 {
+			t.Error("nothing was read live")
+		}
+	})
+}

@@ -176,6 +176,41 @@ func TestEdge_Forbidden(t *testing.T) {
 	})
 }
 
+// It is told once also where somebody writes the Deployment all the time, and the verdict may be written, but no hold.
+func TestEdge_ForbiddenIsToldOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		refused []string
+		events  []string
+	}{
+		"all":         {[]string{"deployments/status", "replicasets"}, []string{"Warning Denied"}},
+		"the hold":    {[]string{"replicasets"}, []string{"Warning CrashLoop", "Warning Denied"}},
+		"the verdict": {[]string{"deployments/status"}, []string{"Warning Denied"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, func(w *world, b *belay) {
+				w.Intercept(func(r request, carryOut func() error) error {
+					if r.Verb == "patch" && slices.Contains(c.refused, r.Resource) {
+						return apierrors.NewForbidden(schema.GroupResource{Resource: r.Resource}, r.Name, errors.New("no"))
+					}
+					return carryOut()
+				})
+				release(w, "bad:2")
+				for i := range 600 {
+					w.Pass(300 * time.Millisecond)
+					annotate(w, "touched", fmt.Sprint(i))
+				}
+				wantEvents(w, c.events...)
+				w.Pass(time.Second)
+				expect.Same(t, "states", map[string]int{v1alpha1.ReasonDenied: 1}, b.count())
+				w.Intercept(nil)
+				w.Pass(6 * time.Minute)
+				wantRuns(w, heldBack)
+				expect.Same(t, "states", map[string]int{v1alpha1.ReasonRolledBack: 1}, b.count())
+			})
+		})
+	}
+}
+
 func TestEdge_Settings(t *testing.T) {
 	for name, c := range map[string]struct {
 		defaults                       Settings

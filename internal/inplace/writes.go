@@ -60,7 +60,11 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 		return false, 0, err
 	}
 	*o = d.Answered(*o, deployment, set)
-	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused = o.Memory, "" })
+	g.change(key, func(m *memory) {
+		if m.InPlaceMemory = o.Memory; d.Status == nil && !d.Waits() { // What is told may be written although what follows from it is refused.
+			m.refused = ""
+		}
+	})
 	if d.Verdict != nil {
 		g.counter.Judged(d.Verdict, d.Cause)
 	}
@@ -160,13 +164,19 @@ func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) (*appsv
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("get Deployment: %w", err)
 	}
-	const failure = v1alpha1.FailureAnnotation
-	if err != nil || live.UID != seen.UID || live.Generation != seen.Generation || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
-		live.Annotations[failure] != seen.Annotations[failure] || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
+	if err != nil || live.UID != seen.UID || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
+		!equality.Semantic.DeepEqual(asks(live), asks(seen)) || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
 		!equality.Semantic.DeepEqual(live.OwnerReferences, seen.OwnerReferences) {
 		return nil, freshness.Stale("the cache of Deployments")
 	}
 	return live, nil
+}
+
+// asks returns what of a Deployment a decision follows from. Other annotations raise its generation, too, and an operator may write some
+// all the time.
+func asks(d *appsv1.Deployment) []any {
+	of := d.Annotations
+	return []any{&d.Spec, of[v1alpha1.FailureAnnotation], of[v1alpha1.RetryAnnotation], of[v1alpha1.GuardAnnotation]}
 }
 
 // letGoOf ends what is held for the Deployment of this name, if it is not guarded in place, and takes the word about a failure away.
@@ -221,7 +231,7 @@ func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1
 	g.change(key, func(m *memory) { told, m.refused = m.refused == refusal.Error(), refusal.Error() })
 	if !told {
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(
-			"the release is judged, and left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})
+			"the Deployment is left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})
 	}
 }
 

@@ -216,6 +216,8 @@ func (l *look) movedWords(moved []v1alpha1.MovedImage) string {
 		switch {
 		case known[m.Container].Local:
 			words += ", and cannot be gone back to: no repository has that"
+		case l.inPlace:
+			words += ", and pods that start may run what it is now: in place no image is pinned"
 		case l.knownGood && !l.pinned:
 			words += ", and is not gone back to: spec.guard.pinImages is Never"
 		}

@@ -117,6 +117,9 @@ type StatusChange struct {
 // Row returns the name of the row of the table that the decision is from.
 func (d *InPlaceDecision) Row() string { return d.row }
 
+// Waits reports whether nothing was looked at, as it is too soon.
+func (d *InPlaceDecision) Waits() bool { return d.row == "look" && !d.NeedEvidence }
+
 // NeedsDetails reports whether Events, Nodes or a log have to be read before anything is decided.
 func (d *InPlaceDecision) NeedsDetails() bool {
 	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0

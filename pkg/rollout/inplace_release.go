@@ -201,8 +201,8 @@ func (p *place) whyNoReturn() string {
 // limits returns what the release is judged by.
 func (p *place) limits(r *Revision) limits {
 	l := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, false)
-	l.noLog = true // An annotation of a Deployment is copied to its ReplicaSets: it is no place for lines of a log.
-	l.template, l.pinned = &r.Template, false
+	l.inPlace = true // An annotation of a Deployment is copied to its ReplicaSets: it is no place for lines of a log.
+	l.template = &r.Template
 	if p.good != nil {
 		l.was = asRevision(p.good)
 		l.good = &l.was.Template
@@ -213,6 +213,7 @@ func (p *place) limits(r *Revision) limits {
 // limitsOfGood returns what the return of a release is watched by that was good.
 func (p *place) limitsOfGood(r *Revision) limits {
 	l := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, true)
+	l.inPlace = true
 	l.template, l.good, l.was = &r.Template, &r.Template, r
 	return l
 }

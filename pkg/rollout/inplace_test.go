@@ -467,3 +467,30 @@ func TestInPlace_TellsNothingOfLogs(t *testing.T) {
 		t.Errorf("log asked for: %+v, %+v, want %q", d.NeedLog, d.Status, want)
 	}
 }
+
+// In place no image is pinned, and no setting changes that: a message about a tag that has moved says so, and advises nothing else.
+func TestInPlace_TellsOfMovedTags(t *testing.T) {
+	const moved = "; image v2 of container web is sha256:bb now, was sha256:aa when web-v1 was good, and pods that start may run what it is now: in place no image is pinned"
+	ranSameTag := func(set *appsv1.ReplicaSet) {
+		set.Spec.Template = template("v2")
+		set.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "VERSION", Value: "1"}}
+		set.Annotations[v1alpha1.ImagesAnnotation] = encoded(setImages{string(set.UID), images{"web": {Digests: []string{"sha256:aa"}}}})
+	}
+	for _, pin := range []v1alpha1.PinImages{"", v1alpha1.PinNever, v1alpha1.PinAlways} {
+		s := inPlace("v2").set("v1", 1, 3, 3, isGood, ranSameTag).set("v2", 2, 2, 0).guarded(func(g *v1alpha1.Guard) { g.PinImages = pin })
+		s.Evidence.OldPods, s.Evidence.Pods = s.Evidence.Pods[:3], s.Evidence.Pods[3:]
+		for _, p := range s.Evidence.Pods {
+			changed(p, restarted(4), waits("CrashLoopBackOff"), exited(1, ""))
+			p.Status.ContainerStatuses[0].ImageID = "v2@sha256:bb"
+		}
+		d := DecideInPlace(s.InPlace)
+		if d.Status == nil || !strings.HasSuffix(d.Status.Progressing.Message, "in pod web-v2-0 on node node"+moved) {
+			t.Errorf("pinImages %q: %+v, want %q about the release", pin, d.Status, moved)
+		}
+		p := newPlace(s.InPlace)
+		back := newLook(p.Deployment, p.Evidence, p.limitsOfGood(asRevision(p.good)))
+		if got := back.movedWords(back.moved("")); got != moved {
+			t.Errorf("pinImages %q: %q, want %q about the return", pin, got, moved)
+		}
+	}
+}

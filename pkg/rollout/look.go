@@ -18,7 +18,7 @@ type limits struct {
 	stuck, soak, deadline time.Duration
 	tolerated             intstr.IntOrString
 	log                   bool // the last lines of a failing container's log may be told
-	noLog                 bool // there is no place for them, and nothing to be said of that
+	inPlace               bool // no line of a log is kept, and no image is pinned, whatever the guard says
 	pinned                bool // what a tag pointed to when it was good may be run again
 	knownGood             bool // the revision was good before: only whether it comes up is watched
 	// template is the revision's, and good the last good one's, nil if there is none: a rollback must be able to help.

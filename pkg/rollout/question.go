@@ -288,7 +288,7 @@ func askForProbe(l *look, t *trouble) (q questions) {
 // askForLog returns the run of a container whose log to read before a verdict: none on a node that may not answer, and none that has no
 // place in the status.
 func (p *Progress) askForLog(l *look, t *trouble, run *LogRequest) (q questions) {
-	if run == nil || l.evidence.Log != nil || l.knownGood || l.noLog || !l.log || t.pod == nil {
+	if run == nil || l.evidence.Log != nil || l.knownGood || l.inPlace || !l.log || t.pod == nil {
 		return q
 	}
 	_, dead := p.deadNodes[t.pod.Spec.NodeName]

@@ -30,7 +30,7 @@ func (a account) failure(l *look, p *Progress, kind kind) *v1alpha1.Failure {
 		besides += "; " + p.unread
 	}
 	switch read := l.evidence.Log; {
-	case a.run == nil || l.knownGood || l.noLog:
+	case a.run == nil || l.knownGood || l.inPlace:
 	case !l.log:
 		besides += "; log: off by spec.guard.log"
 	case read == nil:

@@ -161,8 +161,11 @@ func (b *bench) failInPlace(ctx context.Context, namespace string, count int) er
 	return nil
 }
 
+// mostRevisions is how many ReplicaSets a Deployment has: the current one, and the old ones that Kubernetes keeps by default.
+const mostRevisions = 11
+
 // measureInPlaceMemory measures Belay at rest with labelled Deployments, on a cluster that is empty at first. They have no pods, and their
-// ReplicaSets, however many, are not cached.
+// ReplicaSets are not cached, but looked at when it starts.
 func measureInPlaceMemory(ctx context.Context, b *bench) error {
 	if err := b.anew(ctx); err != nil {
 		return err
@@ -173,12 +176,7 @@ func measureInPlaceMemory(ctx context.Context, b *bench) error {
 		if err := b.namespace(ctx, namespace); err != nil {
 			return err
 		}
-		err := each(ctx, first, min(first+perNamespace, size), func(ctx context.Context, i int) error {
-			d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: nameOf(i), Labels: map[string]string{v1alpha1.GuardedLabel: v1alpha1.GuardedInPlace}},
-				Spec: spec(nameOf(i), "good", 0)}
-			_, err := b.kube.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{})
-			return err
-		})
+		err := each(ctx, first, min(first+perNamespace, size), func(ctx context.Context, i int) error { return b.createInPlace(ctx, namespace, nameOf(i)) })
 		if err != nil {
 			return err
 		}
@@ -194,6 +192,29 @@ func measureInPlaceMemory(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.results.number(fmt.Sprintf("in place: resident with %d Deployments at rest", size), rss/mib, "MiB", fmt.Sprintf("heap %.0f MiB, ready in %.1f s", heap/mib, took.Seconds()))
+	b.results.number(fmt.Sprintf("in place: resident with %d Deployments at rest, %d ReplicaSets each", size, b.Revisions), rss/mib, "MiB",
+		fmt.Sprintf("heap %.0f MiB, ready in %.1f s", heap/mib, took.Seconds()))
+	return nil
+}
+
+// createInPlace creates a labelled Deployment without pods, and the ReplicaSets of its releases before.
+func (b *bench) createInPlace(ctx context.Context, namespace, name string) error {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.GuardedLabel: v1alpha1.GuardedInPlace}}, Spec: spec(name, "good", 0)}
+	d, err := b.kube.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	for i := range b.Revisions - 1 {
+		hash := fmt.Sprintf("old%d", i)
+		pods := template(name, "good", hash)
+		pods.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
+		set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: name + "-" + hash, Labels: pods.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}}}
+		set.Spec = appsv1.ReplicaSetSpec{Replicas: new(int32(0)), Template: pods,
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name, appsv1.DefaultDeploymentUniqueLabelKey: hash}}}
+		if _, err := b.kube.AppsV1().ReplicaSets(namespace).Create(ctx, set, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -26,11 +26,13 @@ import (
 
 // sizes say how much is measured.
 type sizes struct {
-	Objects  int           `json:"objects"`  // in bursts and waves
-	Replicas int32         `json:"replicas"` // of each of them
-	Moving   int           `json:"moving"`   // objects that fail at once where the time to detection is measured
-	Memory   []int         `json:"memory"`   // numbers of objects at which memory is measured
-	Rest     time.Duration `json:"rest"`     // how long objects at rest are watched
+	Objects  int   `json:"objects"`  // in bursts and waves
+	Replicas int32 `json:"replicas"` // of each of them
+	Moving   int   `json:"moving"`   // objects that fail at once where the time to detection is measured
+	Memory   []int `json:"memory"`   // numbers of objects at which memory is measured
+	// Revisions is how many ReplicaSets each Deployment has where memory is measured in place.
+	Revisions int           `json:"revisions"`
+	Rest      time.Duration `json:"rest"` // how long objects at rest are watched
 	// ControllerQPS is how many requests each controller of kube-controller-manager makes in a second.
 	ControllerQPS int `json:"controllerQPS"`
 }
@@ -60,6 +62,7 @@ func main() {
 	replicas := flag.Int("replicas", 1, "how many pods each has")
 	flag.IntVar(&s.Moving, "moving", 40, "how many objects fail at once where the time from evidence to rollback is measured")
 	memory := flag.String("memory", "1000", "numbers of objects at which memory is measured, growing")
+	flag.IntVar(&s.Revisions, "revisions", mostRevisions, "how many ReplicaSets each Deployment has where memory is measured in place; to create them takes longest")
 	flag.DurationVar(&s.Rest, "rest", 10*time.Second, "how long objects at rest are watched")
 	flag.IntVar(&s.ControllerQPS, "controller-qps", 200, "how many requests each controller of kube-controller-manager makes in a second; most clusters have Kubernetes' default, 20")
 	only := flag.String("only", "", "parts to run, of "+names(parts)+"; default: all")
@@ -91,6 +94,9 @@ func (s *sizes) read(memory string) error {
 	}
 	if s.Objects < 1 || s.Moving < 1 || s.Replicas < 1 || s.ControllerQPS < 1 {
 		return errors.New("-objects, -moving, -replicas and -controller-qps must be at least 1")
+	}
+	if s.Revisions < 1 || s.Revisions > mostRevisions {
+		return fmt.Errorf("-revisions must be from 1 to %d: Kubernetes keeps no more", mostRevisions)
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (p *inPlace) kubectl(args ...string) string {
 func (p *inPlace) sets() (d *appsv1.Deployment, current *appsv1.ReplicaSet, others []*appsv1.ReplicaSet) {
 	p.Helper()
 	d = p.deployment()
-	list, err := cluster.kube.AppsV1().ReplicaSets(p.namespace.name).List(p.Context(), metav1.ListOptions{LabelSelector: "app=" + p.name})
+	list, err := cluster.kube.AppsV1().ReplicaSets(p.namespace.name).List(p.Context(), metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
 	if err != nil {
 		p.Fatal(err)
 	}

@@ -451,7 +451,7 @@ func deployedInNamespace(t *testing.T) {
 	}
 	forget := leave(func() error { return os.RemoveAll(dir) })
 	t.Cleanup(func() { forget(); _ = os.RemoveAll(dir) })
-	overlay := "namespace: " + l.name + "\nresources: [../namespaced]\nreplicas: [{name: belay, count: 0}]\n"
+	overlay := "namespace: " + l.name + "\nresources: [../namespaced, ../namespaced/in-place]\nreplicas: [{name: belay, count: 0}]\n"
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(overlay), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -472,6 +472,15 @@ func deployedInNamespace(t *testing.T) {
 	a := web.get().Status.GoodRevision
 	web.release(template(crash, "2"))
 	web.awaitRolledBack(v1alpha1.FailureCrashLoop, a)
+	if cluster.holds {
+		l.inPlace = true
+		l.annotate(`{"onFailure": "Hold", "soakSeconds": 2, "maxRestarts": 1}`) // The Namespace may be read, though no other one.
+		plain := l.guarded("in-place", template(good, "1"), withoutSettings)
+		plain.release(template(crash, "2"))
+		plain.awaitEvents(v1alpha1.ReasonHeld, 1)
+		plain.update(settings(`{"onFailure": "Rollback"}`))
+		plain.awaitRolledBack()
+	}
 	for _, right := range account.granted {
 		elsewhere.awaitRight("system:serviceaccount:"+l.name+":belay", right, false)
 	}

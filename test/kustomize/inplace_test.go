@@ -60,6 +60,32 @@ func TestInPlace(t *testing.T) {
 	}
 }
 
+// In one namespace it has the same rights there, and nothing of the cluster's.
+func TestInPlace_OneNamespace(t *testing.T) {
+	tr := tree{T: t, dir: t.TempDir()}
+	if err := os.CopyFS(filepath.Join(tr.dir, "artifacts"), os.DirFS("../../artifacts")); err != nil {
+		t.Fatal(err)
+	}
+	tr.write("install/kustomization.yaml", "namespace: shop\nresources: [../artifacts/namespaced, ../artifacts/namespaced/in-place]\n")
+	all := tr.build("install")
+	for object := range all {
+		if strings.HasPrefix(object, "Cluster") || strings.Contains(object, "AdmissionPolicy") {
+			t.Errorf("%s is the cluster's", object)
+		}
+	}
+	if diff := cmp.Diff(tr.build("artifacts/in-place")["ClusterRole belay-in-place"]["rules"], all["Role belay-in-place"]["rules"]); diff != "" {
+		t.Errorf("the rights in the cluster and in a namespace (-want +got):\n%s", diff)
+	}
+	binding := all["RoleBinding belay-in-place"]
+	subjects, _, _ := unstructured.NestedSlice(binding, "subjects")
+	if diff := cmp.Diff([]any{map[string]any{"kind": "ServiceAccount", "name": "belay", "namespace": "shop"}}, subjects); diff != "" {
+		t.Errorf("who has the rights (-want +got):\n%s", diff)
+	}
+	if role, _, _ := unstructured.NestedString(binding, "roleRef", "kind"); role != "Role" {
+		t.Errorf("the binding is of a %s", role)
+	}
+}
+
 // The policy's own file, the page and the script end all holds by the same command, and none deletes the policy before that.
 func TestInPlace_Leaving(t *testing.T) {
 	const end, remove = "kubectl label replicasets --all-namespaces --selector belay.dev/held-at belay.dev/held-at-", "kubectl delete -k artifacts/in-place"
