@@ -218,7 +218,7 @@ func (g *Guard) letGo(ctx context.Context, key cache.ObjectName) (time.Duration,
 		return 0, nil
 	case refusalOf(err, "release", 0) != nil:
 		klog.FromContext(ctx).Info("Refused to let go of the Deployment", "reason", err.Error())
-		return refusedRetry, nil
+		return rollout.RefusedRetry, nil
 	default:
 		return 0, fmt.Errorf("let go of the Deployment: %w", err)
 	}

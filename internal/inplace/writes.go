@@ -27,9 +27,6 @@ import (
 // status is conditional on the Deployment's resourceVersion. That of a ReplicaSet is not on its own, which changes with every pod
 // that crashes: where pods may come or go with it, it follows from what the Deployment asks for, and that is read live before.
 
-// refusedRetry is when to try again what the API server refuses although nothing has changed since.
-const refusedRetry = 5 * time.Minute
-
 // carryOut does what was decided, at most one write: the verdict is stored before anything moves. It reports whether to decide again at
 // once, on o with what it learned, and otherwise when to decide again.
 func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.InPlace, d rollout.InPlaceDecision) (again bool, recheck time.Duration, err error) {
@@ -53,7 +50,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	}
 	if refusal := new(apierrors.StatusError); errors.As(err, &refusal) && isRefusal(refusal) {
 		g.tellRefusal(ctx, key, o.Deployment, refusal)
-		return false, refusedRetry, nil
+		return false, rollout.RefusedRetry, nil
 	}
 	if err != nil {
 		g.change(key, func(m *memory) { m.LookAgain() })

@@ -49,6 +49,10 @@ type written struct {
 	rival         string    // what rivalOf returned for it
 }
 
+// RefusedRetry is when to try a write again that the API server refused although nothing has changed since: a policy may have,
+// and Belay does not watch those.
+const RefusedRetry = 5 * time.Minute
+
 // Refusal is a write that the API server refused.
 type Refusal struct {
 	// Write identifies what was to be written, as Decision.Write returns it, and Generation the spec that asked for it.
