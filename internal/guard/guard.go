@@ -166,9 +166,8 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 			o.Evidence, err = g.readEvidence(ctx, key, o.Deployment)
 		case len(decision.NeedObjects) > 0:
 			g.evidence.Objects(ctx, key.Namespace, o.Evidence, decision.NeedObjects)
-		case decision.NeedsDetails():
-			asked := evidence.Asked{Events: decision.NeedEvents, Nodes: decision.NeedNodes, Log: decision.NeedLog}
-			g.evidence.Details(ctx, key.Namespace, o.Evidence, asked, &spent)
+		case decision.NeedDetails.Any():
+			g.evidence.Details(ctx, key.Namespace, o.Evidence, decision.NeedDetails, &spent)
 		default:
 			return decision, nil
 		}

@@ -172,8 +172,8 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 				g.pretend.sets(o.Deployment, read)
 			}
 			g.change(key, func(m *memory) { m.polled = polled })
-		case decision.NeedsDetails():
-			g.read.Details(ctx, key.Namespace, o.Evidence, evidence.Asked{Events: decision.NeedEvents, Nodes: decision.NeedNodes, Log: decision.NeedLog}, &spent)
+		case decision.NeedDetails.Any():
+			g.read.Details(ctx, key.Namespace, o.Evidence, decision.NeedDetails, &spent)
 		default:
 			return decision, nil
 		}

@@ -80,11 +80,9 @@ type glance struct {
 
 // InPlaceDecision is what to do. Of Status and Set at most one is set: the verdict is stored before anything moves.
 type InPlaceDecision struct {
-	// NeedEvidence, NeedEvents, NeedNodes and NeedLog are as those of Decision.
+	// NeedEvidence and NeedDetails are as those of Decision.
 	NeedEvidence bool
-	NeedEvents   []types.UID
-	NeedNodes    []string
-	NeedLog      *LogRequest
+	NeedDetails  Details
 	// Status is what to write into the Deployment's status.
 	Status *StatusChange
 	// Set is what to write into one of its ReplicaSets.
@@ -114,11 +112,6 @@ type StatusChange struct {
 
 // Row returns the name of the row of the table that the decision is from.
 func (d *InPlaceDecision) Row() string { return d.row }
-
-// NeedsDetails reports whether Events, Nodes or a log have to be read before anything is decided.
-func (d *InPlaceDecision) NeedsDetails() bool {
-	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0
-}
 
 func (d *InPlaceDecision) recheckIn(wait time.Duration) {
 	d.Recheck = sooner(d.Recheck, wait)
@@ -183,8 +176,8 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 		d.Memory.holds, d.Memory.failed, d.Memory.met = p.firstHold() != nil, p.failure != nil, p.isMet()
 	}
 	row.act(p, &d)
-	if d.NeedEvidence || d.NeedsDetails() {
-		return InPlaceDecision{NeedEvidence: d.NeedEvidence, NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog, Memory: p.Memory, row: d.row}
+	if d.NeedEvidence || d.NeedDetails.Any() {
+		return InPlaceDecision{NeedEvidence: d.NeedEvidence, NeedDetails: d.NeedDetails, Memory: p.Memory, row: d.row}
 	}
 	return d
 }
