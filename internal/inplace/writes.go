@@ -53,11 +53,13 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 		return false, rollout.RefusedRetry, nil
 	}
 	if err != nil {
-		g.change(key, func(m *memory) { m.LookAgain() })
+		m := g.memories.Of(key)
+		m.LookAgain()
+		g.memories.Keep(key, m)
 		return false, 0, err
 	}
 	*o = d.Answered(*o, deployment, set)
-	g.change(key, func(m *memory) { m.InPlaceMemory, m.refused, m.pretend = o.Memory, "", o.Observed })
+	g.memories.Keep(key, memory{InPlaceMemory: o.Memory, pretend: o.Observed})
 	if d.Verdict != nil {
 		g.counter.Judged(d.Verdict, d.Cause)
 	}
@@ -203,8 +205,10 @@ func isRefusal(err *apierrors.StatusError) bool {
 // tellRefusal says once that the API server refuses a write.
 func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment, refusal error) {
 	klog.FromContext(ctx).Info("Refused", "message", refusal.Error())
-	told := false
-	g.change(key, func(m *memory) { told, m.refused = m.refused == refusal.Error(), refusal.Error() })
+	m := g.memories.Of(key)
+	told := m.refused == refusal.Error()
+	m.refused = refusal.Error()
+	g.memories.Keep(key, m)
 	if !told {
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(
 			"the release is judged, and left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})

@@ -53,16 +53,16 @@ type InPlaceMemory struct {
 }
 
 // UnderWay reports whether evidence is being read, time and again.
-func (m *InPlaceMemory) UnderWay() bool { return !m.settled && !m.lookedAt.IsZero() }
+func (m InPlaceMemory) UnderWay() bool { return !m.settled && !m.lookedAt.IsZero() }
 
 // Holds reports whether ReplicaSets may be held for it.
-func (m *InPlaceMemory) Holds() bool { return m.holds }
+func (m InPlaceMemory) Holds() bool { return m.holds }
 
 // HoldsNone reports whether there was nothing to do at the last look, and nothing held.
-func (m *InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
+func (m InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
 
 // Told reports whether the Deployment may tell of a failure.
-func (m *InPlaceMemory) Told() bool { return m.failed }
+func (m InPlaceMemory) Told() bool { return m.failed }
 
 // LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
 func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }

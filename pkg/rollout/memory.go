@@ -38,6 +38,9 @@ type Memory struct {
 	takenSince time.Time // when it was first seen so
 }
 
+// UnderWay reports whether evidence is being read, time and again.
+func (m Memory) UnderWay() bool { return m.Progress.UnderWay() }
+
 // written is what is remembered of the writes of the Deployment.
 type written struct {
 	applied  string // the hash of what was last desired
