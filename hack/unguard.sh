@@ -32,4 +32,4 @@ if [[ -n ${still} ]]; then
   printf 'Something is held again, so the policy stays. Somebody sets the label belay.dev/guarded; begin again without that:\n%s\n' "${still}" >&2
   exit 1
 fi
-kubectl delete --ignore-not-found -k artifacts/in-place
+kubectl delete -k artifacts/in-place --ignore-not-found

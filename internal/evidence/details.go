@@ -45,17 +45,9 @@ func (b *Budget) take(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Asked are the details that a decision needs: the Events about the objects with these uids, the Nodes of these names, and the end
-// of a log.
-type Asked struct {
-	Events []types.UID
-	Nodes  []string
-	Log    *rollout.LogRequest
-}
-
 // Details adds to the evidence the Events, the Nodes and the log that are asked for. The sync goes on without those that cannot be
 // read, for lack of a right for example: Unread tells it.
-func (r *Reader) Details(ctx context.Context, namespace string, evidence *rollout.Evidence, asked Asked, spent *Budget) {
+func (r *Reader) Details(ctx context.Context, namespace string, evidence *rollout.Evidence, asked rollout.Details, spent *Budget) {
 	if spent.until.IsZero() {
 		spent.until = time.Now().Add(detailsTimeout)
 	}

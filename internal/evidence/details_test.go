@@ -20,7 +20,7 @@ import (
 )
 
 // details reads details as one sync does, in one or several rounds.
-func (r *reader) details(e *rollout.Evidence, rounds ...Asked) {
+func (r *reader) details(e *rollout.Evidence, rounds ...rollout.Details) {
 	r.ForgetRequests()
 	var spent Budget
 	for _, asked := range rounds {
@@ -49,7 +49,7 @@ func TestDetails_EventsByTheirTimeAndNodes(t *testing.T) {
 		r.addEvent("e", "else", last, 0)
 		fake.Add(r.world, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}})
 		e := &rollout.Evidence{}
-		r.details(e, Asked{Events: []types.UID{"pod", "quiet"}}, Asked{Nodes: []string{"here", "gone"}})
+		r.details(e, rollout.Details{Events: []types.UID{"pod", "quiet"}}, rollout.Details{Nodes: []string{"here", "gone"}})
 		var names []string
 		for _, event := range e.Events["pod"] {
 			names = append(names, event.Name)
@@ -79,7 +79,7 @@ func TestDetails_WithoutTheRight(t *testing.T) {
 			return carryOut()
 		})
 		e := &rollout.Evidence{}
-		r.details(e, Asked{Events: []types.UID{"pod", "set"}, Nodes: []string{"here", "there"}})
+		r.details(e, rollout.Details{Events: []types.UID{"pod", "set"}, Nodes: []string{"here", "there"}})
 		expect.Same(t, "what could not be read", `Events cannot be read: events is forbidden: no right; Nodes cannot be read: nodes "here" is forbidden: no right`, e.Unread)
 		if events, known := e.Events["set"]; len(e.Events) != 2 || !known || len(events) != 0 {
 			t.Errorf("the Events are %v, want empty entries", e.Events)
@@ -99,7 +99,7 @@ func TestDetails_NoAnswer(t *testing.T) {
 		})
 		e := &rollout.Evidence{}
 		began := time.Now()
-		r.details(e, Asked{Events: []types.UID{"pod"}}, Asked{Nodes: []string{"here"}})
+		r.details(e, rollout.Details{Events: []types.UID{"pod"}}, rollout.Details{Nodes: []string{"here"}})
 		expect.Same(t, "it takes", detailsTimeout, time.Since(began))
 		expect.Same(t, "what could not be read", "Events cannot be read: there was no answer within 2s; Nodes cannot be read: there was no answer within 2s", e.Unread)
 		expect.Same(t, "requests", map[string]int{"list events": 1}, fake.Counts(r.Asked(fake.Everything)))
@@ -113,12 +113,12 @@ func TestDetails_AtMostEightRequests(t *testing.T) {
 			uids = append(uids, types.UID(fmt.Sprint("pod-", i)))
 		}
 		e := &rollout.Evidence{}
-		r.details(e, Asked{Events: uids}, Asked{Events: []types.UID{"set"}, Nodes: []string{"here"}})
+		r.details(e, rollout.Details{Events: uids}, rollout.Details{Events: []types.UID{"set"}, Nodes: []string{"here"}})
 		expect.Same(t, "requests", map[string]int{"list events": maxDetails}, fake.Counts(r.Asked(fake.Everything)))
 		if _, known := e.Nodes["here"]; known || !strings.HasPrefix(e.Unread, "Nodes cannot be read: ") {
 			t.Errorf("the Nodes are %v and unread is %q", e.Nodes, e.Unread)
 		}
-		r.details(e, Asked{Nodes: []string{"here"}})
+		r.details(e, rollout.Details{Nodes: []string{"here"}})
 		if _, known := e.Nodes["here"]; !known {
 			t.Error("the next sync cannot read it either")
 		}

@@ -24,7 +24,7 @@ type (
 type reader struct {
 	*world
 	*Reader
-	polled       Poll // the last one
+	polled       poll // the last one
 	d            *appsv1.Deployment
 	current, old *appsv1.ReplicaSet
 }

@@ -10,12 +10,12 @@ const pollInterval, pollStretch, podStretch = 3 * time.Second, 20 * time.Millise
 // load is what the reads for many objects take: how many objects, and pods of theirs, are read.
 type load struct{ objects, pods int }
 
-// Change adds to the load of the objects that have a rollout under way, whoever guards them. Less than zero takes away.
-func (r *Reader) Change(objects, pods int) {
+// replace replaces a part of the load of what is under way, whoever guards it.
+func (r *Reader) replace(before, now load) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.underWay.objects += objects
-	r.underWay.pods += pods
+	r.underWay.objects += now.objects - before.objects
+	r.underWay.pods += now.pods - before.pods
 }
 
 // Interval returns the time between two reads for one object.

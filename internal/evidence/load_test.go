@@ -16,11 +16,11 @@ func TestReader_Interval(t *testing.T) {
 		{load{objects: 1, pods: 10_000}, 10 * time.Second},
 	} {
 		r := New(nil)
-		r.Change(row.objects, row.pods)
+		r.replace(load{}, row.load)
 		if got := r.Interval(); got != row.want {
 			t.Errorf("%+v: every %s, want %s", row.load, got, row.want)
 		}
-		r.Change(-row.objects, -row.pods)
+		r.replace(row.load, load{})
 		if got := r.Interval(); got != pollInterval {
 			t.Errorf("%+v taken away again: every %s, want %s", row.load, got, pollInterval)
 		}

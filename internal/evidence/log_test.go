@@ -21,10 +21,10 @@ import (
 )
 
 // previousLog asks for the log of the run before the present one.
-func previousLog(pod string) Asked { return previousLogOn("node", pod) }
+func previousLog(pod string) rollout.Details { return previousLogOn("node", pod) }
 
-func previousLogOn(node, pod string) Asked {
-	return Asked{Log: &rollout.LogRequest{Node: node, Pod: pod, Container: "app", Previous: true}}
+func previousLogOn(node, pod string) rollout.Details {
+	return rollout.Details{Log: &rollout.LogRequest{Node: node, Pod: pod, Container: "app", Previous: true}}
 }
 
 var podLogs = schema.GroupResource{Resource: "pods/log"}
@@ -102,9 +102,9 @@ func TestReadLog_Of(t *testing.T) {
 		r.SetLog("", "app", false, fake.Log{Text: "app"})
 		r.SetLog("", "sidecar", false, fake.Log{Text: "sidecar"})
 		e := &rollout.Evidence{}
-		r.details(e, Asked{Log: &rollout.LogRequest{Pod: "web", Container: "sidecar"}})
+		r.details(e, rollout.Details{Log: &rollout.LogRequest{Pod: "web", Container: "sidecar"}})
 		expect.Same(t, "the log", &rollout.Log{Lines: "sidecar"}, e.Log)
-		r.details(e, Asked{Log: &rollout.LogRequest{Pod: "gone", Container: "app"}})
+		r.details(e, rollout.Details{Log: &rollout.LogRequest{Pod: "gone", Container: "app"}})
 		expect.Same(t, "the log of no pod", &rollout.Log{Unread: "the pod is gone"}, e.Log)
 		asked := r.Requested("get", "pods/log")
 		if len(asked) != 1 || asked[0].Namespace != namespace || asked[0].Name != "gone" {
@@ -148,7 +148,7 @@ func TestReadLog_SharesTheBudget(t *testing.T) {
 					}
 					return carryOut()
 				})
-				first := Asked{}
+				first := rollout.Details{}
 				for i := range row.events {
 					first.Events = append(first.Events, types.UID(fmt.Sprint(i)))
 				}

@@ -15,16 +15,16 @@ import (
 // manyEnded is from how many pods that have ended on they are read apart from the live ones, at most endedLimit of each phase.
 const manyEnded, endedLimit = 200, 500
 
-// Poll is how many pods one read has answered, and how many of them had ended.
-type Poll struct{ Pods, Ended int }
+// poll is how many pods one read has answered, and how many of them had ended.
+type poll struct{ pods, ended int }
 
-// Read reads the ReplicaSets and the pods of d. The chain of uids, Deployment to ReplicaSet to pod, keeps out what merely has the
+// read reads the ReplicaSets and the pods of d. The chain of uids, Deployment to ReplicaSet to pod, keeps out what merely has the
 // same labels. before is the poll of the last read for the same rollout, zero if there was none.
-func (r *Reader) Read(ctx context.Context, d *appsv1.Deployment, before Poll) (*rollout.Evidence, Poll, error) {
+func (r *Reader) read(ctx context.Context, d *appsv1.Deployment, before poll) (*rollout.Evidence, poll, error) {
 	evidence := &rollout.Evidence{}
 	sets, err := r.kube.AppsV1().ReplicaSets(d.Namespace).List(ctx, selecting(d.Spec.Selector))
 	if err != nil {
-		return nil, Poll{}, fmt.Errorf("list the ReplicaSets: %w", err)
+		return nil, poll{}, fmt.Errorf("list the ReplicaSets: %w", err)
 	}
 	ours := map[types.UID]bool{}
 	for i := range sets.Items {
@@ -34,18 +34,18 @@ func (r *Reader) Read(ctx context.Context, d *appsv1.Deployment, before Poll) (*
 		}
 	}
 	read := r.readPods
-	if before.Ended > manyEnded {
+	if before.ended > manyEnded {
 		read = r.readPodsApart
 	}
 	pods, err := read(ctx, d)
 	if err != nil {
-		return nil, Poll{}, fmt.Errorf("list the pods: %w", err)
+		return nil, poll{}, fmt.Errorf("list the pods: %w", err)
 	}
 	current := rollout.CurrentReplicaSet(d, evidence.ReplicaSets)
-	polled := Poll{Pods: len(pods)}
+	polled := poll{pods: len(pods)}
 	for i := range pods {
 		if pods[i].Status.Phase == corev1.PodFailed || pods[i].Status.Phase == corev1.PodSucceeded {
-			polled.Ended++
+			polled.ended++
 		}
 		switch owner := metav1.GetControllerOfNoCopy(&pods[i]); {
 		case owner == nil || !ours[owner.UID]:

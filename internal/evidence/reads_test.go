@@ -16,7 +16,7 @@ import (
 func (r *reader) poll() *rollout.Evidence {
 	r.T.Helper()
 	r.ForgetRequests()
-	evidence, polled, err := r.Read(r.T.Context(), r.d, r.polled)
+	evidence, polled, err := r.read(r.T.Context(), r.d, r.polled)
 	if err != nil {
 		r.T.Fatal(err)
 	}

@@ -225,8 +225,9 @@ func TestBrokenWatch_GuardedDeploymentVanishes(t *testing.T) {
 		w.Pass(2 * time.Minute)
 		expect.Same(t, "what was written", []string(nil), w.Diary())
 		belay.stop()
-		if len(belay.memories) != 0 || belay.fresh.Len() != 0 {
-			t.Errorf("remembered: %v, %d unseen writes, want nothing", belay.memories, belay.fresh.Len())
+		for memory := range belay.memories.All {
+			t.Errorf("remembered: %+v", memory)
 		}
+		expect.Same(t, "unseen writes", 0, belay.fresh.Len())
 	})
 }

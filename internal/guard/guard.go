@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -55,24 +54,8 @@ type Guard struct {
 	// The stores behind them, for freshness.
 	objectStore, deploymentStore, revisionStore cache.Store
 
-	fresh *freshness.Tracker
-
-	mu       sync.Mutex
-	memories map[cache.ObjectName]memory
-}
-
-// memory is what is known of one object.
-type memory struct {
-	rollout.Memory
-	polled evidence.Poll // the last one of the rollout under way
-}
-
-// load returns what the live reads for it take: how many objects, and pods of theirs, are read.
-func (m memory) load() (objects, pods int) {
-	if !m.Progress.UnderWay() {
-		return 0, 0
-	}
-	return 1, m.polled.Pods
+	fresh    *freshness.Tracker
+	memories *evidence.Memories[rollout.Memory]
 }
 
 // New returns a Guard that knows what the informers know. It adds indexers to them, so they have to be started after it.
@@ -102,7 +85,7 @@ func New(kube kubernetes.Interface, reader *evidence.Reader, belay versioned.Int
 		deploymentStore: deployments.Informer().GetStore(),
 		revisionStore:   revisions.Informer().GetStore(),
 		fresh:           freshness.New(),
-		memories:        map[cache.ObjectName]memory{},
+		memories:        evidence.NewMemories[rollout.Memory](reader),
 	}, nil
 }
 
@@ -127,7 +110,8 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 	}
 	observed, err := g.observe(key)
 	if apierrors.IsNotFound(err) {
-		g.forget(key)
+		g.memories.Forget(key)
+		g.fresh.Forget(key)
 		return g.letGo(ctx, key)
 	}
 	if err != nil {
@@ -163,12 +147,11 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 			o.Revisions, err = g.readRevisions(ctx, o.Guarded)
 			o.RevisionsLive = true
 		case decision.NeedEvidence:
-			o.Evidence, err = g.readEvidence(ctx, key, o.Deployment)
+			o.Evidence, err = g.memories.Read(ctx, key, o.Deployment)
 		case len(decision.NeedObjects) > 0:
 			g.evidence.Objects(ctx, key.Namespace, o.Evidence, decision.NeedObjects)
-		case decision.NeedsDetails():
-			asked := evidence.Asked{Events: decision.NeedEvents, Nodes: decision.NeedNodes, Log: decision.NeedLog}
-			g.evidence.Details(ctx, key.Namespace, o.Evidence, asked, &spent)
+		case decision.NeedDetails.Any():
+			g.evidence.Details(ctx, key.Namespace, o.Evidence, decision.NeedDetails, &spent)
 		default:
 			return decision, nil
 		}
@@ -203,56 +186,12 @@ func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
 	if err != nil {
 		return rollout.Observed{}, err
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	return rollout.Observed{
 		Guarded:      guarded,
 		Deployment:   deployment,
 		Strays:       strays,
 		Revisions:    revisions,
-		Memory:       g.memories[key].Memory,
+		Memory:       g.memories.Of(key),
 		PollInterval: g.evidence.Interval(),
 	}, nil
-}
-
-// remember keeps what has to be known at the next sync of key.
-func (g *Guard) remember(key cache.ObjectName, known rollout.Memory) {
-	g.change(key, func(m *memory) {
-		m.Memory = known
-		if !known.Progress.UnderWay() {
-			m.polled = evidence.Poll{}
-		}
-	})
-}
-
-// lastPoll returns the last poll of the rollout of key, and notePoll keeps it.
-func (g *Guard) lastPoll(key cache.ObjectName) evidence.Poll {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.memories[key].polled
-}
-
-func (g *Guard) notePoll(key cache.ObjectName, polled evidence.Poll) {
-	g.change(key, func(m *memory) { m.polled = polled })
-}
-
-// change changes what is known of key, and keeps count of what is under way.
-func (g *Guard) change(key cache.ObjectName, change func(m *memory)) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	m := g.memories[key]
-	objects, pods := m.load()
-	change(&m)
-	objectsNow, podsNow := m.load()
-	g.evidence.Change(objectsNow-objects, podsNow-pods)
-	g.memories[key] = m
-}
-
-// forget drops everything about an object that is gone.
-func (g *Guard) forget(key cache.ObjectName) {
-	g.remember(key, rollout.Memory{})
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.memories, key)
-	g.fresh.Forget(key)
 }

@@ -13,16 +13,6 @@ import (
 	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// readEvidence reads, live, what the judge goes by, and keeps the poll for the next one.
-func (g *Guard) readEvidence(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) (*rollout.Evidence, error) {
-	found, polled, err := g.evidence.Read(ctx, d, g.lastPoll(key))
-	if err != nil {
-		return nil, err
-	}
-	g.notePoll(key, polled)
-	return found, nil
-}
-
 // readDeployment reads, live, the Deployment of that name, whoever owns it; nil if there is none.
 func (g *Guard) readDeployment(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
 	live, err := g.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})

@@ -11,10 +11,6 @@ import (
 	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// refusedRetry is when to try a write again that the API server refused although nothing has changed since: a policy may have,
-// and Belay does not watch those.
-const refusedRetry = 5 * time.Minute
-
 // refusalOf returns the refusal that err is, nil if it is none. What only a person can mend is a refusal; so is a size
 // that the API server's store reports as an internal error.
 func refusalOf(err error, write string, generation int64) *rollout.Refusal {
@@ -35,7 +31,7 @@ func refusalOf(err error, write string, generation int64) *rollout.Refusal {
 	default:
 		return nil
 	}
-	return &rollout.Refusal{Write: write, Generation: generation, Reason: reason, Message: message, Until: time.Now().Add(refusedRetry)}
+	return &rollout.Refusal{Write: write, Generation: generation, Reason: reason, Message: message, Until: time.Now().Add(rollout.RefusedRetry)}
 }
 
 // missingRight tells a right that Belay lacks, which its operator has to grant, from an admission policy's no.

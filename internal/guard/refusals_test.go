@@ -39,21 +39,21 @@ func TestRefusalOf(t *testing.T) {
 		in   time.Duration
 	}{
 		"invalid": {apierrors.NewInvalid(schema.GroupKind{Group: "apps", Kind: "Deployment"}, "web", field.ErrorList{
-			field.Invalid(field.NewPath("spec", "selector"), "x", "field is immutable")}), v1alpha1.ReasonInvalid, refusedRetry},
-		"bad request":             {apierrors.NewBadRequest(`unknown field "spec.x"`), v1alpha1.ReasonInvalid, refusedRetry},
-		"request too large":       {apierrors.NewRequestEntityTooLargeError("limit is 3145728"), v1alpha1.ReasonInvalid, refusedRetry},
-		"too large for etcd":      {apierrors.NewInternalError(errors.New("etcdserver: request is too large")), v1alpha1.ReasonInvalid, refusedRetry},
-		"too large for the store": {apierrors.NewInternalError(errors.New("rpc error: code = ResourceExhausted desc = trying to send message larger than max (2981375 vs. 2097152)")), v1alpha1.ReasonInvalid, refusedRetry},
+			field.Invalid(field.NewPath("spec", "selector"), "x", "field is immutable")}), v1alpha1.ReasonInvalid, rollout.RefusedRetry},
+		"bad request":             {apierrors.NewBadRequest(`unknown field "spec.x"`), v1alpha1.ReasonInvalid, rollout.RefusedRetry},
+		"request too large":       {apierrors.NewRequestEntityTooLargeError("limit is 3145728"), v1alpha1.ReasonInvalid, rollout.RefusedRetry},
+		"too large for etcd":      {apierrors.NewInternalError(errors.New("etcdserver: request is too large")), v1alpha1.ReasonInvalid, rollout.RefusedRetry},
+		"too large for the store": {apierrors.NewInternalError(errors.New("rpc error: code = ResourceExhausted desc = trying to send message larger than max (2981375 vs. 2097152)")), v1alpha1.ReasonInvalid, rollout.RefusedRetry},
 
-		"policy":                  {denied(422, metav1.StatusReasonInvalid, policy), v1alpha1.ReasonDenied, refusedRetry},
-		"policy with a reason":    {denied(403, metav1.StatusReasonForbidden, policy), v1alpha1.ReasonDenied, refusedRetry},
-		"policy, unauthorized":    {denied(401, metav1.StatusReasonUnauthorized, policy), v1alpha1.ReasonDenied, refusedRetry},
-		"webhook":                 {denied(403, metav1.StatusReasonForbidden, webhook), v1alpha1.ReasonDenied, refusedRetry},
-		"webhook without a code":  {denied(400, "", webhook), v1alpha1.ReasonDenied, refusedRetry},
-		"webhook that says 422":   {denied(422, metav1.StatusReasonInvalid, webhook), v1alpha1.ReasonDenied, refusedRetry},
-		"quota":                   {apierrors.NewForbidden(deployments, "web", errors.New("exceeded quota: small, requested: count/deployments.apps=1, used: count/deployments.apps=1, limited: count/deployments.apps=1")), v1alpha1.ReasonDenied, refusedRetry},
-		"owner not to be blocked": {apierrors.NewForbidden(deployments, "web", errors.New("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>")), v1alpha1.ReasonDenied, refusedRetry},
-		"namespace terminating":   {namespaceTerminating(), v1alpha1.ReasonDenied, refusedRetry},
+		"policy":                  {denied(422, metav1.StatusReasonInvalid, policy), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"policy with a reason":    {denied(403, metav1.StatusReasonForbidden, policy), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"policy, unauthorized":    {denied(401, metav1.StatusReasonUnauthorized, policy), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"webhook":                 {denied(403, metav1.StatusReasonForbidden, webhook), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"webhook without a code":  {denied(400, "", webhook), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"webhook that says 422":   {denied(422, metav1.StatusReasonInvalid, webhook), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"quota":                   {apierrors.NewForbidden(deployments, "web", errors.New("exceeded quota: small, requested: count/deployments.apps=1, used: count/deployments.apps=1, limited: count/deployments.apps=1")), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"owner not to be blocked": {apierrors.NewForbidden(deployments, "web", errors.New("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>")), v1alpha1.ReasonDenied, rollout.RefusedRetry},
+		"namespace terminating":   {namespaceTerminating(), v1alpha1.ReasonDenied, rollout.RefusedRetry},
 
 		"Belay lacks a right": {apierrors.NewForbidden(deployments, "web", errors.New(
 			`User "system:serviceaccount:belay:belay" cannot update resource "deployments" in API group "apps" in the namespace "shop"`)), "", 0},

@@ -38,7 +38,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.O
 		err = nil
 	}
 	outcome := d.After(*o, answer)
-	g.remember(key, outcome.Memory)
+	g.memories.Keep(key, outcome.Memory)
 	if err != nil {
 		return false, err
 	}
@@ -51,7 +51,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.O
 	}
 	unpruned := g.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
 	if err := g.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
-		g.remember(key, outcome.Unreported)
+		g.memories.Keep(key, outcome.Unreported)
 		return false, err
 	}
 	g.recordEvents(o.Guarded, answer.Written, o.Deployment, outcome.Events)
@@ -218,7 +218,7 @@ func (g *Guard) letGo(ctx context.Context, key cache.ObjectName) (time.Duration,
 		return 0, nil
 	case refusalOf(err, "release", 0) != nil:
 		klog.FromContext(ctx).Info("Refused to let go of the Deployment", "reason", err.Error())
-		return refusedRetry, nil
+		return rollout.RefusedRetry, nil
 	default:
 		return 0, fmt.Errorf("let go of the Deployment: %w", err)
 	}

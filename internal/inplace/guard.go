@@ -5,7 +5,6 @@ package inplace
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -45,16 +44,13 @@ type Guard struct {
 	deployments appslisters.DeploymentLister
 	store       cache.Store // behind it, for freshness
 	fresh       *freshness.Tracker
-
-	mu       sync.Mutex
-	memories map[cache.ObjectName]memory
+	memories    *evidence.Memories[memory]
 }
 
 // memory is what is known of one Deployment.
 type memory struct {
 	rollout.InPlaceMemory
-	polled  evidence.Poll // the last one of what is under way
-	refused string        // the last refusal of a write that was told
+	refused string // the last refusal of a write that was told
 }
 
 // Options are what the flags say.
@@ -78,7 +74,7 @@ func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.Event
 		deployments: deployments.Lister(),
 		store:       deployments.Informer().GetStore(),
 		fresh:       freshness.New(),
-		memories:    map[cache.ObjectName]memory{},
+		memories:    evidence.NewMemories[memory](read),
 	}
 }
 
@@ -138,16 +134,13 @@ func asksFor(d *appsv1.Deployment) bool {
 
 // observe gathers what the cache and this process know about key.
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) rollout.InPlace {
-	o := rollout.InPlace{Deployment: d, Unlabelled: g.takesUnasked(ctx, d), PollInterval: g.read.Interval()}
+	o := rollout.InPlace{Deployment: d, Unlabelled: g.takesUnasked(ctx, d), Memory: g.memories.Of(key).InPlaceMemory, PollInterval: g.read.Interval()}
 	if o.Unlabelled || asksFor(d) {
 		o.Guard, o.Unusable = g.settings.of(ctx, d)
 	}
 	if o.Unlabelled && g.others == OthersObserved {
 		o.Deployment, o.Observed = g.pretend.deployment(d), true
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	o.Memory = g.memories[key].InPlaceMemory
 	return o
 }
 
@@ -160,16 +153,15 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 		klog.FromContext(ctx).V(5).Info("Decided in place", "row", decision.Row())
 		switch {
 		case decision.NeedEvidence:
-			read, polled, err := g.read.Read(ctx, o.Deployment, g.lastPoll(key))
+			read, err := g.memories.Read(ctx, key, o.Deployment)
 			if err != nil {
 				return decision, err
 			}
 			if o.Evidence = read; o.Observed {
 				g.pretend.sets(o.Deployment, read)
 			}
-			g.change(key, func(m *memory) { m.polled = polled })
-		case decision.NeedsDetails():
-			g.read.Details(ctx, key.Namespace, o.Evidence, evidence.Asked{Events: decision.NeedEvents, Nodes: decision.NeedNodes, Log: decision.NeedLog}, &spent)
+		case decision.NeedDetails.Any():
+			g.read.Details(ctx, key.Namespace, o.Evidence, decision.NeedDetails, &spent)
 		default:
 			return decision, nil
 		}
@@ -179,64 +171,25 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 // leave ends what is held for a Deployment that is not guarded in place any more, takes away what is told on it, and forgets it. What
 // another process held is found by Sweep.
 func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
-	g.mu.Lock()
-	m, known := g.memories[key]
-	g.mu.Unlock()
-	if !known {
-		return nil
-	}
 	if err := g.letGoIfTold(ctx, key); err != nil {
 		return err
 	}
-	g.pretend.forget(m.UID)
-	g.change(key, func(m *memory) { *m = memory{} })
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.memories, key)
+	g.pretend.forget(g.memories.Of(key).UID)
+	g.memories.Forget(key)
 	g.fresh.Forget(key)
 	return nil
 }
 
 // letGoIfTold ends what is held for a Deployment that is not guarded in place any more, if this process knows of anything.
 func (g *Guard) letGoIfTold(ctx context.Context, key cache.ObjectName) error {
-	g.mu.Lock()
-	m := g.memories[key]
-	g.mu.Unlock()
+	m := g.memories.Of(key)
 	if !m.Holds() && !m.Told() {
 		return nil
 	}
 	if err := g.letGoOf(ctx, key); err != nil {
 		return err
 	}
-	g.change(key, func(m *memory) { m.InPlaceMemory = rollout.InPlaceMemory{UID: m.UID} })
+	m.InPlaceMemory = rollout.InPlaceMemory{UID: m.UID}
+	g.memories.Keep(key, m)
 	return nil
-}
-
-func (g *Guard) lastPoll(key cache.ObjectName) evidence.Poll {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.memories[key].polled
-}
-
-// change changes what is known of key, and keeps count of what is under way.
-func (g *Guard) change(key cache.ObjectName, change func(m *memory)) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	m := g.memories[key]
-	objects, pods := m.load()
-	change(&m)
-	if !m.UnderWay() {
-		m.polled = evidence.Poll{}
-	}
-	newObjects, newPods := m.load()
-	g.read.Change(newObjects-objects, newPods-pods)
-	g.memories[key] = m
-}
-
-// load returns what the object adds to the load of all: one object and its pods while evidence about it is read.
-func (m *memory) load() (objects, pods int) {
-	if !m.UnderWay() {
-		return 0, 0
-	}
-	return 1, m.polled.Pods
 }

@@ -28,10 +28,8 @@ func (s *states) CollectWithStability(found chan<- metrics.Metric) {
 
 // count returns how many Deployments are in which state. Those with another value of the label than the one that asks are in none.
 func (g *Guard) count() map[string]int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	counts := map[string]int{}
-	for _, m := range g.memories {
+	for m := range g.memories.All {
 		switch {
 		case m.refused != "":
 			counts[v1alpha1.ReasonDenied]++

@@ -6,6 +6,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-base/metrics"
 
+	"github.com/belay-dev/belay/internal/evidence"
 	"github.com/belay-dev/belay/internal/expect"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
@@ -16,10 +17,12 @@ func TestStates(t *testing.T) {
 	in := func(state string) memory { return memory{InPlaceMemory: rollout.InPlaceMemory{State: state}} }
 	refused := in(v1alpha1.ReasonProgressing)
 	refused.refused = "no"
-	g := &Guard{memories: map[cache.ObjectName]memory{
-		{Name: "a"}: in(v1alpha1.ReasonRolledOut), {Name: "b"}: in(v1alpha1.ReasonRolledOut), {Name: "c"}: in(v1alpha1.EventNotHeld),
-		{Name: "d"}: refused, {Name: "e"}: in(""),
-	}}
+	g := &Guard{memories: evidence.NewMemories[memory](evidence.New(nil))}
+	for name, m := range map[string]memory{
+		"a": in(v1alpha1.ReasonRolledOut), "b": in(v1alpha1.ReasonRolledOut), "c": in(v1alpha1.EventNotHeld), "d": refused, "e": in(""),
+	} {
+		g.memories.Keep(cache.NewObjectName("", name), m)
+	}
 	registry := metrics.NewKubeRegistry()
 	registry.CustomMustRegister(g.States())
 	expect.Same(t, "states", []string{

@@ -84,8 +84,6 @@ func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 
 // restsWithoutHold reports whether the Deployment was seen to the end, and nothing is to be held for it.
 func (g *Guard) restsWithoutHold(d *appsv1.Deployment) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	m := g.memories[cache.MetaObjectToName(d)]
+	m := g.memories.Of(cache.MetaObjectToName(d))
 	return m.UID == d.UID && m.HoldsNone()
 }

@@ -27,9 +27,6 @@ import (
 // status is conditional on the Deployment's resourceVersion. That of a ReplicaSet is not on its own, which changes with every pod
 // that crashes: where pods may come or go with it, it follows from what the Deployment asks for, and that is read live before.
 
-// refusedRetry is when to try again what the API server refuses although nothing has changed since.
-const refusedRetry = 5 * time.Minute
-
 // carryOut does what was decided, at most one write: the verdict is stored before anything moves. It reports whether to decide again at
 // once, on o with what it learned, and otherwise when to decide again.
 func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.InPlace, d rollout.InPlaceDecision) (again bool, recheck time.Duration, err error) {
@@ -53,18 +50,20 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	}
 	if refusal := new(apierrors.StatusError); errors.As(err, &refusal) && isRefusal(refusal) {
 		g.tellRefusal(ctx, key, o.Deployment, refusal)
-		return false, refusedRetry, nil
+		return false, rollout.RefusedRetry, nil
 	}
 	if err != nil {
-		g.change(key, func(m *memory) { m.LookAgain() })
+		m := g.memories.Of(key)
+		m.LookAgain()
+		g.memories.Keep(key, m)
 		return false, 0, err
 	}
 	*o = d.Answered(*o, deployment, set)
-	g.change(key, func(m *memory) {
-		if m.InPlaceMemory = o.Memory; d.Status == nil && !d.Waits() { // What is told may be written although what follows from it is refused.
-			m.refused = ""
-		}
-	})
+	m := memory{InPlaceMemory: o.Memory}
+	if d.Status != nil || d.Waits() { // What is told may be written although what follows from it is refused.
+		m.refused = g.memories.Of(key).refused
+	}
+	g.memories.Keep(key, m)
 	if d.Verdict != nil {
 		g.counter.Judged(d.Verdict, d.Cause)
 	}
@@ -227,8 +226,10 @@ func isRefusal(err *apierrors.StatusError) bool {
 // tellRefusal says once that the API server refuses a write.
 func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment, refusal error) {
 	klog.FromContext(ctx).Info("Refused", "message", refusal.Error())
-	told := false
-	g.change(key, func(m *memory) { told, m.refused = m.refused == refusal.Error(), refusal.Error() })
+	m := g.memories.Of(key)
+	told := m.refused == refusal.Error()
+	m.refused = refusal.Error()
+	g.memories.Keep(key, m)
 	if !told {
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(
 			"the Deployment is left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})

@@ -649,7 +649,7 @@ func TestDecide_NeedsTheLogOnce(t *testing.T) {
 		"failed, held": {asking("v1").hold().knows("v1", 1, failed).runningName("v1").remembers("v1", PhaseFailed), nil},
 	} {
 		row.scene.with(crashing).Deployment.Status.Conditions = nil
-		if diff := cmp.Diff(row.want, Decide(row.scene.Observed).NeedLog); diff != "" {
+		if diff := cmp.Diff(row.want, Decide(row.scene.Observed).NeedDetails.Log); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

@@ -73,10 +73,9 @@ func Decide(o Observed) Decision {
 func (s *state) decide(r *row) Decision {
 	d := Decision{Memory: s.Memory, row: r.name}
 	report := r.act(s, &d)
-	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedsDetails() {
+	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedDetails.Any() || len(d.NeedObjects) > 0 {
 		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
-			NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog, NeedObjects: d.NeedObjects,
-			Memory: s.Memory, row: d.row}
+			NeedDetails: d.NeedDetails, NeedObjects: d.NeedObjects, Memory: s.Memory, row: d.row}
 	}
 	if write := d.Write(); write != "" && write != d.Memory.Refusal.Write {
 		d.Memory.Refusal = Refusal{} // Another write is due now: the refusal was of a different one.

@@ -6,7 +6,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -17,12 +16,8 @@ type Decision struct {
 	// NeedDeployment, NeedEvidence and NeedRevisions ask for a live Deployment, for Observed.Evidence and for live
 	// Revisions: nothing was decided without.
 	NeedDeployment, NeedEvidence, NeedRevisions bool
-	// NeedEvents and NeedNodes ask for Events about the objects with these uids, and for the Nodes of these names, to be added
-	// to Observed.Evidence: nothing was decided without. What cannot be read is told in Evidence.Unread, and asked for once.
-	NeedEvents []types.UID
-	NeedNodes  []string
-	// NeedLog asks for the last lines of a container's log, to be added to Observed.Evidence.
-	NeedLog *LogRequest
+	// NeedDetails asks for what is to be added to Observed.Evidence: nothing was decided without.
+	NeedDetails Details
 	// NeedObjects asks whether these are there, to be added to Observed.Evidence: nothing was decided without. What cannot be read is
 	// told there, too, and asked for once.
 	NeedObjects []Reference
@@ -97,9 +92,4 @@ func sooner(recheck, wait time.Duration) time.Duration {
 		return wait
 	}
 	return min(recheck, wait)
-}
-
-// NeedsDetails reports whether Events, Nodes, a log or other objects have to be read before anything is decided.
-func (d *Decision) NeedsDetails() bool {
-	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes)+len(d.NeedObjects) > 0
 }

@@ -21,14 +21,14 @@ type Evidence struct {
 	Pods []*corev1.Pod
 	// OldPods are those that the other ReplicaSets control.
 	OldPods []*corev1.Pod
-	// Events are those about the objects that Decision.NeedEvents named, by the object's uid. An object without any has an
+	// Events are those about the objects that Decision.NeedDetails named, by the object's uid. An object without any has an
 	// empty entry.
 	Events map[types.UID][]*corev1.Event
-	// Nodes are those that Decision.NeedNodes named. One that does not exist is nil.
+	// Nodes are those that Decision.NeedDetails named. One that does not exist is nil.
 	Nodes map[string]*corev1.Node
 	// Unread says why Events or Nodes that were asked for could not be read, empty if they were.
 	Unread string
-	// Log is what Decision.NeedLog asked for.
+	// Log is what Decision.NeedDetails asked for.
 	Log *Log
 	// Objects says what was found of each of those that Decision.NeedObjects named.
 	Objects map[Reference]Finding

@@ -235,8 +235,8 @@ func (s *scene) stepFrom(d Decision) (Decision, string) {
 		s.Evidence = s.cluster(s.Deployment)
 		d = Decide(s.Observed)
 	}
-	for d.NeedsDetails() {
-		s.Evidence.answer(d.NeedEvents, d.NeedNodes)
+	for d.NeedDetails.Any() || len(d.NeedObjects) > 0 {
+		s.Evidence.answer(d.NeedDetails.Events, d.NeedDetails.Nodes)
 		s.find(d.NeedObjects)
 		s.Evidence.Log = &Log{}
 		d = Decide(s.Observed)

@@ -8,7 +8,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -31,62 +30,11 @@ type InPlace struct {
 	PollInterval time.Duration
 }
 
-// InPlaceMemory is what one process knows about such a Deployment beyond what is stored. When it is lost, timers begin again, and
-// some Events are told once more.
-type InPlaceMemory struct {
-	UID      types.UID
-	Progress Progress // of the release or, after it failed, of the return to the good one
-	// State is what it is at, a reason as for a GuardedDeployment: for the metrics.
-	State string
-
-	observed  bool      // all of this is about releases that are only observed
-	met       bool      // it was guarded before, or is from its creation on
-	at        string    // the attempt that Progress and State are about
-	lookedAt  time.Time // when evidence was last read, zero for never
-	seen      glance    // what the Deployment showed by then
-	settled   bool      // there was nothing to do until it shows something else
-	due       time.Time // when there is all the same, zero for never
-	holds     bool      // ReplicaSets are held, or were at the last look
-	failed    bool      // the Deployment tells of a failure, or did at the last look
-	unheld    string    // the attempt of which the API server has not kept the hold
-	toldAt    time.Time // when the condition was last written
-	complaint string    // what was told about the label or the settings
-}
-
-// UnderWay reports whether evidence is being read, time and again.
-func (m *InPlaceMemory) UnderWay() bool { return !m.settled && !m.lookedAt.IsZero() }
-
-// Holds reports whether ReplicaSets may be held for it.
-func (m *InPlaceMemory) Holds() bool { return m.holds && !m.observed }
-
-// HoldsNone reports whether there was nothing to do at the last look, and nothing held.
-func (m *InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
-
-// Told reports whether the Deployment may tell of a failure.
-func (m *InPlaceMemory) Told() bool { return m.failed && !m.observed }
-
-// LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
-func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }
-
-// glance is what of a Deployment tells that there is something to do.
-type glance struct {
-	generation int64
-	number     string
-	template   string // its hash
-	complete   bool
-	cameUp     bool // so says the Deployment controller, of the ReplicaSet that is there now
-	replicas   int32
-	updated    int32
-	ready      int32
-}
-
 // InPlaceDecision is what to do. Of Status and Set at most one is set: the verdict is stored before anything moves.
 type InPlaceDecision struct {
-	// NeedEvidence, NeedEvents, NeedNodes and NeedLog are as those of Decision.
+	// NeedEvidence and NeedDetails are as those of Decision.
 	NeedEvidence bool
-	NeedEvents   []types.UID
-	NeedNodes    []string
-	NeedLog      *LogRequest
+	NeedDetails  Details
 	// Status is what to write into the Deployment's status.
 	Status *StatusChange
 	// Set is what to write into one of its ReplicaSets.
@@ -119,11 +67,6 @@ func (d *InPlaceDecision) Row() string { return d.row }
 
 // Waits reports whether nothing was looked at, as it is too soon.
 func (d *InPlaceDecision) Waits() bool { return d.row == "look" && !d.NeedEvidence }
-
-// NeedsDetails reports whether Events, Nodes or a log have to be read before anything is decided.
-func (d *InPlaceDecision) NeedsDetails() bool {
-	return d.NeedLog != nil || len(d.NeedEvents)+len(d.NeedNodes) > 0
-}
 
 func (d *InPlaceDecision) recheckIn(wait time.Duration) {
 	d.Recheck = sooner(d.Recheck, wait)
@@ -188,8 +131,8 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 		d.Memory.holds, d.Memory.failed, d.Memory.met = p.firstHold() != nil, p.failure != nil, p.isMet()
 	}
 	row.act(p, &d)
-	if d.NeedEvidence || d.NeedsDetails() {
-		return InPlaceDecision{NeedEvidence: d.NeedEvidence, NeedEvents: d.NeedEvents, NeedNodes: d.NeedNodes, NeedLog: d.NeedLog, Memory: p.Memory, row: d.row}
+	if d.NeedEvidence || d.NeedDetails.Any() {
+		return InPlaceDecision{NeedEvidence: d.NeedEvidence, NeedDetails: d.NeedDetails, Memory: p.Memory, row: d.row}
 	}
 	return d
 }
@@ -226,17 +169,6 @@ func (p *place) at() string {
 	return fmt.Sprintf("%s/%d/%d", p.current.UID, numberOf(p.current), attempt.Number)
 }
 
-// glance returns what the Deployment shows. The template is what it was as long as the generation is; otherwise it takes longer to tell.
-func (p *place) glance() glance {
-	d, seen := p.Deployment, p.Memory.seen
-	g := glance{generation: d.Generation, number: d.Annotations[setNumber], template: seen.template, complete: rolloutComplete(d),
-		cameUp: cameUp(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
-	if g.template == "" || g.generation != seen.generation {
-		g.template = hash(&d.Spec.Template)
-	}
-	return g
-}
-
 func (p *place) asked() string    { return p.Deployment.Labels[v1alpha1.GuardedLabel] }
 func (p *place) isNotAsked() bool { return p.asked() != v1alpha1.GuardedInPlace && !p.Unlabelled }
 func (p *place) isEnding() bool   { return p.Deployment.DeletionTimestamp != nil }
@@ -270,35 +202,6 @@ func (p *place) isMet() bool {
 
 func (p *place) isFirstSight() bool { return !p.isMet() }
 
-// isSettled reports whether there was nothing to do at the last look, and the Deployment shows nothing new.
-func (p *place) isSettled() bool {
-	m := p.Memory
-	if p.Evidence != nil || !m.settled || (!m.due.IsZero() && !p.Now.Before(m.due)) {
-		return false
-	}
-	now := p.glance()
-	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news; that its ReplicaSet was made anew is.
-		return now.number == m.seen.number && now.template == m.seen.template && (now.cameUp || !m.seen.cameUp)
-	}
-	now.ready, now.cameUp = m.seen.ready, m.seen.cameUp
-	return now == m.seen && !p.isOverruled()
-}
-
-// settle notes that there is nothing to do until the Deployment shows something new, or until then.
-func (p *place) settle(d *InPlaceDecision, state string, due time.Time) {
-	d.Memory.State, d.Memory.settled, d.Memory.due = state, true, due
-	p.rest(d)
-}
-
-func (p *place) rest(d *InPlaceDecision) {
-	if m := &d.Memory; m.settled {
-		m.seen.generation, m.seen.cameUp = p.Deployment.Generation, cameUp(p.Deployment)
-		if !m.due.IsZero() {
-			d.recheckIn(m.due.Sub(p.Now))
-		}
-	}
-}
-
 // end leaves all to the garbage collector.
 func (p *place) end(d *InPlaceDecision) { d.Memory.LookAgain() }
 
@@ -311,45 +214,6 @@ func (p *place) askBack(d *InPlaceDecision) {
 func (p *place) pause(d *InPlaceDecision) {
 	d.Memory.Progress, d.Memory.State = Progress{}, v1alpha1.ReasonPaused
 	d.Memory.LookAgain()
-}
-
-// look asks for evidence, when it is time to.
-func (p *place) look(d *InPlaceDecision) {
-	if d.Memory.lookedAt.IsZero() && p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
-		d.Memory.lookedAt, d.Memory.met = p.Now, p.Memory.met || p.isJustCreated() // There is nothing to see.
-		p.Memory = d.Memory
-	}
-	if wait := p.nextLook().Sub(p.Now); wait > 0 {
-		d.recheckIn(wait)
-		return
-	}
-	d.NeedEvidence = true
-}
-
-// isJustCreated reports whether the Deployment controller has done nothing about the Deployment yet. A copy has the number of another one.
-func (p *place) isJustCreated() bool {
-	return p.Deployment.Annotations[setNumber] == "" || p.Deployment.Status.ObservedGeneration == 0
-}
-
-// nextLook returns when to read evidence: a new request soon after the last look, a rollout now and then.
-func (p *place) nextLook() time.Time {
-	m, d := p.Memory, p.Deployment
-	switch soon := m.lookedAt.Add(hintPause); {
-	case m.lookedAt.IsZero():
-		return time.Time{}
-	case m.met && m.seen == (glance{}) && !rolloutComplete(d): // Nothing has failed for good as soon as this.
-		return m.lookedAt.Add(2 * p.PollInterval)
-	case d.Generation != m.seen.generation || d.Annotations[setNumber] != m.seen.number:
-		return soon
-	case m.Progress.UnderWay() && m.holds && d.Status.ReadyReplicas != m.seen.ready:
-		return soon
-	case m.Progress.UnderWay():
-		return m.Progress.nextPoll(rolloutComplete(d))
-	case m.settled: // Something has changed about it.
-		return soon
-	default:
-		return m.lookedAt.Add(p.PollInterval)
-	}
 }
 
 // awaitSet waits for the Deployment controller. A new template wins at once: nothing is held for the one before it.

@@ -224,9 +224,9 @@ func (p *place) watch(d *InPlaceDecision, r *Revision, deployment *appsv1.Deploy
 	if !progress.isFor(r) || progress.Phase == PhaseHealthy {
 		progress = newProgress(r, p.Now, p.Now)
 	}
-	next, questions := progress.poll(deployment, evidence, limits, p.Now, p.PollInterval)
-	if questions.any() {
-		d.NeedEvents, d.NeedNodes, d.NeedLog = questions.events, questions.nodes, questions.log
+	next, details := progress.poll(deployment, evidence, limits, p.Now, p.PollInterval)
+	if details.Any() {
+		d.NeedDetails = details
 		return false
 	}
 	next.hinted = rolloutComplete(deployment)

@@ -463,8 +463,8 @@ func TestInPlace_TellsNothingOfLogs(t *testing.T) {
 	}
 	d := DecideInPlace(s.InPlace)
 	const want = "web-v2 failed: container web exited with code 1 after 4 restarts in pod web-v2-0 on node node"
-	if d.NeedLog != nil || d.Status == nil || d.Status.Progressing.Message != want {
-		t.Errorf("log asked for: %+v, %+v, want %q", d.NeedLog, d.Status, want)
+	if d.NeedDetails.Log != nil || d.Status == nil || d.Status.Progressing.Message != want {
+		t.Errorf("log asked for: %+v, %+v, want %q", d.NeedDetails.Log, d.Status, want)
 	}
 }
 

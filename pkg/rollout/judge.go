@@ -107,7 +107,7 @@ func (p Progress) UnderWay() bool {
 }
 
 // poll returns the progress after new evidence was read, or what has to be read besides before anything can be said.
-func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now time.Time, every time.Duration) (Progress, questions) {
+func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now time.Time, every time.Duration) (Progress, Details) {
 	seen := sightings{}
 	if p.sightings != nil {
 		seen = *p.sightings
@@ -120,7 +120,7 @@ func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now tim
 	p.remember(l)
 	l.fine = p.countFine(l)
 	p.learn(l)
-	if q := p.ask(l); q.any() {
+	if q := p.ask(l); q.Any() {
 		return p, q
 	}
 	troubles := p.troubles(l)
@@ -131,7 +131,7 @@ func (p Progress) poll(d *appsv1.Deployment, e *Evidence, limits limits, now tim
 	p.Overdue = p.since(p.progressed) >= l.deadline
 	failure, q := p.verdict(l, troubles)
 	switch {
-	case q.any():
+	case q.Any():
 		return p, q
 	case failure != nil:
 		return p.failed(failure), q
@@ -223,33 +223,33 @@ func (p *Progress) trackHealth(l *look, troubles []trouble) (against bool) {
 // verdict returns the failure that the troubles make, nil if they make none: that of the first kind of which more pods than are
 // tolerated show it. Before pods that wait fail it, their nodes are asked for: a pod that was not ready yet when its node fell
 // silent carries no sign of that.
-func (p *Progress) verdict(l *look, troubles []trouble) (*v1alpha1.Failure, questions) {
+func (p *Progress) verdict(l *look, troubles []trouble) (*v1alpha1.Failure, Details) {
 	for kind := range kinds {
 		first, pods := dueOf(kind, troubles)
 		switch {
 		case first == nil || pods <= l.tolerated || (l.knownGood && kind != kindDeadline):
 			continue
 		case kind == kindDeadline && p.isUnasked(first):
-			return nil, questions{events: []types.UID{first.pod.UID}}
+			return nil, Details{Events: []types.UID{first.pod.UID}}
 		case kind == kindDeadline || kind == kindWait:
-			if q := askForNodes(l, kind, troubles); q.any() {
+			if q := askForNodes(l, kind, troubles); q.Any() {
 				return nil, q
 			}
 		case kind == kindEnds:
-			if q := p.askForEnd(l, first); q.any() {
+			if q := p.askForEnd(l, first); q.Any() {
 				return nil, q
 			}
 		}
-		if q := askForProbe(l, first); q.any() {
+		if q := askForProbe(l, first); q.Any() {
 			return nil, q
 		}
 		a := first.account(l, p)
-		if q := p.askForLog(l, first, a.run); q.any() {
+		if q := p.askForLog(l, first, a.run); q.Any() {
 			return nil, q
 		}
-		return a.failure(l, p, kind), questions{}
+		return a.failure(l, p, kind), Details{}
 	}
-	return nil, questions{}
+	return nil, Details{}
 }
 
 // dueOf returns the first of the troubles of a kind that are due, and how many pods show one.

@@ -123,28 +123,28 @@ func (w *watched) look(s sight) {
 	e := *s.Evidence
 	for range 9 {
 		next, q := w.poll(w.deployment, &e, w.limits, w.now, pollInterval)
-		if !q.any() {
+		if !q.Any() {
 			if w.Progress = next; next.Phase == PhaseFailed {
 				noteReached(next.Failure)
 			}
 			return
 		}
-		w.asked += len(q.events) + len(q.nodes)
-		if q.log != nil {
+		w.asked += len(q.Events) + len(q.Nodes)
+		if q.Log != nil {
 			w.asked++
-			if w.logAsked, e.Log = q.log, s.log; e.Log == nil {
+			if w.logAsked, e.Log = q.Log, s.log; e.Log == nil {
 				e.Log = &Log{}
 			}
 		}
-		e.answer(q.events, q.nodes)
+		e.answer(q.Events, q.Nodes)
 		if e.Unread = s.unread; s.unread != "" {
 			e.Nodes = nil
 			continue
 		}
-		for _, uid := range q.events {
+		for _, uid := range q.Events {
 			e.Events[uid] = s.events(uid, w)
 		}
-		for _, name := range q.nodes {
+		for _, name := range q.Nodes {
 			switch status, told := s.nodes[name]; {
 			case told && status == "":
 				e.Nodes[name] = nil
@@ -873,7 +873,7 @@ func TestAskForNodes(t *testing.T) {
 	} {
 		e := &Evidence{}
 		e.answer(nil, row.read)
-		if got := strings.Join(askForNodes(&look{evidence: e}, kindWait, troubles).nodes, " "); got != row.want {
+		if got := strings.Join(askForNodes(&look{evidence: e}, kindWait, troubles).Nodes, " "); got != row.want {
 			t.Errorf("after %v: %s, want %s", row.read, got, row.want)
 		}
 	}

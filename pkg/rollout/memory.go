@@ -38,6 +38,9 @@ type Memory struct {
 	takenSince time.Time // when it was first seen so
 }
 
+// UnderWay reports whether evidence is being read, time and again.
+func (m Memory) UnderWay() bool { return m.Progress.UnderWay() }
+
 // written is what is remembered of the writes of the Deployment.
 type written struct {
 	applied  string // the hash of what was last desired
@@ -48,6 +51,10 @@ type written struct {
 	correctedPath string    // what, last
 	rival         string    // what rivalOf returned for it
 }
+
+// RefusedRetry is when to try a write again that the API server refused although nothing has changed since: a policy may have,
+// and Belay does not watch those.
+const RefusedRetry = 5 * time.Minute
 
 // Refusal is a write that the API server refused.
 type Refusal struct {

@@ -23,14 +23,16 @@ const (
 	maxNodes = 3
 )
 
-// questions are what has to be read, live, before more can be said.
-type questions struct {
-	events []types.UID // the objects whose Events are asked for
-	nodes  []string
-	log    *LogRequest
+// Details are what has to be added to the evidence before more can be said. What cannot be read is told in Evidence.Unread, and asked
+// for once.
+type Details struct {
+	Events []types.UID // the objects whose Events are asked for
+	Nodes  []string    // by name
+	Log    *LogRequest // the last lines of a container's log
 }
 
-func (q questions) any() bool { return q.log != nil || len(q.events)+len(q.nodes) > 0 }
+// Any reports whether anything is asked for.
+func (d *Details) Any() bool { return d.Log != nil || len(d.Events)+len(d.Nodes) > 0 }
 
 // answers is what the answers to questions said.
 type answers struct {
@@ -206,13 +208,13 @@ func refusalCondition(l *look) (words string, fresh bool) {
 
 // ask returns what to read before this look can be judged: the Events of one object of which nothing can be said without, now and
 // then, and the Nodes that were dead when they were last read.
-func (p *Progress) ask(l *look) (q questions) {
+func (p *Progress) ask(l *look) (q Details) {
 	if l.evidence.Unread != "" {
 		return q
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.deadNodes)) {
 		if _, read := l.evidence.Nodes[name]; !read && p.since(p.deadNodes[name]) >= askEvery {
-			q.nodes = append(q.nodes, name)
+			q.Nodes = append(q.Nodes, name)
 		}
 	}
 	if len(l.evidence.Events) > 0 || (p.askedAt != 0 && p.since(p.askedAt) < askEvery) {
@@ -235,14 +237,14 @@ func (p *Progress) ask(l *look) (q questions) {
 		}
 	}
 	if len(subjects) > 0 {
-		q.events = []types.UID{slices.MinFunc(subjects, func(a, b subject) int { return cmp.Compare(a.asked, b.asked) }).uid}
+		q.Events = []types.UID{slices.MinFunc(subjects, func(a, b subject) int { return cmp.Compare(a.asked, b.asked) }).uid}
 	}
 	return q
 }
 
 // askForNodes returns the Nodes to read before a verdict about pods that wait, for their image or to be ready: those with the most
 // of them.
-func askForNodes(l *look, kind kind, troubles []trouble) (q questions) {
+func askForNodes(l *look, kind kind, troubles []trouble) (q Details) {
 	if l.evidence.Unread != "" || len(l.evidence.Nodes) >= maxNodes {
 		return q
 	}
@@ -255,45 +257,45 @@ func askForNodes(l *look, kind kind, troubles []trouble) (q questions) {
 	nodes := slices.SortedFunc(maps.Keys(pods), func(a, b string) int { return cmp.Or(pods[b]-pods[a], cmp.Compare(a, b)) })
 	for _, node := range nodes[:min(len(nodes), maxNodes-len(l.evidence.Nodes))] {
 		if _, read := l.evidence.Nodes[node]; !read {
-			q.nodes = append(q.nodes, node)
+			q.Nodes = append(q.Nodes, node)
 		}
 	}
 	return q
 }
 
 // askForEnd returns the pods whose Events to read before it is said why its like end, if they do not say so themselves.
-func (p *Progress) askForEnd(l *look, t *trouble) (q questions) {
+func (p *Progress) askForEnd(l *look, t *trouble) (q Details) {
 	if l.evidence.Unread != "" || t.topic != topicEnds || p.tellingEnd().cause != v1alpha1.CauseEndedByItself {
 		return q
 	}
 	for _, e := range []*podEnd{p.last, p.first} {
-		if _, read := l.evidence.Events[e.pod.UID]; !read && !slices.Contains(q.events, e.pod.UID) {
-			q.events = append(q.events, e.pod.UID)
+		if _, read := l.evidence.Events[e.pod.UID]; !read && !slices.Contains(q.Events, e.pod.UID) {
+			q.Events = append(q.Events, e.pod.UID)
 		}
 	}
 	return q
 }
 
 // askForProbe returns the pod whose Events to read before it is said why its container ends or is not ready, if they may tell.
-func askForProbe(l *look, t *trouble) (q questions) {
+func askForProbe(l *look, t *trouble) (q Details) {
 	if l.evidence.Unread != "" || (t.topic != topicCrash && t.topic != topicUnready) || t.container == nil {
 		return q
 	}
 	if _, read := l.evidence.Events[t.pod.UID]; !read && isProbed(containerOf(&t.pod.Spec, t.container.Name)) {
-		q.events = []types.UID{t.pod.UID}
+		q.Events = []types.UID{t.pod.UID}
 	}
 	return q
 }
 
 // askForLog returns the run of a container whose log to read before a verdict: none on a node that may not answer, and none that has no
 // place in the status.
-func (p *Progress) askForLog(l *look, t *trouble, run *LogRequest) (q questions) {
+func (p *Progress) askForLog(l *look, t *trouble, run *LogRequest) (q Details) {
 	if run == nil || l.evidence.Log != nil || l.knownGood || l.inPlace || !l.log || t.pod == nil {
 		return q
 	}
 	_, dead := p.deadNodes[t.pod.Spec.NodeName]
 	if !dead && !slices.Contains(l.lonely, t.pod.Spec.NodeName) {
-		q.log = run
+		q.Log = run
 	}
 	return q
 }

@@ -165,9 +165,9 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 		if d.NeedObjects = s.askForObjects(d, r); len(d.NeedObjects) > 0 {
 			return progress
 		}
-		next, questions := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood, progress.restart), s.Now, s.PollInterval)
-		if questions.any() {
-			d.NeedEvents, d.NeedNodes, d.NeedLog = questions.events, questions.nodes, questions.log
+		next, details := progress.poll(s.Deployment, s.Evidence, s.limits(r, knownGood, progress.restart), s.Now, s.PollInterval)
+		if details.Any() {
+			d.NeedDetails = details
 			return progress
 		}
 		progress = next

@@ -94,7 +94,7 @@ func TestInPlace_Leaving(t *testing.T) {
 	}
 	for _, file := range []string{"docs/in-place.md", "hack/unguard.sh"} {
 		text := read(t, file)
-		if ends, removes := strings.Index(text, "\n"+end+"\n"), strings.Index(text, "\n"+remove+"\n"); ends < 0 || removes < ends {
+		if ends, removes := strings.Index(text, "\n"+end+"\n"), strings.Index(text, "\n"+remove); ends < 0 || removes < ends {
 			t.Errorf("%s does not end all holds (at %d) before it deletes the policies (at %d)", file, ends, removes)
 		}
 	}

@@ -1,18 +1,16 @@
 package sim
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -121,6 +119,9 @@ func (s stage) playInPlace(t *testing.T, seed uint64, play func(r *placeRun)) {
 		}
 	})
 }
+
+// telling guards the stories: what Belay logs comes from its own goroutines.
+var telling sync.Mutex
 
 func (r *placeRun) tell(format string, args ...any) {
 	telling.Lock()
@@ -254,130 +255,6 @@ func (r *placeRun) newTemplate() {
 	})
 }
 
-// step is what is done next.
-func (r *placeRun) step() {
-	switch r.random.IntN(28) {
-	default:
-		image := fmt.Sprintf("%s:%d", r.anyOutcome(), len(r.images))
-		r.images = append(r.images, image)
-		r.release(image)
-	case 0, 1:
-		r.release(r.images[r.random.IntN(len(r.images))])
-	case 2, 3:
-		r.tokens++
-		token := fmt.Sprint("token-", r.tokens)
-		r.act("retry "+token, func(d *appsv1.Deployment) {
-			metav1.SetMetaDataAnnotation(&d.ObjectMeta, v1alpha1.RetryAnnotation, token)
-		})
-	case 4, 5:
-		n := r.random.Int32N(6)
-		r.act(fmt.Sprintf("scale to %d", n), func(d *appsv1.Deployment) { d.Spec.Replicas = &n })
-	case 6:
-		r.release(fmt.Sprintf("bad-pull:%d", len(r.images)))
-		r.images = append(r.images, image(r.deployment().Spec.Template))
-		r.pass(60)
-		r.act("scale to 0", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32) })
-		r.pass(30)
-		r.act("and back to 4", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(4)) })
-	case 7:
-		r.act("pause", func(d *appsv1.Deployment) { d.Spec.Paused = true })
-		r.pass(60)
-		r.act("resume", func(d *appsv1.Deployment) { d.Spec.Paused = false })
-	case 8, 9:
-		r.setLabel([]string{"", v1alpha1.NotGuarded, "yes", "true"}[r.random.IntN(4)])
-		r.pass(60)
-		r.setLabel(v1alpha1.GuardedInPlace)
-	case 10, 11:
-		r.undo()
-	case 12:
-		r.now(func() {
-			r.tell("restart")
-			r.touched()
-			fake.Restart(r.World, "web")
-			r.newTemplate()
-		})
-	case 13:
-		s := strategies[r.random.IntN(len(strategies))]
-		r.act("strategy "+s.name, func(d *appsv1.Deployment) { d.Spec.Strategy = s.strategy })
-	case 14, 15:
-		onFailure, retries := []v1alpha1.OnFailure{v1alpha1.Rollback, v1alpha1.Hold}[r.random.IntN(2)], r.random.IntN(2)
-		r.act(fmt.Sprintf("%s, %d retries", onFailure, retries), func(d *appsv1.Deployment) {
-			metav1.SetMetaDataAnnotation(&d.ObjectMeta, v1alpha1.GuardAnnotation, r.guardAs(onFailure, retries))
-		})
-	case 16:
-		down := time.Duration(r.random.IntN(90)) * time.Second
-		r.now(func() { r.tell("Belay is down for %s", down); r.touched(); r.die(down) })
-	case 17:
-		r.outage()
-	case 18:
-		r.now(func() {
-			pods := slices.DeleteFunc(r.pods(), func(pod *corev1.Pod) bool { return !isReady(pod) })
-			if len(pods) > 0 { // One that is lost after some restarts counts as one that does not come up.
-				r.tell("a pod is lost")
-				r.touched()
-				r.removePod(pods[r.random.IntN(len(pods))])
-			}
-		})
-	}
-}
-
-// outage takes a controller down for a while.
-func (r *placeRun) outage() {
-	r.now(func() {
-		n := r.random.IntN(2)
-		down := []*component{&r.deploymentController, &r.setController}[n]
-		r.tell("the %s controller is down", []string{"Deployment", "ReplicaSet"}[n])
-		r.touched()
-		r.stop(down)
-		r.in(time.Duration(r.random.IntN(40))*time.Second, func() { r.tell("and is back"); r.touched(); r.world.start(down) })
-	})
-}
-
-var strategies = []struct {
-	name     string
-	strategy appsv1.DeploymentStrategy
-}{
-	{"25%/25%", rolling("25%", "25%")}, {"25%/25%", rolling("25%", "25%")}, {"1/0", rolling("1", "0")}, {"0/1", rolling("0", "1")}, {"100%/100%", rolling("100%", "100%")}, {"25%/100%", rolling("25%", "100%")},
-	{"Recreate", appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}},
-}
-
-// anyOutcome returns the name of an outcome: half of them are healthy. A ReplicaSet that is refused is not in these plays.
-func (r *placeRun) anyOutcome() string {
-	healthy := r.random.IntN(2) == 0
-	fit := slices.DeleteFunc(slices.Clone(outcomes), func(o outcome) bool { return o.noSet || o.healthy != healthy })
-	return fit[r.random.IntN(len(fit))].name
-}
-
-func (r *placeRun) release(image string) {
-	r.act("release "+image, func(d *appsv1.Deployment) { d.Spec.Template = templateOf(image) })
-}
-
-func (r *placeRun) setLabel(value string) {
-	r.act("label "+value, func(d *appsv1.Deployment) {
-		d.Labels = map[string]string{v1alpha1.GuardedLabel: value}
-		if value == "" {
-			d.Labels = nil
-		}
-	})
-}
-
-// undo does what kubectl rollout undo does: the template of an older ReplicaSet comes back, with its annotations.
-func (r *placeRun) undo() {
-	sets := r.sets()
-	set := sets[r.random.IntN(len(sets))]
-	r.act("undo to "+image(set.Spec.Template), func(d *appsv1.Deployment) {
-		kept := map[string]string{}
-		for key, value := range set.Annotations {
-			if !strings.HasPrefix(key, "deployment.kubernetes.io/") {
-				kept[key] = value
-			}
-		}
-		d.Annotations = kept
-		d.Spec.Template = *set.Spec.Template.DeepCopy()
-		delete(d.Spec.Template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	})
-}
-
 // calm ends what disturbs, and lets the Deployment be guarded and run.
 func (r *placeRun) calm() {
 	r.do(func() {
@@ -386,149 +263,4 @@ func (r *placeRun) calm() {
 		r.nasty = false
 	})
 	r.wait(2*time.Minute, nil)
-}
-
-// ---- what must hold at every request and change
-
-func (r *placeRun) checkRequest(request fake.Request) {
-	if r.pending != nil && r.random.IntN(3) == 0 {
-		pending := r.pending
-		r.pending, r.inside = nil, true
-		r.tell("    before it can %s %s:", request.Verb, request.Resource)
-		pending()
-		r.inside = false
-	}
-	if request.Verb != "patch" {
-		return
-	}
-	switch request.Resource {
-	case "deployments/status":
-		r.checkVerdict(request)
-	case "replicasets":
-		r.checkSet(request)
-	}
-}
-
-// checkVerdict checks what is written about the failure of a release.
-func (r *placeRun) checkVerdict(request fake.Request) {
-	var patch struct {
-		Metadata struct {
-			ResourceVersion string
-			Annotations     map[string]*string
-		}
-	}
-	if err := json.Unmarshal([]byte(request.Patch), &patch); err != nil {
-		panic(err)
-	}
-	text := patch.Metadata.Annotations[v1alpha1.FailureAnnotation]
-	if text == nil {
-		r.tell("  Belay writes the status: %s", request.Patch)
-		return
-	}
-	var failure struct {
-		ReplicaSet, Message string
-		Ready               int32
-	}
-	if err := json.Unmarshal([]byte(*text), &failure); err != nil {
-		panic(err)
-	}
-	set := one[*appsv1.ReplicaSet](r.world, failure.ReplicaSet)
-	r.tell("  Belay writes that %s failed: %s", image(set.Spec.Template), failure.Message)
-	if outcomeOf(&set.Spec.Template).healthy {
-		r.violated("%s is healthy, and is said to have failed: %s", image(set.Spec.Template), failure.Message)
-	}
-	if d := r.deployment(); patch.Metadata.ResourceVersion == d.ResourceVersion && d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.verdict == nil {
-		r.verdict = &capacity{min(failure.Ready, r.ready(), replicasOf(d)-unavailable(d))}
-	}
-}
-
-// checkSet checks what is written about a ReplicaSet.
-func (r *placeRun) checkSet(request fake.Request) {
-	var patch struct {
-		Metadata struct{ Labels map[string]*string }
-	}
-	if err := json.Unmarshal([]byte(request.Patch), &patch); err != nil {
-		panic(err)
-	}
-	set := one[*appsv1.ReplicaSet](r.world, request.Name)
-	if set == nil {
-		return
-	}
-	r.tell("  Belay writes %s: %s", image(set.Spec.Template), request.Patch)
-	o := outcomeOf(&set.Spec.Template)
-	if v := patch.Metadata.Labels[v1alpha1.VerdictLabel]; v != nil && strings.HasPrefix(*v, v1alpha1.VerdictGood) && !o.healthy {
-		r.violated("%s is bad, and is said to be good", image(set.Spec.Template))
-	}
-	held := patch.Metadata.Labels[v1alpha1.HeldAtLabel]
-	if held != nil && strings.HasPrefix(*held, "0.") && o.healthy && r.isCurrent(set) {
-		r.violated("%s is healthy and asked for, and is held at 0", image(set.Spec.Template))
-	}
-	if held != nil && !r.isGuarded() && r.cachedAsks() == r.deployment().Labels[v1alpha1.GuardedLabel] {
-		r.violated("%s is held for a Deployment that is not guarded", image(set.Spec.Template))
-	}
-}
-
-func (r *placeRun) cachedAsks() string {
-	if d, _ := r.cached["deployments"].After.(*appsv1.Deployment); d != nil {
-		return d.Labels[v1alpha1.GuardedLabel]
-	}
-	return ""
-}
-
-// hearOfPods checks that no ready pod goes that is needed.
-func (r *placeRun) hearOfPods(change fake.Change) {
-	before, was := change.Before.(*corev1.Pod)
-	after, is := change.After.(*corev1.Pod)
-	leaves := was && before.DeletionTimestamp == nil && isReady(before) && (!is || after.DeletionTimestamp != nil)
-	if r.verdict == nil || !leaves {
-		return
-	}
-	r.in(0, func() { // Nothing may be read here.
-		if r.verdict != nil && r.ready() < r.verdict.least {
-			r.violated("%s was ready and goes: %d are left, and %d are needed", before.Name, r.ready(), r.verdict.least)
-		}
-	})
-}
-
-// ---- what is there
-
-func (r *placeRun) isGuarded() bool {
-	return r.deployment().Labels[v1alpha1.GuardedLabel] == v1alpha1.GuardedInPlace
-}
-
-func (r *placeRun) isCurrent(set *appsv1.ReplicaSet) bool {
-	return rollout.CurrentReplicaSet(r.deployment(), []*appsv1.ReplicaSet{set}) != nil
-}
-
-func (r *placeRun) ready() (n int32) {
-	for _, set := range r.sets() {
-		n += r.readyOf(set)
-	}
-	return n
-}
-
-func (r *placeRun) readyOf(set *appsv1.ReplicaSet) (n int32) {
-	for _, pod := range r.podsOf(set) {
-		n += int32(btoi(isReady(pod)))
-	}
-	return n
-}
-
-func (r *placeRun) held() (all []string) {
-	for _, set := range r.sets() {
-		if n, held := rollout.HeldAt(set); held {
-			all = append(all, fmt.Sprintf("%s at %d", image(set.Spec.Template), n))
-		}
-	}
-	return all
-}
-
-// state tells what is there, for messages.
-func (r *placeRun) state() string {
-	d := r.deployment()
-	all := []string{fmt.Sprintf("asked: %s x%d, paused %t, labels %v, failure %s, conditions %+v", image(d.Spec.Template), replicasOf(d), d.Spec.Paused, d.Labels, d.Annotations[v1alpha1.FailureAnnotation], d.Status.Conditions)}
-	for _, set := range r.sets() {
-		all = append(all, fmt.Sprintf("%s %s: %d, %d ready, labels %v, annotations %v", set.Name, image(set.Spec.Template), *set.Spec.Replicas, r.readyOf(set), set.Labels, set.Annotations["deployment.kubernetes.io/revision"]))
-	}
-	return strings.Join(all, "\n")
 }

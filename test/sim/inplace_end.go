@@ -4,46 +4,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
 
-// telling guards the stories: what Belay logs comes from its own goroutines.
-var telling sync.Mutex
-
-func rolling(surge, unavailable string) appsv1.DeploymentStrategy {
-	return appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType,
-		RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.Parse(surge)), MaxUnavailable: new(intstr.Parse(unavailable))}}
-}
-
-// unavailable returns how many pods may be missing.
-func unavailable(d *appsv1.Deployment) int32 {
-	if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		return replicasOf(d)
-	}
-	scaled := func(value *intstr.IntOrString, up bool) int {
-		n, err := intstr.GetScaledValueFromIntOrPercent(value, int(replicasOf(d)), up)
-		if err != nil {
-			panic(err)
-		}
-		return n
-	}
-	of := d.Spec.Strategy.RollingUpdate
-	n := scaled(of.MaxUnavailable, false)
-	if n == 0 && scaled(of.MaxSurge, true) == 0 {
-		n = 1
-	}
-	return min(int32(n), replicasOf(d))
-}
-
-// ---- what must hold in the end
+// What must hold in the end.
 
 // settle waits until all is as it ought to be, and makes sure that it stays so.
 func (r *placeRun) settle() {
