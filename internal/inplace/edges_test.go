@@ -200,6 +200,9 @@ func TestEdge_ForbiddenIsToldOnce(t *testing.T) {
 					annotate(w, "touched", fmt.Sprint(i))
 				}
 				wantEvents(w, c.events...)
+				if n := len(writes(w)); n > 3 {
+					t.Errorf("%d writes were tried in three minutes", n)
+				}
 				w.Pass(time.Second)
 				expect.Same(t, "states", map[string]int{v1alpha1.ReasonDenied: 1}, b.count())
 				w.Intercept(nil)

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -162,5 +163,42 @@ func TestFound_VerdictTakenByAPolicy(t *testing.T) {
 		release(w, "bad:3")
 		w.Pass(5 * time.Minute)
 		wantRuns(w, "bad:3=0 held at 0, good:2=4")
+	})
+}
+
+// The release that was good does not come up for longer than the deadline, as its database is away, and then does.
+func TestFound_GoodComesUpLate(t *testing.T) {
+	guarded(t, func(w *world, b *belay) {
+		w.Node.Set("good:1", fake.NeverReady)
+		release(w, "bad:2")
+		w.Pass(8 * time.Minute)
+		expect.Same(t, "states while it is away", map[string]int{v1alpha1.ReasonRollbackFailed: 1}, b.count())
+		wantRuns(w, heldBack)
+		w.Node.Set("good:1", fake.Running)
+		w.Pass(time.Minute)
+		expect.Same(t, "states", map[string]int{v1alpha1.ReasonRolledBack: 1}, b.count())
+		expect.Same(t, "the condition", "ProgressDeadlineExceeded", progressing(w))
+		wantRest(w)
+	})
+}
+
+// A process that starts while a GuardedDeployment takes the Deployment over ends no hold before that has given it a template.
+func TestFound_AdoptedHalf(t *testing.T) {
+	owner := fake.Webshop("web", "good:1")
+	owner.UID = "owner"
+	guarded(t, func(w *world, p *belay) {
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		p.Kill()
+		p.stop()
+		edit(w, func(d *appsv1.Deployment) { adopt(d, owner); d.Annotations[v1alpha1.RevisionAnnotation] = "" })
+		startBelay(w)
+		w.Pass(time.Minute)
+		wantRuns(w, heldBack)
+		edit(w, func(d *appsv1.Deployment) { d.Annotations[v1alpha1.RevisionAnnotation] = "web-1" })
+		w.Pass(11 * time.Minute)
+		if text := runs(w); strings.Contains(text, "held") {
+			t.Errorf("%s, want no hold of what is adopted", text)
+		}
 	})
 }

@@ -5,6 +5,7 @@ package inplace
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -50,7 +51,27 @@ type Guard struct {
 // memory is what is known of one Deployment.
 type memory struct {
 	rollout.InPlaceMemory
-	refused string // the last refusal of a write that was told
+	refusal refusal // of a write, zero if none was refused
+}
+
+// refusal is what the API server has refused for as long as nobody has changed anything about it, and what was told of it.
+type refusal struct {
+	text  string
+	about string    // the release that it was about
+	until time.Time // when to try again
+}
+
+// left returns how long there is nothing to try for the Deployment.
+func (r refusal) left(d *appsv1.Deployment) time.Duration {
+	if r.about != attemptOf(d) {
+		return 0
+	}
+	return time.Until(r.until)
+}
+
+// attemptOf names what a Deployment asks for: each release, and each retry, is another one.
+func attemptOf(d *appsv1.Deployment) string {
+	return fmt.Sprintf("%s/%s/%s", d.UID, d.Annotations["deployment.kubernetes.io/revision"], d.Annotations[v1alpha1.RetryAnnotation])
 }
 
 // Options are what the flags say.
@@ -89,8 +110,8 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		return 0, g.leave(ctx, key)
 	case err != nil:
 		return 0, err
-	case isOwned(d) && d.Annotations[v1alpha1.RevisionAnnotation] == "":
-		return 0, nil // Its new owner is about to give it a template. Until then a failed one must not come back.
+	case isBeingAdopted(d):
+		return 0, nil
 	case isOwned(d):
 		return 0, g.leave(ctx, key)
 	}
@@ -106,6 +127,9 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		if err := g.letGoIfTold(ctx, key); err != nil {
 			return 0, err
 		}
+	}
+	if wait := g.memories.Of(key).refusal.left(d); wait > 0 {
+		return wait, nil
 	}
 	observed := g.observe(ctx, key, d)
 	for range maxSteps {
@@ -127,6 +151,12 @@ func isOwned(d *appsv1.Deployment) bool {
 	return owner != nil && owner.Kind == "GuardedDeployment" && owner.APIVersion == v1alpha1.GroupVersion.String()
 }
 
+// isBeingAdopted reports whether a GuardedDeployment is about to give the Deployment, which is its own since a moment, a template. Until
+// then a failed one must not come back.
+func isBeingAdopted(d *appsv1.Deployment) bool {
+	return isOwned(d) && d.Annotations[v1alpha1.RevisionAnnotation] == ""
+}
+
 // asksFor reports whether the Deployment is to be guarded in place.
 func asksFor(d *appsv1.Deployment) bool {
 	return d.Labels[v1alpha1.GuardedLabel] == v1alpha1.GuardedInPlace && !isOwned(d)
@@ -135,6 +165,9 @@ func asksFor(d *appsv1.Deployment) bool {
 // observe gathers what the cache and this process know about key.
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) rollout.InPlace {
 	o := rollout.InPlace{Deployment: d, Unlabelled: g.takesUnasked(ctx, d), Memory: g.memories.Of(key).InPlaceMemory, PollInterval: g.read.Interval()}
+	if o.Memory.UID != d.UID { // It was deleted and created.
+		g.pretend.forget(o.Memory.UID)
+	}
 	if o.Unlabelled || asksFor(d) {
 		o.Guard, o.Unusable = g.settings.of(ctx, d)
 	}

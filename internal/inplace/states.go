@@ -31,7 +31,7 @@ func (g *Guard) count() map[string]int {
 	counts := map[string]int{}
 	for m := range g.memories.All {
 		switch {
-		case m.refused != "":
+		case m.refusal.text != "":
 			counts[v1alpha1.ReasonDenied]++
 		case m.State != "":
 			counts[m.State]++

@@ -16,7 +16,7 @@ import (
 func TestStates(t *testing.T) {
 	in := func(state string) memory { return memory{InPlaceMemory: rollout.InPlaceMemory{State: state}} }
 	refused := in(v1alpha1.ReasonProgressing)
-	refused.refused = "no"
+	refused.refusal.text = "no"
 	g := &Guard{memories: evidence.NewMemories[memory](evidence.New(nil))}
 	for name, m := range map[string]memory{
 		"a": in(v1alpha1.ReasonRolledOut), "b": in(v1alpha1.ReasonRolledOut), "c": in(v1alpha1.EventNotHeld), "d": refused, "e": in(""),

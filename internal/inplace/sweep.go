@@ -61,25 +61,26 @@ func (g *Guard) sweep(ctx context.Context, namespace string) error {
 // hand, or a process that was stopped before. All others are looked after with their Deployments.
 func (g *Guard) sweepSet(ctx context.Context, set *appsv1.ReplicaSet) error {
 	owner := metav1.GetControllerOfNoCopy(set)
-	if owner != nil && owner.Kind == "Deployment" {
-		if cached, err := g.deployments.Deployments(set.Namespace).Get(owner.Name); err == nil && cached.UID == owner.UID && g.guards(ctx, cached) {
-			if !g.restsWithoutHold(cached) {
-				return nil
-			}
-			return g.endHold(ctx, cached, set)
-		}
-		live, err := g.kube.AppsV1().Deployments(set.Namespace).Get(ctx, owner.Name, metav1.GetOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("get Deployment: %w", err)
-		}
-		if err == nil && live.UID == owner.UID && g.guards(ctx, live) {
+	if owner == nil || owner.Kind != "Deployment" {
+		return g.endHold(ctx, nil, set)
+	}
+	if cached, err := g.deployments.Deployments(set.Namespace).Get(owner.Name); err == nil && cached.UID == owner.UID && g.guards(ctx, cached) {
+		if !g.restsWithoutHold(cached) {
 			return nil
 		}
-		if err == nil && live.UID == owner.UID {
-			return g.letGoOf(ctx, cache.MetaObjectToName(live))
-		}
+		return g.endHold(ctx, cached, set)
 	}
-	return g.endHold(ctx, nil, set)
+	live, err := g.kube.AppsV1().Deployments(set.Namespace).Get(ctx, owner.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err) || (err == nil && live.UID != owner.UID):
+		return g.endHold(ctx, nil, set)
+	case err != nil:
+		return fmt.Errorf("get Deployment: %w", err)
+	case g.guards(ctx, live) || isBeingAdopted(live):
+		return nil
+	default:
+		return g.letGoOf(ctx, cache.MetaObjectToName(live))
+	}
 }
 
 // restsWithoutHold reports whether the Deployment was seen to the end, and nothing is to be held for it.

@@ -61,7 +61,7 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 	*o = d.Answered(*o, deployment, set)
 	m := memory{InPlaceMemory: o.Memory}
 	if d.Status != nil || d.Waits() { // What is told may be written although what follows from it is refused.
-		m.refused = g.memories.Of(key).refused
+		m.refusal = g.memories.Of(key).refusal
 	}
 	g.memories.Keep(key, m)
 	if d.Verdict != nil {
@@ -224,15 +224,16 @@ func isRefusal(err *apierrors.StatusError) bool {
 }
 
 // tellRefusal says once that the API server refuses a write.
-func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment, refusal error) {
-	klog.FromContext(ctx).Info("Refused", "message", refusal.Error())
+func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment, err error) {
+	klog.FromContext(ctx).Info("Refused", "message", err.Error())
 	m := g.memories.Of(key)
-	told := m.refused == refusal.Error()
-	m.refused = refusal.Error()
+	told := m.refusal.text == err.Error()
+	m.refusal = refusal{text: err.Error(), about: attemptOf(d), until: time.Now().Add(rollout.RefusedRetry)}
+	m.LookAgain()
 	g.memories.Keep(key, m)
 	if !told {
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(
-			"the Deployment is left as it is: "+refusal.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})
+			"the Deployment is left as it is: "+err.Error()+"; what Belay needs for this is in artifacts/in-place", rollout.MaxEvent)}})
 	}
 }
 
@@ -240,7 +241,7 @@ func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1
 func (g *Guard) ReportStandstill(other standstill.Report) standstill.Report {
 	return func(ctx context.Context, key cache.ObjectName, message string) error {
 		d, err := g.deployments.Deployments(key.Namespace).Get(key.Name)
-		if err != nil || !asksFor(d) {
+		if err != nil || !g.guards(ctx, d) {
 			return other(ctx, key, message)
 		}
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonSyncFailing, Action: "Sync", Message: rollout.Clean(message, rollout.MaxEvent)}})

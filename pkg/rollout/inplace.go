@@ -195,8 +195,9 @@ func (p *place) isUnmade() bool {
 // isMet reports whether the Deployment was guarded before: something is written down about it, or was, as the ReplicaSets that tell of
 // it can be deleted as soon as a release is complete.
 func (p *place) isMet() bool {
-	return p.Memory.met || p.failure != nil || slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
-		return wasGood(set) || own(set, v1alpha1.AttemptLabel) != ""
+	failed, _ := readFailure(p.Deployment)
+	return p.Memory.met || slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
+		return wasGood(set) || own(set, v1alpha1.AttemptLabel) != "" || failed.UID == string(set.UID)
 	})
 }
 

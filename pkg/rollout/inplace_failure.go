@@ -159,7 +159,11 @@ func (p *place) watchReturn(d *InPlaceDecision, inTransition bool) {
 	r := asRevision(p.good)
 	back := *p.Deployment
 	back.Spec.Template = p.good.Spec.Template
-	if !p.watch(d, r, &back, p.Evidence.as(p.good), p.limitsOfGood(r)) {
+	limits := p.limitsOfGood(r)
+	if inTransition { // Meanwhile a new template has no room: that ends, whatever the Deployment says.
+		limits.deadline = min(limits.deadline, defaultDeadline*time.Second)
+	}
+	if !p.watch(d, r, &back, p.Evidence.as(p.good), limits) {
 		return
 	}
 	switch progress := d.Memory.Progress; {

@@ -78,7 +78,9 @@ func (p *place) isSettled() bool {
 	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news; that its ReplicaSet was made anew is.
 		return now.number == m.seen.number && now.template == m.seen.template && (now.cameUp || !m.seen.cameUp)
 	}
-	now.ready, now.cameUp = m.seen.ready, m.seen.cameUp
+	if now.cameUp = m.seen.cameUp; m.State != v1alpha1.ReasonRollbackFailed { // There a pod that gets ready is news.
+		now.ready = m.seen.ready
+	}
 	return now == m.seen && !p.isOverruled()
 }
 
@@ -110,10 +112,9 @@ func (p *place) look(d *InPlaceDecision) {
 	d.NeedEvidence = true
 }
 
-// isJustCreated reports whether the Deployment controller has done nothing about the Deployment yet. A copy has the number of another one.
-func (p *place) isJustCreated() bool {
-	return p.Deployment.Annotations[setNumber] == "" || p.Deployment.Status.ObservedGeneration == 0
-}
+// isJustCreated reports whether the Deployment controller has never seen the Deployment. Its number does not tell: a copy has that of
+// another one, and where a tool replaces the object it is gone for a moment.
+func (p *place) isJustCreated() bool { return p.Deployment.Status.ObservedGeneration == 0 }
 
 // nextLook returns when to read evidence: a new request soon after the last look, a rollout now and then.
 func (p *place) nextLook() time.Time {

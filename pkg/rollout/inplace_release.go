@@ -121,7 +121,7 @@ func (p *place) retryAt() time.Time {
 	return p.failure.Time.Add(retryDelay(p.failure.Retries))
 }
 
-// isRetryDue reports whether that is now. None is made before the good release is back.
+// isRetryDue reports whether that is now. None is made before the good release is back: only then was it due at the last look.
 func (p *place) isRetryDue() bool {
 	at := p.retryAt()
 	return !at.IsZero() && !p.Now.Before(at) && !p.Memory.due.IsZero()

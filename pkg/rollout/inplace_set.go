@@ -114,15 +114,18 @@ type failedRelease struct {
 	GivenUp string `json:"givenUp,omitempty"`
 }
 
+// readFailure returns what the Deployment tells of a failure, whatever it is about, and whether that can be read.
+func readFailure(d *appsv1.Deployment) (f failedRelease, ok bool) {
+	err := json.Unmarshal([]byte(d.Annotations[v1alpha1.FailureAnnotation]), &f)
+	return f, err == nil
+}
+
 // failureOf returns how the present attempt at the set failed, nil if it has not. What others have copied to the Deployment, from another
 // time or another attempt, does not fit.
 func failureOf(d *appsv1.Deployment, set *appsv1.ReplicaSet) *failedRelease {
-	var f failedRelease
-	if json.Unmarshal([]byte(d.Annotations[v1alpha1.FailureAnnotation]), &f) != nil {
-		return nil
-	}
+	f, ok := readFailure(d)
 	attempt, _ := attemptAt(set)
-	if f.UID != string(set.UID) || f.Number != numberOf(set) || f.Attempt.Number != attempt.Number {
+	if !ok || f.UID != string(set.UID) || f.Number != numberOf(set) || f.Attempt.Number != attempt.Number {
 		return nil
 	}
 	f.Message = Clean(f.Message, maxMessage)

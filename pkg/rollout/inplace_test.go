@@ -225,6 +225,7 @@ var inPlaceCases = []struct {
 	{"first sight of the first rollout", inPlace("v1").set("v1", 1, 4, 0), "first sight", ""},
 	{"first sight in a rollout", inPlace("v2").set("v1", 1, 3, 3).set("v2", 2, 2, 0), "first sight", "web-v1 verdict=good !Progressing"},
 	{"first sight in a rollout, nothing served before", inPlace("v2").set("v1", 1, 3, 0).set("v2", 2, 2, 0), "first sight", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
+	{"a release after the first one, which failed", inPlace("v2").set("v1", 1, 3, 3).set("v2", 2, 2, 0).failed("v1", 1, 3), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
 	{"first sight, and a verdict of another ReplicaSet was copied", inPlace("v1").set("v1", 1, 4, 4, func(set *appsv1.ReplicaSet) {
 		set.Labels[v1alpha1.VerdictLabel] = "good.uid-of-another"
 	}), "first sight", "web-v1 verdict=good !RolledOut"},
@@ -401,6 +402,10 @@ func TestInPlace_Looks(t *testing.T) {
 			d.Annotations[setNumber], d.Status.ObservedGeneration = "1", d.Generation
 			d.Status.Replicas, d.Status.UpdatedReplicas, d.Status.ReadyReplicas, d.Status.AvailableReplicas = 4, 4, ready, ready
 		}
+	}
+	replaced := unread(func(d *appsv1.Deployment) { d.Status.ObservedGeneration--; delete(d.Annotations, setNumber) })
+	if DecideInPlace(replaced.InPlace).Memory.met {
+		t.Error("a Deployment that was replaced is taken for one that was created")
 	}
 	for _, c := range []struct {
 		name string

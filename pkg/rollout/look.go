@@ -27,6 +27,9 @@ type limits struct {
 	was *Revision
 }
 
+// defaultDeadline is the API server's default of spec.progressDeadlineSeconds.
+const defaultDeadline = 600
+
 // limitsOf returns the limits that the guard sets, with a deadline in seconds.
 func limitsOf(guard *v1alpha1.Guard, deadline *int32, knownGood bool) limits {
 	seconds := func(value *int32, otherwise int32) time.Duration {
@@ -36,7 +39,7 @@ func limitsOf(guard *v1alpha1.Guard, deadline *int32, knownGood bool) limits {
 		maxRestarts: valueOr(guard.MaxRestarts, 3),
 		stuck:       seconds(guard.StuckSeconds, 120),
 		soak:        seconds(guard.SoakSeconds, 30),
-		deadline:    seconds(deadline, 600),
+		deadline:    seconds(deadline, defaultDeadline),
 		log:         valueOr(guard.Log, true),
 		pinned:      guard.PinImages != v1alpha1.PinNever,
 		knownGood:   knownGood,
