@@ -3,6 +3,7 @@ package rollout
 import (
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -51,7 +52,7 @@ type glance struct {
 	number     string
 	template   string // its hash
 	complete   bool
-	cameUp     bool // so says the Deployment controller, of the ReplicaSet that is there now
+	stands     bool // its ReplicaSet was not made anew
 	replicas   int32
 	updated    int32
 	ready      int32
@@ -61,11 +62,17 @@ type glance struct {
 func (p *place) glance() glance {
 	d, seen := p.Deployment, p.Memory.seen
 	g := glance{generation: d.Generation, number: d.Annotations[setNumber], template: seen.template, complete: rolloutComplete(d),
-		cameUp: cameUp(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
+		stands: stands(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
 	if g.template == "" || g.generation != seen.generation {
 		g.template = hash(&d.Spec.Template)
 	}
 	return g
+}
+
+// stands reports whether the Deployment's ReplicaSet is the one that came up. Without a deadline the Deployment controller does not say
+// so; then that it has any pod has to do.
+func stands(d *appsv1.Deployment) bool {
+	return cameUp(d) || (progressing(d).Type == "" && d.Status.UpdatedReplicas > 0)
 }
 
 // isSettled reports whether there was nothing to do at the last look, and the Deployment shows nothing new.
@@ -76,9 +83,9 @@ func (p *place) isSettled() bool {
 	}
 	now := p.glance()
 	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news; that its ReplicaSet was made anew is.
-		return now.number == m.seen.number && now.template == m.seen.template && (now.cameUp || !m.seen.cameUp)
+		return now.number == m.seen.number && now.template == m.seen.template && (now.stands || !m.seen.stands)
 	}
-	if now.cameUp = m.seen.cameUp; m.State != v1alpha1.ReasonRollbackFailed { // There a pod that gets ready is news.
+	if now.stands = m.seen.stands; m.State != v1alpha1.ReasonRollbackFailed { // There a pod that gets ready is news.
 		now.ready = m.seen.ready
 	}
 	return now == m.seen && !p.isOverruled()
@@ -92,7 +99,7 @@ func (p *place) settle(d *InPlaceDecision, state string, due time.Time) {
 
 func (p *place) rest(d *InPlaceDecision) {
 	if m := &d.Memory; m.settled {
-		m.seen.generation, m.seen.cameUp = p.Deployment.Generation, cameUp(p.Deployment)
+		m.seen.generation, m.seen.stands = p.Deployment.Generation, stands(p.Deployment)
 		if !m.due.IsZero() {
 			d.recheckIn(m.due.Sub(p.Now))
 		}
