@@ -28,9 +28,9 @@ func TestAdapt_FollowsWhatIsInUse(t *testing.T) {
 		defer cancel()
 		go Adapt(ctx)
 		synctest.Wait()
-		expect.Same(t, "percent at the start", uint64(Percent), read("/gc/gogc:percent"))
+		expect.Same(t, "percent at the start", uint64(percent), read("/gc/gogc:percent"))
 		caches := make([]byte, 100<<20)
-		for _, want := range []uint64{Percent, mostPercent} {
+		for _, want := range []uint64{percent, mostPercent} {
 			runtime.GC()
 			time.Sleep(busyTime)
 			synctest.Wait()

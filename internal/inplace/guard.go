@@ -71,7 +71,7 @@ func (r refusal) left(d *appsv1.Deployment) time.Duration {
 
 // attemptOf names what a Deployment asks for: each release, and each retry, is another one.
 func attemptOf(d *appsv1.Deployment) string {
-	return fmt.Sprintf("%s/%s/%s", d.UID, d.Annotations["deployment.kubernetes.io/revision"], d.Annotations[v1alpha1.RetryAnnotation])
+	return fmt.Sprintf("%s/%s/%s", d.UID, d.Annotations[rollout.SetNumber], d.Annotations[v1alpha1.RetryAnnotation])
 }
 
 // Options are what the flags say.

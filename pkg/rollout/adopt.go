@@ -89,7 +89,7 @@ func (s *state) equalsAdoptedRevision() bool {
 func adoptedRevision(guarded *v1alpha1.GuardedDeployment, live *appsv1.Deployment, number int64) *appsv1.ControllerRevision {
 	recorded := newRevision(guarded, &live.Spec.Template, number)
 	metav1.SetMetaDataAnnotation(&recorded.ObjectMeta, v1alpha1.VerdictAnnotation, v1alpha1.VerdictGood)
-	annotate(recorded, v1alpha1.GoodWithAnnotation, goodWith{Number: live.Annotations[setNumber], Template: hash(withoutHash(&live.Spec.Template))})
+	annotate(recorded, v1alpha1.GoodWithAnnotation, goodWith{Number: live.Annotations[SetNumber], Template: hash(withoutHash(&live.Spec.Template))})
 	return recorded
 }
 

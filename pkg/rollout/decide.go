@@ -223,7 +223,7 @@ func (s *state) markGood(d *Decision, r *Revision) {
 	switch current := s.currentSet(); {
 	case s.Evidence == nil:
 		d.NeedEvidence = true
-	case current == nil || current.Annotations[setNumber] != d.Memory.Progress.number:
+	case current == nil || current.Annotations[SetNumber] != d.Memory.Progress.number:
 		d.Memory.Progress = newProgress(r, s.Now, s.Now)
 		d.recheckIn(0)
 	default:

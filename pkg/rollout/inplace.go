@@ -195,8 +195,11 @@ func (p *place) isUnmade() bool {
 // isMet reports whether the Deployment was guarded before: something is written down about it, or was, as the ReplicaSets that tell of
 // it can be deleted as soon as a release is complete.
 func (p *place) isMet() bool {
+	if p.Memory.met {
+		return true
+	}
 	failed, _ := readFailure(p.Deployment)
-	return p.Memory.met || slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
+	return slices.ContainsFunc(p.sets, func(set *appsv1.ReplicaSet) bool {
 		return wasGood(set) || own(set, v1alpha1.AttemptLabel) != "" || failed.UID == string(set.UID)
 	})
 }

@@ -61,7 +61,7 @@ type glance struct {
 // glance returns what the Deployment shows. The template is what it was as long as the generation is; otherwise it takes longer to tell.
 func (p *place) glance() glance {
 	d, seen := p.Deployment, p.Memory.seen
-	g := glance{generation: d.Generation, number: d.Annotations[setNumber], template: seen.template, complete: rolloutComplete(d),
+	g := glance{generation: d.Generation, number: d.Annotations[SetNumber], template: seen.template, complete: rolloutComplete(d),
 		stands: stands(d), replicas: d.Status.Replicas, updated: d.Status.UpdatedReplicas, ready: d.Status.ReadyReplicas}
 	if g.template == "" || g.generation != seen.generation {
 		g.template = hash(&d.Spec.Template)
@@ -131,7 +131,7 @@ func (p *place) nextLook() time.Time {
 		return time.Time{}
 	case m.met && m.seen == (glance{}) && !rolloutComplete(d): // Nothing has failed for good as soon as this.
 		return m.lookedAt.Add(2 * p.PollInterval)
-	case d.Generation != m.seen.generation || d.Annotations[setNumber] != m.seen.number:
+	case d.Generation != m.seen.generation || d.Annotations[SetNumber] != m.seen.number:
 		return soon
 	case m.Progress.UnderWay() && m.holds && d.Status.ReadyReplicas != m.seen.ready:
 		return soon

@@ -48,7 +48,7 @@ func HeldAt(set *appsv1.ReplicaSet) (int32, bool) {
 // numberOf returns the number that the Deployment controller has given the set, 0 for none. Each time a set is asked for anew it gets
 // another one, higher than all.
 func numberOf(set *appsv1.ReplicaSet) int64 {
-	number, err := strconv.ParseInt(set.Annotations[setNumber], 10, 64)
+	number, err := strconv.ParseInt(set.Annotations[SetNumber], 10, 64)
 	if err != nil {
 		return 0
 	}

@@ -41,7 +41,7 @@ func (s *site) set(image string, number int, replicas, ready int32, marks ...fun
 	set.Name, set.Namespace, set.UID = "web-"+image, "shop", types.UID("uid-of-"+image)
 	set.CreationTimestamp = metav1.NewTime(noon.Add(-time.Hour + time.Duration(number)*time.Minute))
 	set.Labels = map[string]string{"pod-template-hash": image}
-	set.Annotations = map[string]string{setNumber: fmt.Sprint(number), setDesired: "4", setMost: "5"}
+	set.Annotations = map[string]string{SetNumber: fmt.Sprint(number), setDesired: "4", setMost: "5"}
 	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(s.Deployment, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
 	set.Spec.Replicas, set.Spec.Template = &replicas, template(image)
 	set.Status.Replicas, set.Status.ReadyReplicas, set.Status.AvailableReplicas = replicas, ready, ready
@@ -70,7 +70,7 @@ func (s *site) counted() *site {
 		status.ReadyReplicas += set.Status.ReadyReplicas
 		status.AvailableReplicas += set.Status.AvailableReplicas
 		if set == current {
-			status.UpdatedReplicas, d.Annotations[setNumber] = set.Status.Replicas, set.Annotations[setNumber]
+			status.UpdatedReplicas, d.Annotations[SetNumber] = set.Status.Replicas, set.Annotations[SetNumber]
 		}
 	}
 	return s
@@ -399,11 +399,11 @@ func TestInPlace_Looks(t *testing.T) {
 	}
 	acted := func(ready int32) func(*appsv1.Deployment) {
 		return func(d *appsv1.Deployment) {
-			d.Annotations[setNumber], d.Status.ObservedGeneration = "1", d.Generation
+			d.Annotations[SetNumber], d.Status.ObservedGeneration = "1", d.Generation
 			d.Status.Replicas, d.Status.UpdatedReplicas, d.Status.ReadyReplicas, d.Status.AvailableReplicas = 4, 4, ready, ready
 		}
 	}
-	replaced := unread(func(d *appsv1.Deployment) { d.Status.ObservedGeneration--; delete(d.Annotations, setNumber) })
+	replaced := unread(func(d *appsv1.Deployment) { d.Status.ObservedGeneration--; delete(d.Annotations, SetNumber) })
 	if DecideInPlace(replaced.InPlace).Memory.met {
 		t.Error("a Deployment that was replaced is taken for one that was created")
 	}
@@ -420,7 +420,7 @@ func TestInPlace_Looks(t *testing.T) {
 		{"good and scaled", change(good(), generation(6)), "rests as RolledOut"},
 		{"good and short of a pod", change(good(), func(d *appsv1.Deployment) { d.Status.ReadyReplicas, d.Status.AvailableReplicas = 3, 3 }), "rests as RolledOut"},
 		{"good, and another template", change(good(), func(d *appsv1.Deployment) { d.Generation++; d.Spec.Template = template("v2") }), "look"},
-		{"good, and another number", change(good(), func(d *appsv1.Deployment) { d.Annotations[setNumber] = "2" }), "look"},
+		{"good, and another number", change(good(), func(d *appsv1.Deployment) { d.Annotations[SetNumber] = "2" }), "look"},
 		{"rolled back and at rest", back(), "rests as RolledBack"},
 		{"rolled back and scaled", change(back(), generation(6)), "look"},
 		{"rolled back, and a pod of the failed one", change(back(), func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 1 }), "look"},

@@ -61,7 +61,7 @@ type Progress struct {
 	recorded       metav1.Time // when the revision was: what is reported from before is not about it
 	polledAt       time.Time   // when evidence was last read, or the rollout began
 	pollAfter      time.Time   // when to read it next
-	number         string      // setNumber of the ReplicaSet that is watched, or came up or failed; empty if that is not known
+	number         string      // SetNumber of the ReplicaSet that is watched, or came up or failed; empty if that is not known
 	undone         string      // of a restart that is being undone: how it failed
 	final          string      // why a restart that failed cannot be undone, empty if it may be
 	hinted         bool        // at the last poll the Deployment controller said that all was done
@@ -171,7 +171,7 @@ func (p *Progress) stand(l *look, waiting waiting) {
 		p.complete = firstOf(p.complete, p.clock)
 		p.Phase = PhaseSoaking
 		if l.knownGood || (soaked && l.wanted-passed <= l.tolerated) {
-			p.Phase, p.number = PhaseHealthy, l.current.Annotations[setNumber]
+			p.Phase, p.number = PhaseHealthy, l.current.Annotations[SetNumber]
 			p.sightings = nil
 		}
 	case waiting.reason != "" && p.since(p.progressed) >= blockedAfter:

@@ -18,9 +18,9 @@ import (
 // tool puts into the template. It is called a restart here. One that fails is undone: the Deployment gets the template of the
 // ReplicaSet that was good again, with all that others had added to it by then.
 
-// setNumber, on a Deployment and its ReplicaSets, is where the Deployment controller numbers its ReplicaSets. The Deployment's is that
+// SetNumber, on a Deployment and its ReplicaSets, is where the Deployment controller numbers its ReplicaSets. The Deployment's is that
 // of the current one: it tells that there is another one, and that none has to be looked for.
-const setNumber = "deployment.kubernetes.io/revision"
+const SetNumber = "deployment.kubernetes.io/revision"
 
 // setNumbersBefore, on a ReplicaSet, has the numbers that it had before: it became the current one again.
 const setNumbersBefore = "deployment.kubernetes.io/revision-history"
@@ -102,9 +102,9 @@ func (s *state) isAsGood(r *Revision) bool {
 // their images.
 func (s *state) asGood(r *Revision) *appsv1.ControllerRevision {
 	marked := withVerdict(r, nil)
-	good := goodWith{Number: s.Deployment.Annotations[setNumber], Template: r.templateHash(&s.Deployment.Spec.Template)}
+	good := goodWith{Number: s.Deployment.Annotations[SetNumber], Template: r.templateHash(&s.Deployment.Spec.Template)}
 	if current := s.currentSet(); current != nil {
-		good.ReplicaSet, good.Number = current.UID, current.Annotations[setNumber]
+		good.ReplicaSet, good.Number = current.UID, current.Annotations[SetNumber]
 	}
 	annotate(marked, v1alpha1.GoodWithAnnotation, good)
 	delete(marked.Annotations, v1alpha1.ImagesAnnotation)
@@ -134,7 +134,7 @@ func (s *state) isRestart(r *Revision, current *appsv1.ReplicaSet) bool {
 // numberBefore returns the number of the ReplicaSet that the revision came up with before this process began: the present one where that is
 // not known. With the template that was good, it is the good one, whatever its number is since: a rollback to it gave it another one.
 func (s *state) numberBefore(r *Revision) string {
-	good, now := r.goodWith(), s.Deployment.Annotations[setNumber]
+	good, now := r.goodWith(), s.Deployment.Annotations[SetNumber]
 	if good.Number == "" || (good.Number != now && s.isAsGood(r)) {
 		return now
 	}
@@ -143,7 +143,7 @@ func (s *state) numberBefore(r *Revision) string {
 
 // isRenumbered reports whether the Deployment has got another ReplicaSet since the revision came up, or did not.
 func (p *Progress) isRenumbered(d *appsv1.Deployment) bool {
-	return !p.UnderWay() && p.number != "" && d.Annotations[setNumber] != p.number
+	return !p.UnderWay() && p.number != "" && d.Annotations[SetNumber] != p.number
 }
 
 // follow returns the progress of what the evidence shows to be the current ReplicaSet of a revision that was good: a restart has one
@@ -157,7 +157,7 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 	if s.isRestart(r, current) {
 		restart = current.Name
 	}
-	if restart != p.restart || (p.isRenumbered(s.Deployment) && current.Annotations[setNumber] != p.number) {
+	if restart != p.restart || (p.isRenumbered(s.Deployment) && current.Annotations[SetNumber] != p.number) {
 		p = newProgress(r, s.Now, s.Now)
 		p.restart, p.recorded = restart, current.CreationTimestamp
 		if current.Annotations[setNumbersBefore] != "" { // What its earlier pods did is no evidence.
@@ -170,7 +170,7 @@ func (s *state) follow(p Progress, r *Revision) Progress {
 			p.Phase, p.Failure = PhaseFailed, r.Failure.Failure
 		}
 	}
-	p.number = current.Annotations[setNumber]
+	p.number = current.Annotations[SetNumber]
 	return p
 }
 

@@ -139,9 +139,9 @@ func (s *stage) control() {
 		metav1.SetMetaDataLabel(&current.Spec.Template.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, fmt.Sprint(s.made))
 		s.sets = append(s.sets, current)
 	}
-	if number := current.Annotations[setNumber]; number == "" || d.Annotations[setNumber] != number {
-		current.Annotations = map[string]string{setNumber: strconv.Itoa(s.highest() + 1), setNumbersBefore: number}
-		metav1.SetMetaDataAnnotation(&d.ObjectMeta, setNumber, current.Annotations[setNumber])
+	if number := current.Annotations[SetNumber]; number == "" || d.Annotations[SetNumber] != number {
+		current.Annotations = map[string]string{SetNumber: strconv.Itoa(s.highest() + 1), setNumbersBefore: number}
+		metav1.SetMetaDataAnnotation(&d.ObjectMeta, SetNumber, current.Annotations[SetNumber])
 	}
 	s.scaleSet(current, wanted)
 	up := 0
@@ -173,7 +173,7 @@ func (s *stage) control() {
 
 func (s *stage) highest() (n int) {
 	for _, set := range s.sets {
-		number, _ := strconv.Atoi(set.Annotations[setNumber])
+		number, _ := strconv.Atoi(set.Annotations[SetNumber])
 		n = max(n, number)
 	}
 	return n
