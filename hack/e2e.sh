@@ -4,14 +4,5 @@
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [[ -n "${E2E_KUBECONFIG:-}" ]]; then
-  export KUBECONFIG="${E2E_KUBECONFIG}"
-else
-  export KUBECONFIG="${PWD}/.cluster/kubeconfig"
-  if ! hack/cluster.sh status >/dev/null 2>&1; then
-    trap 'hack/cluster.sh down' EXIT
-  fi
-  hack/cluster.sh up
-fi
-BELAY_E2E=1 go test ./test/e2e -count=1 -timeout 30m -v "$@" 2>&1 |
+BELAY_E2E=1 hack/with-cluster.sh go test ./test/e2e -count=1 -timeout 30m -v "$@" 2>&1 |
   awk '/no tests to run/ { none = 1 } !/^=== (RUN|PAUSE|CONT|NAME)/ { print; fflush() } END { exit none }'

@@ -1,0 +1,130 @@
+package faults
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// watched are the resources that Belay watches.
+var watched = []string{"guardeddeployments", "deployments", "controllerrevisions"}
+
+// fault is what is done once, at one request of a story.
+type fault struct {
+	name string
+	// long says that it takes so long that it is told at some requests only.
+	long bool
+	// parts says that a write may take effect and Belay not know, so that it is tried at every write.
+	parts bool
+	// leaders says that it is about two Belays of which one leads.
+	leaders bool
+	// onRequest answers the request in the place of the proxy; pass asks the API server.
+	onRequest func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)
+	// onStreams disturbs the watches, before the request is passed on.
+	onStreams func(p *proxy)
+}
+
+// lost returns a fault whose request takes effect, and whose answer is lost.
+func lost(how string, answered func(p *proxy, w http.ResponseWriter, a *answer)) *fault {
+	return &fault{name: "answer-lost-" + how, parts: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+		answered(p, w, pass())
+	}}
+}
+
+// refused returns a fault whose request never reaches the API server.
+func refused(how string, answered func(p *proxy, w http.ResponseWriter, r *http.Request)) *fault {
+	return &fault{name: "refused-" + how, onRequest: func(p *proxy, w http.ResponseWriter, r *http.Request, _ func() *answer) { answered(p, w, r) }}
+}
+
+func says(code int, reason metav1.StatusReason, header ...string) func(p *proxy, w http.ResponseWriter, r *http.Request) {
+	return func(_ *proxy, w http.ResponseWriter, _ *http.Request) {
+		for pair := range slices.Chunk(header, 2) {
+			w.Header().Set(pair[0], pair[1])
+		}
+		(&answer{code: code, status: reason}).write(w)
+	}
+}
+
+// half sends half of a body, and ends there.
+func half(_ *proxy, w http.ResponseWriter, a *answer) {
+	if a.err == nil {
+		for name, values := range a.header {
+			w.Header()[name] = values
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
+		w.WriteHeader(a.code)
+		_, _ = w.Write(a.body[:len(a.body)/2])
+		_ = http.NewResponseController(w).Flush()
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// faults are all that are tried, at every request of every story.
+func faults() (all []*fault) {
+	all = append(all,
+		lost("504", func(_ *proxy, w http.ResponseWriter, _ *answer) {
+			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
+		}),
+		lost("half", half),
+		lost("cut", func(p *proxy, _ http.ResponseWriter, _ *answer) { p.cut() }),
+		refused("429", says(http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, "Retry-After", "1")),
+		refused("503", says(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "Retry-After", "1")),
+		refused("500", says(http.StatusInternalServerError, metav1.StatusReasonInternalError)),
+		refused("cut", func(p *proxy, _ http.ResponseWriter, _ *http.Request) { p.cut() }),
+		refused("unanswered", func(_ *proxy, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		&fault{name: "killed-before", parts: true, onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+			p.belay.kill()
+			panic(http.ErrAbortHandler)
+		}},
+		&fault{name: "killed-after", parts: true, onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			pass()
+			p.belay.kill()
+			panic(http.ErrAbortHandler)
+		}},
+		frozen(5*time.Second), frozen(25*time.Second), frozen(60*time.Second),
+		&fault{name: "events-late", onStreams: func(p *proxy) { p.delay(1500 * time.Millisecond) }},
+	)
+	all = append(all,
+		&fault{name: "certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+			p.shown.Store(1)
+			p.cut()
+		}},
+		&fault{name: "token-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+			if err := p.belay.useToken("second"); err != nil {
+				panic(err)
+			}
+			p.cut()
+		}},
+	)
+	for i, resource := range watched {
+		others := slices.Delete(slices.Clone(watched), i, i+1)
+		all = append(all,
+			&fault{name: "watch-frozen-5s-" + resource, onStreams: func(p *proxy) { p.freeze(5*time.Second, resource) }},
+			&fault{name: "watch-frozen-40s-" + resource, long: true, onStreams: func(p *proxy) { p.freeze(40*time.Second, resource) }},
+			&fault{name: "watch-ahead-" + resource, onStreams: func(p *proxy) { p.freeze(3*time.Second, others...) }},
+			&fault{name: "relist-" + resource, onStreams: func(p *proxy) { p.expire(resource) }},
+		)
+	}
+	all = append(all, ofLeaders()...)
+	for _, f := range all {
+		f.long = f.long || f.name == "refused-unanswered"
+	}
+	return all
+}
+
+// frozen returns a fault that stops the process while it waits for an answer.
+func frozen(long time.Duration) *fault {
+	return &fault{name: fmt.Sprintf("stopped-%.0fs", long.Seconds()), long: long > 5*time.Second,
+		onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			p.belay.signal(syscall.SIGSTOP)
+			a := pass()
+			time.Sleep(long)
+			p.belay.signal(syscall.SIGCONT)
+			a.write(w)
+		}}
+}

@@ -1,0 +1,250 @@
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// told is all that is known of a story that has ended.
+type told struct {
+	story
+	sights  []sight
+	byBelay [][]exchange
+	events  []eventsv1.Event
+}
+
+// moves are the templates that the Deployment had, one after the other.
+type move struct {
+	rv, until uint64 // of etcd, when it came and when the next one did
+	version   string
+	revision  string // the ControllerRevision that Belay says it is
+}
+
+func (t *told) moves() (all []move) {
+	last := ""
+	for _, s := range t.sights {
+		d, ok := s.object.(*appsv1.Deployment)
+		if !ok || s.deleted {
+			continue
+		}
+		version := versionOf(d.Spec.Template)
+		if key := string(d.UID) + version; key != last {
+			if len(all) > 0 {
+				all[len(all)-1].until = s.rv
+			}
+			last, all = key, append(all, move{rv: s.rv, until: ^uint64(0), version: version})
+		}
+		all[len(all)-1].revision = d.Annotations[v1alpha1.RevisionAnnotation]
+	}
+	return all
+}
+
+// broken returns which laws the story broke, in words.
+func (t *told) broken() (words []string) {
+	for _, law := range []func(say func(format string, args ...any)){t.course, t.verdictFirst, t.revisions, t.words, t.sets, t.eventsTold, t.oneLeader} {
+		law(func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) })
+	}
+	slices.Sort(words)
+	return slices.Compact(words)
+}
+
+// course: exactly one rollback for each failed attempt, none of a healthy release, and nothing else moves.
+func (t *told) courseOf() string {
+	var versions []string
+	for _, m := range t.moves() {
+		versions = append(versions, m.version)
+	}
+	return strings.Join(versions, " ")
+}
+
+func (t *told) course(say func(string, ...any)) {
+	if got := t.courseOf(); got != t.story.course {
+		say("the Deployment ran %q, want %q", got, t.story.course)
+	}
+}
+
+// failing reports whether a version has to fail.
+func (t *told) failing(version string) bool { return slices.Contains(strings.Fields(t.fails), version) }
+
+// verdictFirst: what failed is stored before the Deployment moves away from it.
+func (t *told) verdictFirst(say func(string, ...any)) {
+	moves := t.moves()
+	if t.inPlace() {
+		return
+	}
+	for i, m := range moves {
+		if i+1 == len(moves) || !t.failing(m.version) {
+			continue
+		}
+		stored := slices.ContainsFunc(t.sights, func(s sight) bool {
+			r, ok := s.object.(*appsv1.ControllerRevision)
+			return ok && r.Name == m.revision && s.rv > m.rv && s.rv < m.until && r.Annotations[v1alpha1.FailureAnnotation] != ""
+		})
+		if !stored {
+			say("the Deployment left %s with no failure stored", m.version)
+		}
+	}
+}
+
+// revisions: whatever becomes of an answer, a template is recorded once.
+func (t *told) revisions(say func(string, ...any)) {
+	names := map[string]string{}
+	for _, s := range t.sights {
+		r, ok := s.object.(*appsv1.ControllerRevision)
+		if !ok {
+			continue
+		}
+		key := string(r.OwnerReferences[0].UID) + string(r.Data.Raw)
+		if was, known := names[key]; known && was != r.Name {
+			say("the ControllerRevisions %s and %s have the same template", was, r.Name)
+		}
+		names[key] = r.Name
+	}
+}
+
+// falseReasons are words about what did not happen in any story.
+var falseReasons = []string{v1alpha1.ReasonContested, v1alpha1.ReasonNameTaken, v1alpha1.ReasonInvalid, v1alpha1.ReasonDenied, v1alpha1.ReasonSyncFailing,
+	v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonRollbackFailed}
+
+// words: no status says what is not so.
+func (t *told) words(say func(string, ...any)) {
+	versions := map[string]string{}
+	for _, m := range t.moves() {
+		versions[m.revision] = m.version
+	}
+	for _, s := range t.sights {
+		g, ok := s.object.(*v1alpha1.GuardedDeployment)
+		if !ok {
+			continue
+		}
+		if f := g.Status.Failure; f != nil && !t.failing(versions[f.Revision]) && !t.failing(versions[f.Revision]+"+") {
+			say("the status says that %s failed: %s", versions[f.Revision], f.Message)
+		}
+		if good := versions[g.Status.GoodRevision]; t.failing(good) {
+			say("the status says that %s is good", good)
+		}
+		c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady)
+		if c != nil && slices.Contains(falseReasons, c.Reason) {
+			say("a condition says %s: %s", c.Reason, c.Message)
+		}
+		if c != nil && (c.Reason == v1alpha1.ReasonRolledBack || c.Reason == v1alpha1.ReasonRestartFailed) && g.Status.Failure == nil {
+			say("a condition says %s, and the status has no failure", c.Reason)
+		}
+	}
+}
+
+func (t *told) inPlace() bool { return t.name == "in-place" }
+
+// sets: of a Deployment that is guarded as it is, what fails is held at nothing, once, after it was said; nothing else is.
+func (t *told) sets(say func(string, ...any)) {
+	said, was, holds := map[string]uint64{}, map[string]string{}, map[string]int{}
+	sights := slices.SortedStableFunc(slices.Values(t.sights), func(a, b sight) int {
+		if a.rv < b.rv {
+			return -1
+		}
+		return 1
+	})
+	for _, s := range sights {
+		switch object := s.object.(type) {
+		case *appsv1.Deployment:
+			failure := struct{ ReplicaSet string }{}
+			if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &failure) == nil {
+				said[failure.ReplicaSet] = s.rv
+			}
+		case *appsv1.ReplicaSet:
+			version, held := versionOf(object.Spec.Template), heldAt(object)
+			if isGood(object) && t.failing(version) && !strings.HasSuffix(t.fails, "+") {
+				say("the ReplicaSet of %s is labelled good", version)
+			}
+			if held == "0" && was[object.Name] != "0" {
+				holds[version]++
+				if said[object.Name] == 0 {
+					say("%s is held before its failure is stored", version)
+				}
+			}
+			was[object.Name] = held
+		}
+	}
+	for version, times := range holds {
+		if !t.failing(version) || times > 1 {
+			say("%s was held %d times", version, times)
+		}
+	}
+}
+
+// eventsTold: no Event tells of what did not happen, and none of a rollback more often than there was one.
+func (t *told) eventsTold(say func(string, ...any)) {
+	rollbacks := 0
+	for _, e := range t.events {
+		times := 1
+		if e.Series != nil {
+			times = int(e.Series.Count)
+		}
+		if e.ReportingController != "belay" {
+			continue
+		}
+		if slices.Contains(falseReasons, e.Reason) {
+			say("an Event says %s: %s", e.Reason, e.Note)
+		}
+		if e.Reason == v1alpha1.ReasonRolledBack {
+			rollbacks += times
+		}
+	}
+	if most := len(strings.Fields(t.fails)); rollbacks > most {
+		say("%d Events tell of a rollback, of %d at most", rollbacks, most)
+	}
+}
+
+// all returns the requests of each Belay, none of a story that was not told.
+func (t *told) all() [][]exchange {
+	if t == nil {
+		return nil
+	}
+	return t.byBelay
+}
+
+// requests returns how many of Belay's requests about the story were writes that took effect, Events left out, and how many there were.
+func (t *told) requests() (writes, all int) {
+	for _, e := range slices.Concat(t.byBelay...) {
+		if e.number == 0 {
+			continue
+		}
+		all++
+		if e.writes() && e.resource != "events" && e.code >= 200 && e.code < 300 {
+			writes++
+		}
+	}
+	return writes, all
+}
+
+// restFor is how long a Belay that has nothing to do must ask for nothing, within restWithin of the end of a story.
+const restFor, restWithin = 3 * time.Second, 45 * time.Second
+
+// awaitRest waits until no Belay asks for anything any more.
+func (s *scene) awaitRest() {
+	s.Helper()
+	end := time.Now()
+	s.await("nothing is asked for at rest", func() bool {
+		last := end
+		for _, b := range s.belays {
+			for _, e := range b.noted() {
+				if e.number > 0 && e.at.After(last) {
+					last = e.at
+				}
+			}
+		}
+		if last.Sub(end) > restWithin {
+			s.Fatalf("belay goes on asking at rest\n%s", s.tell())
+		}
+		return time.Since(last) > restFor
+	})
+}

@@ -1,0 +1,142 @@
+package faults
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// once returns a fault that happens to one of several Belays only, to the first whose request it is: the leader.
+func once(f *fault) *fault {
+	var first sync.Once
+	c := *f
+	c.onRequest = func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+		done := false
+		first.Do(func() { done = true; f.onRequest(p, w, r, pass) })
+		if !done {
+			pass().write(w)
+		}
+	}
+	return &c
+}
+
+// ofLease returns a fault of the leader's requests about its Lease, from the request of the story on and for so long.
+func ofLease(how string, long time.Duration, meet func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)) *fault {
+	return &fault{name: "lease-" + how, leaders: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+		p.disturbLease(long, meet)
+		pass().write(w)
+	}}
+}
+
+// ofLeaders are the faults that are tried with two Belays, of which one leads.
+func ofLeaders() []*fault {
+	wait := func(r *http.Request, long time.Duration) {
+		select {
+		case <-r.Context().Done():
+		case <-time.After(long):
+		}
+	}
+	return []*fault{
+		ofLease("answers-late", 40*time.Second, func(_ *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+			a := pass()
+			wait(r, 4*time.Second)
+			a.write(w)
+		}),
+		// This has client-go's own election let two lead: one answer comes late, and the renewals after it are lost.
+		ofLease("answer-late-then-lost", 40*time.Second, func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+			if p.lateOnce() {
+				a := pass()
+				wait(r, 4500*time.Millisecond)
+				a.write(w)
+				return
+			}
+			<-r.Context().Done()
+		}),
+		ofLease("answers-lost", 40*time.Second, func(_ *proxy, _ http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			pass()
+			panic(http.ErrAbortHandler)
+		}),
+		ofLease("requests-lost", 40*time.Second, func(_ *proxy, _ http.ResponseWriter, r *http.Request, _ func() *answer) { <-r.Context().Done() }),
+		// Belay has given up waiting when the API server gets it: after what was sent later.
+		ofLease("requests-late", 40*time.Second, func(_ *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			time.Sleep(6 * time.Second)
+			pass().write(w)
+		}),
+		ofLease("refused-503", 40*time.Second, func(_ *proxy, w http.ResponseWriter, _ *http.Request, _ func() *answer) {
+			(&answer{code: http.StatusServiceUnavailable, status: metav1.StatusReasonServiceUnavailable}).write(w)
+		}),
+		{name: "leader-killed", leaders: true, onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			pass()
+			p.belay.kill()
+			panic(http.ErrAbortHandler)
+		}},
+		{name: "leader-stopped-25s", leaders: true, onRequest: frozen(25 * time.Second).onRequest},
+	}
+}
+
+// disturbLease has requests about the Lease met this way for so long.
+func (p *proxy) disturbLease(long time.Duration, meet func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaseUntil, p.meetLease = time.Now().Add(long), meet
+}
+
+// lateOnce reports whether no answer has come late yet.
+func (p *proxy) lateOnce() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := !p.late
+	p.late = true
+	return first
+}
+
+// tenures returns what is stored about the Lease, in order.
+func tenures(sights []sight) (all []sight) {
+	for _, s := range sights {
+		if _, ok := s.object.(*coordinationv1.Lease); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// oneLeader: a write takes effect only while the Lease is stored as that process's.
+func (t *told) oneLeader(say func(string, ...any)) {
+	if len(t.byBelay) < 2 {
+		return
+	}
+	owner := map[uint64]int{} // by the resourceVersion of the Lease, who stored it
+	for i, exchanges := range t.byBelay {
+		for _, e := range exchanges {
+			if e.resource == "leases" && e.writes() && e.rv > 0 {
+				owner[e.rv] = i
+			}
+		}
+	}
+	all := tenures(t.sights)
+	for i, exchanges := range t.byBelay {
+		for _, e := range exchanges {
+			if !e.writes() || e.resource == "leases" || e.rv == 0 || e.namespace == "" {
+				continue
+			}
+			after, _ := slices.BinarySearchFunc(all, e.rv, func(s sight, rv uint64) int {
+				if s.rv < rv {
+					return -1
+				}
+				return 1
+			})
+			if after == 0 {
+				say("%s was written before anybody led", e.request)
+				continue
+			}
+			last := all[after-1]
+			if by, known := owner[last.rv]; !known || by != i || *last.object.(*coordinationv1.Lease).Spec.HolderIdentity == "" {
+				say("%s was written at %d by belay %d, and the Lease was stored at %d by belay %d", e.request, e.rv, i, last.rv, by)
+			}
+		}
+	}
+}
