@@ -167,8 +167,11 @@ func chosen(t *testing.T, plain map[string]*told) (all []perturbed) {
 		}
 		all = slices.Concat(all, writes, others)
 	}
-	if n := *storiesFlag; n > 0 && !everything {
-		all = some(slices.DeleteFunc(all, func(p perturbed) bool { return p.fault.long }), n)
+	if *storiesFlag == 0 {
+		return some(all, len(all))
 	}
-	return some(all, len(all))
+	if !everything {
+		all = slices.DeleteFunc(all, func(p perturbed) bool { return p.fault.long })
+	}
+	return some(all, *storiesFlag)
 }

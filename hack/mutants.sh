@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes sure that test/faults finds what it is for: breaks Belay on purpose, as each file in test/faults/mutants says, and fails if the
+# stories come out well all the same. Arguments name some of them, without ".patch".
+set -o errexit -o nounset -o pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "${scratch}"' EXIT
+
+# broken NAME: succeeds if the tests fail on a belay with this patch.
+broken() {
+  local patch=test/faults/mutants/$1.patch source=${scratch}/$1 arguments
+  mkdir "${source}"
+  git ls-files -z --cached -- '*.go' go.mod go.sum | tar --create --null --files-from=- | tar --extract --directory="${source}"
+  git -C "${source}" apply "${PWD}/${patch}"
+  go -C "${source}" build -o "${scratch}/belay" .
+  read -r -a arguments < <(sed -n 's/^arguments: //p' "${patch}")
+  if hack/faults.sh -run TestFaults -source "${source}" "${arguments[@]}" >"${scratch}/$1.log" 2>&1; then
+    printf '%-26s NOT found\n' "$1"
+    return 1
+  fi
+  printf '%-26s found: %s\n' "$1" "$(sed -n 's/^ *\(faults\|scene\|laws\)_test.go:[0-9]*: //p' "${scratch}/$1.log" | grep -v 'requests$\|^-seed' | head -1)"
+}
+
+if (($# == 0)); then
+  set -- $(basename -s .patch test/faults/mutants/*.patch)
+fi
+failures=0
+for name; do
+  broken "${name}" || failures=$((failures + 1))
+done
+exit $((failures > 0))
