@@ -15,11 +15,11 @@ broken() {
   git -C "${source}" apply "${PWD}/${patch}"
   go -C "${source}" build -o "${scratch}/belay" .
   read -r -a arguments < <(sed -n 's/^arguments: //p' "${patch}")
-  if hack/faults.sh -run TestFaults -source "${source}" "${arguments[@]}" >"${scratch}/$1.log" 2>&1; then
+  if hack/faults.sh -run TestFaults -source "${source}" -patience 60s "${arguments[@]}" >"${scratch}/$1.log" 2>&1; then
     printf '%-26s NOT found\n' "$1"
     return 1
   fi
-  printf '%-26s found: %s\n' "$1" "$(sed -n 's/^ *\(faults\|scene\|laws\)_test.go:[0-9]*: //p' "${scratch}/$1.log" | grep -v 'requests$\|^-seed' | head -1)"
+  printf '%-26s found: %s\n' "$1" "$(sed -n 's/^ *[a-z]*_test.go:[0-9]*: //p' "${scratch}/$1.log" | grep -v 'requests$\|^-seed' | head -1)"
 }
 
 if (($# == 0)); then

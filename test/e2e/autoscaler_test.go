@@ -28,7 +28,7 @@ func (o *object) autoscale(kind string, least, most int32) {
 	client := cluster.kube.AutoscalingV2().HorizontalPodAutoscalers(o.namespace.name)
 	_, err := client.Create(o.Context(), scaler, metav1.CreateOptions{})
 	if err != nil {
-		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		err = retry.RetryOnConflict(conflicting, func() error {
 			live, err := client.Get(o.Context(), o.name, metav1.GetOptions{})
 			if err != nil {
 				return err

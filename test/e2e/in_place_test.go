@@ -91,7 +91,7 @@ func (n *namespace) guarded(name string, pods corev1.PodTemplateSpec, changes ..
 func (p *inPlace) update(changes ...change) {
 	p.Helper()
 	client := cluster.kube.AppsV1().Deployments(p.namespace.name)
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	err := retry.RetryOnConflict(conflicting, func() error {
 		d, err := client.Get(p.Context(), p.name, metav1.GetOptions{})
 		if err != nil {
 			return err

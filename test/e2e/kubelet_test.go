@@ -316,7 +316,7 @@ func (p *played) until(done <-chan struct{}) {
 // write changes the pod's status, and ends the script if the pod is gone.
 func (p *played) write(change func(*corev1.PodStatus)) {
 	client := cluster.kube.CoreV1().Pods(p.pod.Namespace)
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	err := retry.RetryOnConflict(conflicting, func() error {
 		live, err := client.Get(p.ctx, p.pod.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -505,7 +505,7 @@ func judgeReady(s *corev1.PodStatus) {
 func (k *kubelet) reportNode(name string, status corev1.ConditionStatus, reason, message string) {
 	k.Helper()
 	client := cluster.kube.CoreV1().Nodes()
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	err := retry.RetryOnConflict(conflicting, func() error {
 		node, err := client.Get(k.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return err

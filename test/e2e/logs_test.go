@@ -27,7 +27,7 @@ func (k *kubelet) serveLogs(answer http.HandlerFunc) {
 	k.Cleanup(server.Close)
 	client := cluster.kube.CoreV1().Nodes()
 	for _, name := range k.nodes {
-		err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		err := retry.RetryOnConflict(conflicting, func() error {
 			node, err := client.Get(k.Context(), name, metav1.GetOptions{})
 			if err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/yaml"
 )
 
@@ -73,6 +74,9 @@ func emptyNamespace(t *testing.T) *namespace {
 	})
 	return n
 }
+
+// conflicting is how a test goes on trying to change an object that others write all the time.
+var conflicting = wait.Backoff{Steps: 30, Duration: 10 * time.Millisecond, Factor: 1.2, Jitter: 0.5, Cap: time.Second}
 
 // patience bounds every wait. It is long, for slow machines: what has to be fast is measured.
 const patience = 60 * time.Second

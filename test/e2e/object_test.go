@@ -113,7 +113,7 @@ func (o *object) update(options ...option) *v1alpha1.GuardedDeployment {
 
 func (o *object) tryUpdate(options ...option) (updated *v1alpha1.GuardedDeployment, err error) {
 	client := cluster.belay.BelayV1alpha1().GuardedDeployments(o.namespace.name)
-	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	err = retry.RetryOnConflict(conflicting, func() error {
 		g, err := client.Get(o.Context(), o.name, metav1.GetOptions{})
 		if err != nil {
 			return err

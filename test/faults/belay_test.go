@@ -150,7 +150,7 @@ func (b *belay) logged(lines int) string {
 // awaitWatching waits until it watches all that it has to.
 func (b *belay) awaitWatching(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(*patience)
 	for {
 		b.proxy.mu.Lock()
 		watching := 0

@@ -40,6 +40,7 @@ var (
 	storyFlag   = flag.String("story", "", "tell these stories only, a regular expression, with every fault at every request to choose from")
 	faultFlag   = flag.String("fault", "", "try these faults only, likewise")
 	atFlag      = flag.Int("at", 0, "try them at this request only")
+	patience    = flag.Duration("patience", 150*time.Second, "how long to wait for anything: the longest fault takes a minute, and belay tries again within another half")
 	sourceFlag  = flag.String("source", root, "the directory of the belay to build")
 
 	// quiet is where the proxies complain: connections are cut all the time.

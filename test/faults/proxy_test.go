@@ -235,7 +235,7 @@ func (p *proxy) ask(r *http.Request, ctx context.Context, body io.Reader) (*http
 
 // pass asks the API server, whether Belay goes on waiting for the answer or not.
 func (p *proxy) pass(r *http.Request, index int) *answer {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), *patience)
 	defer cancel()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {

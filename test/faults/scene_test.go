@@ -11,19 +11,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 const (
-	// patience bounds every wait: the longest fault takes a minute, and Belay tries again within another half.
-	patience = 150 * time.Second
 	// pollEvery is how often what was seen is looked at.
 	pollEvery = 50 * time.Millisecond
 	// name is what everything is called that a story is about, and field who changes it.
 	name, field = "web", "faults"
 )
+
+// conflicting is how an object is changed that others write, too.
+var conflicting = wait.Backoff{Steps: 30, Duration: 10 * time.Millisecond, Factor: 1.2, Jitter: 0.5, Cap: time.Second}
 
 // scene is where a story is told: a namespace, and the Belays that work in it.
 type scene struct {
@@ -57,9 +59,9 @@ func newScene(t *testing.T) *scene {
 // await waits until something is so.
 func (s *scene) await(what string, is func() bool) {
 	s.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(pollEvery) {
+	for deadline := time.Now().Add(*patience); !is(); time.Sleep(pollEvery) {
 		if time.Now().After(deadline) {
-			s.Fatalf("waited %s until %s\n%s", patience, what, s.tell())
+			s.Fatalf("waited %s until %s\n%s", *patience, what, s.tell())
 		}
 	}
 }
@@ -129,7 +131,7 @@ func (s *scene) create(does, version string) {
 func (s *scene) change(how func(g *v1alpha1.GuardedDeployment)) {
 	s.Helper()
 	client := cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace)
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	err := retry.RetryOnConflict(conflicting, func() error {
 		g, err := client.Get(s.Context(), name, metav1.GetOptions{})
 		if err == nil {
 			how(g)
@@ -168,7 +170,7 @@ func (s *scene) deploy(does, version string, annotations, labels map[string]stri
 func (s *scene) redeploy(how func(d *appsv1.Deployment)) {
 	s.Helper()
 	client := cluster.kube.AppsV1().Deployments(s.namespace)
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	err := retry.RetryOnConflict(conflicting, func() error {
 		d, err := client.Get(s.Context(), name, metav1.GetOptions{})
 		if err == nil {
 			how(d)
