@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,25 @@ func TestNameTaken_FreedName(t *testing.T) {
 		fake.WantStatus(w, "web", "Ready=False Progressing")
 		w.Pass(40 * time.Second)
 		fake.WantStatus(w, "web", "Ready=True RolledOut")
+	})
+}
+
+// A cache that lags shows the Deployment of a GuardedDeployment that was deleted, and created again.
+func TestNameTaken_NotByWhatIsGone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		w.Hold("deployments")
+		fake.Remove[*v1alpha1.GuardedDeployment](w, "web")
+		fake.Remove[*appsv1.Deployment](w, "web")
+		fake.Add(w, fake.Webshop("web", "web:2"))
+		w.Pass(5 * time.Second)
+		expect.Same(t, "image that runs", "web:2", w.Image("web"))
+		w.LetGo("deployments")
+		w.Pass(time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		if sent := w.EventsSent(); slices.Contains(sent, "Warning NameTaken") {
+			t.Errorf("told of a Deployment that is gone: %q", sent)
+		}
 	})
 }
 

@@ -35,6 +35,10 @@ func (s *state) adopt(d *Decision) report {
 // and whenever something about it has changed, for nothing runs from when the name is freed until it is taken up.
 func (s *state) leaveAlone(d *Decision) report {
 	if seen := string(s.Deployment.UID) + " " + s.taken; seen != d.Memory.taken {
+		if !s.DeploymentLive { // The cache may show one that is gone.
+			d.NeedDeployment = true
+			return report{}
+		}
 		d.Memory.taken, d.Memory.takenSince = seen, s.Now
 	}
 	if s.Now.Sub(d.Memory.takenSince) < takenSoon {

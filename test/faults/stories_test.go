@@ -52,7 +52,8 @@ var stories = []story{
 		s.redeploy(restarted)
 		s.await("the restart is undone", func() bool {
 			v := cluster.observer.now(s.namespace)
-			return ready(v.guarded).Reason == v1alpha1.ReasonRestartFailed && runsAlone(v.deployment, "1", 2) && v.guarded.Status.AvailableReplicas == 2
+			return ready(v.guarded).Reason == v1alpha1.ReasonRolledOut && v.guarded.Status.Failure != nil && v.guarded.Status.Failure.ReplicaSet != "" &&
+				runsAlone(v.deployment, "1", 2) && v.guarded.Status.AvailableReplicas == 2
 		})
 	}},
 	{name: "adoption", course: "1 2 1", fails: "2", before: func(s *scene) {
