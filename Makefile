@@ -27,7 +27,7 @@ cluster-down: ## end it
 run: build ## run the controller against $KUBECONFIG, or else the local cluster
 	bin/belay
 
-test: unit alerts e2e ## run every test that needs no root
+test: unit alerts e2e faults-some ## run every test that needs no root
 
 unit: ## run the tests that need no cluster
 	$(RACE) ./...
@@ -39,6 +39,15 @@ alerts: ## check the alerts, and that each fires when it should
 
 e2e: build ## run the tests on a real API server: the local cluster, started if need be
 	hack/e2e.sh
+
+faults-some: ## tell 150 stories of releases with the way to the API server disturbed, chosen by a seed that is printed
+	hack/faults.sh
+
+faults: ## tell two thousand of them, about an hour; hack/faults.sh has flags
+	hack/faults.sh -stories 0
+
+mutants: ## break Belay on purpose, and make sure that these stories show it
+	hack/mutants.sh
 
 test-tools: build ## release with Helm and with the code of Flux and Argo CD, which take about a minute to build
 	hack/tools.sh -run 'Helm|InPlaceTools'
@@ -64,4 +73,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit alerts e2e test-tools test-node long bench bench-compare image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e faults-some faults mutants test-tools test-node long bench bench-compare image generate verify

@@ -22,13 +22,14 @@ type told struct {
 	events  []eventsv1.Event
 }
 
-// moves are the templates that the Deployment had, one after the other.
+// move is a template that the Deployment had for a while.
 type move struct {
 	rv, until uint64 // of etcd, when it came and when the next one did
 	version   string
 	revision  string // the ControllerRevision that Belay says it is
 }
 
+// moves returns the templates that the Deployment had, one after the other.
 func (t *told) moves() (all []move) {
 	last := ""
 	for _, s := range t.sights {
@@ -57,18 +58,14 @@ func (t *told) broken() (words []string) {
 	return slices.Compact(words)
 }
 
-// course: exactly one rollback for each failed attempt, none of a healthy release, and nothing else moves.
-func (t *told) courseOf() string {
+// course: there is exactly one rollback for each failed attempt, none of a healthy release, and nothing else moves.
+func (t *told) course(say func(string, ...any)) {
 	var versions []string
 	for _, m := range t.moves() {
 		versions = append(versions, m.version)
 	}
-	return strings.Join(versions, " ")
-}
-
-func (t *told) course(say func(string, ...any)) {
-	if got := t.courseOf(); got != t.story.course {
-		say("the Deployment ran %q, want %q", got, t.story.course)
+	if got := strings.Join(versions, " "); got != t.runs {
+		say("the Deployment ran %q, want %q", got, t.runs)
 	}
 }
 

@@ -75,6 +75,7 @@ type proxy struct {
 
 	mu        sync.Mutex
 	counts    bool // requests, since the story has begun
+	number    int  // of the last one
 	fault     *fault
 	at        int // the number of the request that the fault is for
 	exchanges []exchange
@@ -128,14 +129,9 @@ func (p *proxy) note(q request) (index int, f *fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := exchange{request: q, at: time.Now()}
-	// Events are told in the background: what is asked for after one of them is not what follows from it.
 	if p.counts && q.namespace == p.namespace && q.verb != "watch" && q.resource != "leases" {
-		e.number = 1
-		for _, before := range p.exchanges {
-			if before.number > 0 {
-				e.number = before.number + 1
-			}
-		}
+		p.number++
+		e.number = p.number
 		if e.number == p.at && p.fault != nil {
 			f, e.fault = p.fault, p.fault.name
 		}

@@ -15,20 +15,20 @@ type story struct {
 	// before prepares it; what Belay does then is neither numbered nor disturbed.
 	before func(s *scene)
 	told   func(s *scene)
-	// course has the versions that the Deployment's template has to have, one after the other, and nothing else. With a plus it is restarted.
-	course string
+	// runs has the versions that the Deployment's template has to have, one after the other, and nothing else. With a plus it is restarted.
+	runs string
 	// fails has the versions that have to be found failed, as often as each is in it.
 	fails string
 }
 
 var stories = []story{
-	{name: "good", course: "1 2", told: func(s *scene) {
+	{name: "good", runs: "1 2", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
 		s.release("good", "2")
 		s.awaitGood("2", 2)
 	}},
-	{name: "rollback", course: "1 2 1 3", fails: "2", told: func(s *scene) {
+	{name: "rollback", runs: "1 2 1 3", fails: "2", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
 		s.release("crash", "2")
@@ -36,7 +36,7 @@ var stories = []story{
 		s.release("good", "3")
 		s.awaitGood("3", 2)
 	}},
-	{name: "asked-again", course: "1 2 1 2 1", fails: "2 2", told: func(s *scene) {
+	{name: "asked-again", runs: "1 2 1 2 1", fails: "2 2", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
 		s.release("missing", "2")
@@ -46,7 +46,7 @@ var stories = []story{
 		s.release("missing", "2")
 		s.awaitBack("1", 2)
 	}},
-	{name: "restart", course: "1 1+ 1", fails: "1+", told: func(s *scene) {
+	{name: "restart", runs: "1 1+ 1", fails: "1+", told: func(s *scene) {
 		s.create("once", "1")
 		s.awaitGood("1", 2)
 		s.redeploy(restarted)
@@ -56,7 +56,7 @@ var stories = []story{
 				runsAlone(v.deployment, "1", 2) && v.guarded.Status.AvailableReplicas == 2
 		})
 	}},
-	{name: "adoption", course: "1 2 1", fails: "2", before: func(s *scene) {
+	{name: "adoption", runs: "1 2 1", fails: "2", before: func(s *scene) {
 		s.deploy("good", "1", map[string]string{v1alpha1.AdoptAnnotation: name}, nil)
 	}, told: func(s *scene) {
 		s.create("good", "1")
@@ -64,7 +64,7 @@ var stories = []story{
 		s.release("crash", "2")
 		s.awaitBack("1", 2)
 	}},
-	{name: "scale", course: "1 2 1", fails: "2", told: func(s *scene) {
+	{name: "scale", runs: "1 2 1", fails: "2", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
 		s.release("crash", "2")
@@ -73,7 +73,7 @@ var stories = []story{
 		s.scale(2)
 		s.awaitBack("1", 2)
 	}},
-	{name: "pause", course: "1 2", told: func(s *scene) {
+	{name: "pause", runs: "1 2", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
 		s.change(func(g *v1alpha1.GuardedDeployment) {
@@ -85,7 +85,7 @@ var stories = []story{
 		s.change(func(g *v1alpha1.GuardedDeployment) { g.Spec.Paused = false })
 		s.awaitGood("2", 2)
 	}},
-	{name: "made-anew", course: "1 2 3 2", fails: "3", told: func(s *scene) {
+	{name: "made-anew", runs: "1 2 3 2", fails: "3", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
 		if err := cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Delete(s.Context(), name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}); err != nil {
@@ -100,7 +100,7 @@ var stories = []story{
 		s.release("crash", "3")
 		s.awaitBack("2", 2)
 	}},
-	{name: "in-place", course: "1 2 3", fails: "2", before: func(s *scene) {
+	{name: "in-place", runs: "1 2 3", fails: "2", before: func(s *scene) {
 		s.deploy("good", "1", map[string]string{v1alpha1.GuardAnnotation: `{"soakSeconds": 2, "stuckSeconds": 5, "maxRestarts": 1}`}, nil)
 	}, told: func(s *scene) {
 		s.redeploy(func(d *appsv1.Deployment) {
