@@ -64,6 +64,7 @@ var cluster struct {
 	certificates *certificates // of the proxies
 	binary       string        // belay, just built
 	run          string        // value of runLabel
+	empty        chan string   // namespaces that are
 }
 
 func TestMain(m *testing.M) {
@@ -103,6 +104,7 @@ func run(m *testing.M) int {
 
 func setUp(ctx context.Context, scratch string) error {
 	c := &cluster
+	c.empty = make(chan string, 1000)
 	c.run, c.binary = utilrand.String(6), filepath.Join(scratch, "belay")
 	path, err := filepath.Abs(os.Getenv("KUBECONFIG"))
 	if err != nil {

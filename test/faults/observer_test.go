@@ -96,11 +96,12 @@ type view struct {
 	deployment *appsv1.Deployment
 	sets       map[types.UID]*appsv1.ReplicaSet
 	lease      *coordinationv1.Lease
+	revisions  map[types.UID]*appsv1.ControllerRevision
 }
 
 // now returns the namespace as it was seen last.
 func (o *observer) now(namespace string) view {
-	v := view{sets: map[types.UID]*appsv1.ReplicaSet{}}
+	v := view{sets: map[types.UID]*appsv1.ReplicaSet{}, revisions: map[types.UID]*appsv1.ControllerRevision{}}
 	for _, s := range o.of(namespace) {
 		switch object := s.object.(type) {
 		case *v1alpha1.GuardedDeployment:
@@ -118,8 +119,16 @@ func (o *observer) now(namespace string) view {
 			if s.deleted {
 				delete(v.sets, object.UID)
 			}
+		case *appsv1.ControllerRevision:
+			v.revisions[object.UID] = object
+			if s.deleted {
+				delete(v.revisions, object.UID)
+			}
 		case *coordinationv1.Lease:
-			v.lease = object
+			v.lease = nil
+			if !s.deleted {
+				v.lease = object
+			}
 		}
 	}
 	return v

@@ -34,26 +34,51 @@ type scene struct {
 	belays    []*belay
 }
 
-// newScene makes a namespace. It is deleted after the test.
+// newScene returns a scene in a namespace that is empty. Afterwards it is emptied for another story: to delete it takes the cluster longer
+// than to tell one.
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	namespaces := cluster.kube.CoreV1().Namespaces()
-	created, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "faults-", Labels: map[string]string{runLabel: cluster.run}}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &scene{T: t, namespace: created.Name}
-	t.Cleanup(func() {
-		if err := namespaces.Delete(context.Background(), s.namespace, metav1.DeleteOptions{}); err != nil {
-			t.Error(err)
+	s := &scene{T: t}
+	select {
+	case s.namespace = <-cluster.empty:
+	default:
+		created, err := cluster.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "faults-", Labels: map[string]string{runLabel: cluster.run}}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
 		}
-		cluster.observer.forget(s.namespace)
-	})
-	s.await("the namespace has its service account", func() bool {
-		_, err := cluster.kube.CoreV1().ServiceAccounts(s.namespace).Get(t.Context(), "default", metav1.GetOptions{})
-		return err == nil
-	})
+		s.namespace = created.Name
+		s.await("the namespace has its service account", func() bool {
+			_, err := cluster.kube.CoreV1().ServiceAccounts(s.namespace).Get(t.Context(), "default", metav1.GetOptions{})
+			return err == nil
+		})
+	}
+	t.Cleanup(s.empty)
 	return s
+}
+
+// empty deletes all that a story leaves, and lets another one have the namespace when that is gone.
+func (s *scene) empty() {
+	ctx, background := context.Background(), metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}
+	all := metav1.ListOptions{}
+	for what, err := range map[string]error{
+		"GuardedDeployments": cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).DeleteCollection(ctx, background, all),
+		"Deployments":        cluster.kube.AppsV1().Deployments(s.namespace).DeleteCollection(ctx, background, all),
+		"Leases":             cluster.kube.CoordinationV1().Leases(s.namespace).DeleteCollection(ctx, background, all),
+		"Events":             cluster.kube.EventsV1().Events(s.namespace).DeleteCollection(ctx, background, all),
+	} {
+		if err != nil {
+			s.Errorf("delete the %s: %v", what, err)
+			return
+		}
+	}
+	for deadline := time.Now().Add(*patience); time.Now().Before(deadline); time.Sleep(pollEvery) {
+		if v := cluster.observer.now(s.namespace); v.guarded == nil && v.deployment == nil && len(v.sets)+len(v.revisions) == 0 && v.lease == nil {
+			cluster.observer.forget(s.namespace)
+			cluster.empty <- s.namespace
+			return
+		}
+	}
+	s.Errorf("what a story left in %s is not gone after %s", s.namespace, *patience)
 }
 
 // await waits until something is so.
