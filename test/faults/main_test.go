@@ -11,7 +11,9 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +92,13 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(scratch)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go func() { // The Belays end with this process.
+		interrupted := make(chan os.Signal, 1)
+		signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+		<-interrupted
+		_ = os.RemoveAll(scratch)
+		os.Exit(1)
+	}()
 	if err := setUp(ctx, scratch); err != nil {
 		fmt.Fprintln(os.Stderr, "faults:", err)
 		return 1
