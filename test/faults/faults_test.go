@@ -107,7 +107,7 @@ func TestFaults(t *testing.T) {
 		t.Logf("%-12s %3d writes, %3d requests", name, writes, requests)
 	}
 	figures := newFigures()
-	t.Cleanup(figures.print)
+	t.Cleanup(func() { figures.print(t) })
 	for _, p := range chosen(t, plain) {
 		t.Run(fmt.Sprintf("%s/%d/%s", p.name, p.at, p.fault.name), func(t *testing.T) {
 			t.Parallel()
@@ -134,12 +134,11 @@ func matches(expression, name string) bool { return regexp.MustCompile(expressio
 // chosen returns the perturbed stories to tell: a fault that can part what was written from what is known of it at every write, others
 // at some requests.
 func chosen(t *testing.T, plain map[string]*told) (all []perturbed) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
+	if *seedFlag == 0 {
+		*seedFlag = uint64(time.Now().UnixNano())
 	}
-	t.Logf("-seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("-seed %d", *seedFlag)
+	random := rand.New(rand.NewPCG(*seedFlag, 0))
 	some := func(of []perturbed, n int) []perturbed {
 		random.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
 		return of[:min(len(of), n)]

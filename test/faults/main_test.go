@@ -43,6 +43,7 @@ var (
 	faultFlag   = flag.String("fault", "", "try these faults only, likewise")
 	atFlag      = flag.Int("at", 0, "try them at this request only")
 	patience    = flag.Duration("patience", 150*time.Second, "how long to wait for anything: the longest fault takes a minute, and belay tries again within another half")
+	writeFlag   = flag.Bool("write", false, "write what the tests have to tell into docs/reliability.md")
 	sourceFlag  = flag.String("source", root, "the directory of the belay to build")
 
 	// quiet is where the proxies complain: connections are cut all the time.
@@ -72,8 +73,9 @@ var cluster struct {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv("BELAY_FAULTS") == "" {
-		fmt.Println("faults: not run, use make faults")
-		return
+		fmt.Println("faults: only the page is looked at; make faults tells the stories")
+		_ = flag.Set("test.run", "^TestPage")
+		os.Exit(m.Run())
 	}
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
