@@ -25,7 +25,7 @@ type component struct {
 // find returns a component of the cluster whose kubeconfig is used, and makes sure that it is that.
 func find(t *testing.T, name string) *component {
 	t.Helper()
-	dir := filepath.Dir(os.Getenv("KUBECONFIG"))
+	dir := filepath.Join(filepath.Dir(os.Getenv("KUBECONFIG")), "kwok", "clusters", "belay")
 	c := &component{name: name, pidFile: filepath.Join(dir, "pids", name+".pid")}
 	data, err := os.ReadFile(c.pidFile)
 	if err != nil {
