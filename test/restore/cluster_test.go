@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ const (
 // cluster is an embedded cluster of the test's own: nobody else may be there when its etcd is restored.
 type cluster struct {
 	*testing.T
+	ctx   context.Context // done at Ctrl-C, too: the test then fails, and cleans up
 	dir   string
 	kube  kubernetes.Interface
 	belay versioned.Interface
@@ -42,10 +44,12 @@ type cluster struct {
 // startCluster starts one that has Belay's CRD. Nothing is left of it when the test is over.
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{T: t, dir: filepath.Join(t.TempDir(), "cluster"), tools: map[string]string{}}
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	t.Cleanup(stop)
+	c := &cluster{T: t, ctx: ctx, dir: filepath.Join(t.TempDir(), "cluster"), tools: map[string]string{}}
 	manage := filepath.Join(root, "hack", "cluster.sh")
 	t.Cleanup(func() { c.run(context.Background(), manage, "--dir", c.dir, "down") })
-	c.run(t.Context(), manage, "--dir", c.dir, "up")
+	c.run(ctx, manage, "--dir", c.dir, "up")
 	config, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig())
 	c.must(err)
 	config.QPS, config.Timeout, config.WarningHandler = -1, 10*time.Second, rest.NoWarnings{}
@@ -53,7 +57,7 @@ func startCluster(t *testing.T) *cluster {
 	c.must(err)
 	c.belay, err = versioned.NewForConfig(config)
 	c.must(err)
-	c.run(t.Context(), filepath.Join(c.dir, "bin", "kubectl"), "--kubeconfig", c.kubeconfig(), "apply", "-f", filepath.Join(root, "artifacts", "crd.yaml"))
+	c.run(ctx, filepath.Join(c.dir, "bin", "kubectl"), "--kubeconfig", c.kubeconfig(), "apply", "-f", filepath.Join(root, "artifacts", "crd.yaml"))
 	for _, tool := range []string{"etcdctl", "etcdutl"} {
 		path := exec.Command("go", "tool", "-n", tool)
 		path.Dir, path.Env = filepath.Join(root, "hack", "etcd"), append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
@@ -105,7 +109,7 @@ func (c *cluster) pidFile(component string) string {
 func (c *cluster) save() (snapshot string) {
 	c.Helper()
 	snapshot = filepath.Join(c.TempDir(), "snapshot.db")
-	c.run(c.Context(), c.tools["etcdctl"], "--endpoints", c.etcd["--listen-client-urls"], "snapshot", "save", snapshot)
+	c.run(c.ctx, c.tools["etcdctl"], "--endpoints", c.etcd["--listen-client-urls"], "snapshot", "save", snapshot)
 	return snapshot
 }
 
@@ -115,7 +119,7 @@ func (c *cluster) restore(snapshot string) {
 	c.kwokctl("stop", "cluster", "--name", "belay")
 	data := c.etcd["--data-dir"]
 	c.must(os.RemoveAll(data))
-	c.run(c.Context(), c.tools["etcdutl"], "snapshot", "restore", snapshot, "--data-dir", data, "--name", c.etcd["--name"],
+	c.run(c.ctx, c.tools["etcdutl"], "snapshot", "restore", snapshot, "--data-dir", data, "--name", c.etcd["--name"],
 		"--initial-cluster", c.etcd["--initial-cluster"], "--initial-advertise-peer-urls", c.etcd["--initial-advertise-peer-urls"])
 	c.kwokctl("start", "cluster", "--name", "belay")
 	// What starts before the API server does may end, and kwokctl takes a process for a running one until it is reaped.
@@ -151,7 +155,7 @@ func (c *cluster) runs(component string) error {
 func (c *cluster) kwokctl(args ...string) {
 	c.Helper()
 	bin := filepath.Join(c.dir, "bin")
-	cmd := exec.CommandContext(c.Context(), filepath.Join(bin, "kwokctl"), args...)
+	cmd := exec.CommandContext(c.ctx, filepath.Join(bin, "kwokctl"), args...)
 	cmd.Env = append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"), "KWOK_WORKDIR="+filepath.Join(c.dir, "kwok"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		c.Fatalf("kwokctl %s: %v: %s", strings.Join(args, " "), err, out)
@@ -162,7 +166,7 @@ func (c *cluster) kwokctl(args ...string) {
 func (c *cluster) eventually(what string, try func(context.Context) error) {
 	c.Helper()
 	var last error
-	if err := wait.PollUntilContextTimeout(c.Context(), pollEvery, patience, true, func(ctx context.Context) (bool, error) {
+	if err := wait.PollUntilContextTimeout(c.ctx, pollEvery, patience, true, func(ctx context.Context) (bool, error) {
 		last = try(ctx)
 		return last == nil, nil
 	}); err != nil {

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 func TestRestore(t *testing.T) {
 	c := startCluster(t)
 	binary := filepath.Join(t.TempDir(), "belay")
-	c.run(t.Context(), "go", "build", "-C", root, "-o", binary, ".")
+	c.run(c.ctx, "go", "build", "-C", root, "-o", binary, ".")
 	c.holdLease()
 	worker := c.start(binary, "worker")
 	standby := c.start(binary, "standby", "--leader-elect", "--leader-elect-namespace", namespace)
@@ -64,7 +64,7 @@ func TestRestore(t *testing.T) {
 	for _, p := range []*process{worker, standby} {
 		p.awaitRestored(began)
 	}
-	if _, err := c.belay.BelayV1alpha1().GuardedDeployments(namespace).Get(t.Context(), "later", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := c.belay.BelayV1alpha1().GuardedDeployments(namespace).Get(c.ctx, "later", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("what was created after the snapshot: %v", err)
 	}
 
@@ -84,8 +84,10 @@ func (p *process) awaitRestored(began time.Time) {
 	p.Helper()
 	select {
 	case <-p.ended:
+	case <-p.ctx.Done():
+		p.Fatal(p.ctx.Err())
 	case <-time.After(noticedWithin):
-		p.Fatalf("%s runs on, %s after the restore; /readyz: %v", p.name, noticedWithin, p.ready(p.Context()))
+		p.Fatalf("%s runs on, %s after the restore; /readyz: %v", p.name, noticedWithin, p.ready(p.ctx))
 	}
 	p.Logf("%s has noticed the restore %.1f s after the API server was there again", p.name, time.Since(began).Seconds())
 	if code := p.cmd.ProcessState.ExitCode(); code != 1 {
@@ -102,7 +104,7 @@ func (c *cluster) holdLease() {
 	now := metav1.NewMicroTime(time.Now())
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "belay"}, Spec: coordinationv1.LeaseSpec{
 		HolderIdentity: new("somebody"), LeaseDurationSeconds: new(int32(3600)), AcquireTime: &now, RenewTime: &now}}
-	_, err := c.kube.CoordinationV1().Leases(namespace).Create(c.Context(), lease, metav1.CreateOptions{})
+	_, err := c.kube.CoordinationV1().Leases(namespace).Create(c.ctx, lease, metav1.CreateOptions{})
 	c.must(err)
 }
 
@@ -114,14 +116,14 @@ func (c *cluster) create(name string) {
 	g.Spec.Template.Labels = map[string]string{"app": name}
 	g.Spec.Template.Spec.Containers = []corev1.Container{{Name: "app", Image: "localhost/app:good"}}
 	g.Spec.Guard = v1alpha1.Guard{SoakSeconds: new(int32(0)), MaxRestarts: new(int32(0))}
-	_, err := c.belay.BelayV1alpha1().GuardedDeployments(namespace).Create(c.Context(), g, metav1.CreateOptions{})
+	_, err := c.belay.BelayV1alpha1().GuardedDeployments(namespace).Create(c.ctx, g, metav1.CreateOptions{})
 	c.must(err)
 }
 
 func (c *cluster) release(name, tag string) {
 	c.Helper()
 	content := fmt.Appendf(nil, `{"spec":{"template":{"spec":{"containers":[{"name":"app","image":"localhost/app:%s"}]}}}}`, tag)
-	_, err := c.belay.BelayV1alpha1().GuardedDeployments(namespace).Patch(c.Context(), name, types.MergePatchType, content, metav1.PatchOptions{})
+	_, err := c.belay.BelayV1alpha1().GuardedDeployments(namespace).Patch(c.ctx, name, types.MergePatchType, content, metav1.PatchOptions{})
 	c.must(err)
 }
 
@@ -146,7 +148,7 @@ func (c *cluster) await(name, reason string) {
 
 func (c *cluster) wantImage(name, tag string) {
 	c.Helper()
-	d, err := c.kube.AppsV1().Deployments(namespace).Get(c.Context(), name, metav1.GetOptions{})
+	d, err := c.kube.AppsV1().Deployments(namespace).Get(c.ctx, name, metav1.GetOptions{})
 	c.must(err)
 	if got, want := imageOf(d), "localhost/app:"+tag; got != want {
 		c.Errorf("%s runs %s, want %s", name, got, want)
@@ -163,7 +165,7 @@ func (c *cluster) writeMuch(times int) {
 	for range times {
 		writing.Go(func() error {
 			one := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "many-"}}
-			_, err := c.kube.CoreV1().ConfigMaps(namespace).Create(c.Context(), one, metav1.CreateOptions{})
+			_, err := c.kube.CoreV1().ConfigMaps(namespace).Create(c.ctx, one, metav1.CreateOptions{})
 			return err
 		})
 	}
