@@ -221,9 +221,11 @@ func run(ctx context.Context, o options) error {
 	klog.FromContext(ctx).Info("Starting", "version", versionString(), "server", config.Host, "namespace", o.namespace, "guardAllDeployments", o.inPlace.Others)
 	work := func(ctx context.Context) error { return process.Run(ctx, o.workers) }
 	if fence == nil {
-		return work(ctx)
+		return process.watches.While(ctx, work)
 	}
-	return elect(ctx, config, o.leaseNamespace, fence, watchdog, work)
+	return process.watches.While(ctx, func(ctx context.Context) error { // Also those who wait for the Lease have seen what is gone.
+		return elect(ctx, config, o.leaseNamespace, fence, watchdog, work)
+	})
 }
 
 // elect does work while this process is the leader.

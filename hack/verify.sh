@@ -55,7 +55,7 @@ lint() {
 tidy() {
   local modfile module
   go mod tidy -diff || return
-  for module in "${modules[@]}" hack/helm; do
+  for module in "${modules[@]}" hack/helm hack/etcd; do
     go -C "${module}" mod tidy -diff || { echo "in ${module}"; return 1; }
   done
   for modfile in hack/cluster/versions/*.mod; do

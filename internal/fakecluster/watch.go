@@ -1,11 +1,13 @@
 package fakecluster
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -15,7 +17,8 @@ type clusterWatch struct {
 	resource  string
 	namespace string
 	selector  labels.Selector
-	next      int // index into cluster.changes
+	after     int64 // the version from which on it watches
+	next      int   // index into cluster.changes
 	events    chan watch.Event
 }
 
@@ -29,10 +32,7 @@ func (c *Cluster) watch(resource, namespace string, selector labels.Selector, af
 	if version < c.expired {
 		return nil, apierrors.NewResourceExpired("too old resource version")
 	}
-	w := &clusterWatch{Cluster: c, resource: resource, namespace: namespace, selector: selector, events: make(chan watch.Event, 10_000)}
-	for w.next < len(c.changes) && c.changes[w.next].Version <= version {
-		w.next++
-	}
+	w := &clusterWatch{Cluster: c, resource: resource, namespace: namespace, selector: selector, after: version, events: make(chan watch.Event, 10_000)}
 	c.watches = append(c.watches, w)
 	w.deliver()
 	return w, nil
@@ -43,7 +43,7 @@ func (w *clusterWatch) deliver() {
 	shown, held := w.Cluster.held[w.resource]
 	for ; w.next < len(w.Cluster.changes); w.next++ {
 		change := w.Cluster.changes[w.next]
-		if change.Resource != w.resource {
+		if change.Resource != w.resource || change.Version <= w.after {
 			continue
 		}
 		if held && change.Version > shown {
@@ -124,5 +124,24 @@ func (c *Cluster) Cut() {
 	c.mu.Unlock()
 	for _, w := range open {
 		w.Stop()
+	}
+}
+
+// Snapshot returns what puts the cluster back, once, into its present state, versions included, as etcd is restored. A watch from a later
+// version on, also one that is open, sees nothing then until as much has been written again. Requests stay recorded.
+func (c *Cluster) Snapshot() (restore func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	version, changes, objects := c.version, slices.Clone(c.changes), map[string]map[types.NamespacedName]Object{}
+	for resource, of := range c.objects {
+		objects[resource] = maps.Clone(of)
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, w := range c.watches {
+			w.after, w.next = max(w.after, c.version), 0
+		}
+		c.version, c.changes, c.objects = version, changes, objects
 	}
 }

@@ -146,6 +146,7 @@ func TestWatches_DeletedCRD(t *testing.T) {
 	})
 }
 
+// Where lists go on and the watch does not, as without the right to watch, nothing that happens between two lists is seen.
 func TestWatches_ListWithoutWatch(t *testing.T) {
 	inWatchedWorld(t, func(w *watched) {
 		h := w.health()

@@ -29,7 +29,14 @@ type listWatcher[L objectList] interface {
 func Informer[L objectList](w *Watches, source Source, object runtime.Object, clientset any, client listWatcher[L]) cache.SharedIndexInformer {
 	resource := source.Resource
 	source.list = func() objectList { return reflect.New(reflect.TypeFor[L]().Elem()).Interface().(objectList) }
-	w.of[resource] = &sight{source: source}
+	at := &sight{source: source, newest: func(ctx context.Context) (string, error) {
+		one, err := client.List(ctx, metav1.ListOptions{Limit: 1})
+		if err != nil {
+			return "", err
+		}
+		return one.GetResourceVersion(), nil
+	}}
+	w.of[resource] = at
 	requests := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			options.LabelSelector = source.Selector
@@ -54,8 +61,10 @@ func Informer[L objectList](w *Watches, source Source, object runtime.Object, cl
 			return events, err
 		},
 	}
-	return cache.NewSharedIndexInformerWithOptions(cache.ToListWatcherWithWatchListSemantics(requests, clientset), object,
+	informer := cache.NewSharedIndexInformerWithOptions(cache.ToListWatcherWithWatchListSemantics(requests, clientset), object,
 		cache.SharedIndexInformerOptions{Indexers: cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}})
+	at.reached = informer.LastSyncResourceVersion
+	return informer
 }
 
 // watchTo is a watch that says when all that there is has come.

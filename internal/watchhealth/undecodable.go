@@ -26,6 +26,7 @@ const (
 type objectList interface {
 	runtime.Object
 	GetContinue() string
+	GetResourceVersion() string
 }
 
 // Undecodable returns the objects that cannot be decoded, each with the reason: the first of them, if there are many. It

@@ -1,4 +1,5 @@
-// Package watchhealth tells how well informers see: whether each follows the API server, and which object keeps one from it.
+// Package watchhealth tells how well informers see: whether each follows the API server, which object keeps one from it, and
+// whether what they have seen is still there.
 //
 // One object that cannot be decoded is enough to keep an informer from seeing anything, for as long as it is there: its
 // reflector tries again and again, and tells nobody but the log.
@@ -54,6 +55,11 @@ type sight struct {
 	searched time.Time // when the objects that cannot be decoded were last searched for
 	searchOf string    // what was wrong then
 	found    []string  // these objects
+
+	reached func() string                         // the resourceVersion that the cache has, empty before it has one
+	newest  func(context.Context) (string, error) // that of the API server
+	highest string                                // of those that were compared
+	compare time.Time                             // when to compare the two next
 }
 
 // asked notes a request for all objects, or for what changes.
@@ -66,7 +72,9 @@ func (s *sight) asked(now time.Time) {
 // answered notes what has become of it. A resource that the API server does not know has no objects that could be missed:
 // a CRD that was deleted makes nobody blind.
 func (s *sight) answered(err error) {
-	s.err = err
+	if s.err = err; err == nil {
+		s.compare = time.Time{}
+	}
 	if err == nil || apierrors.IsNotFound(err) {
 		s.since, s.err = time.Time{}, nil
 	}

@@ -81,7 +81,6 @@ func TestSight(t *testing.T) {
 	}
 }
 
-// failing makes every list and watch of a resource fail, and ends those that are open.
 // A stream that begins with all there is has shown it at the mark, and not before.
 func TestWatchedTo_EndsAtTheMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -186,4 +185,33 @@ func TestUndecodable_Many(t *testing.T) {
 	}
 }
 
-// Where lists go on and the watch does not, as without the right to watch, nothing that happens between two lists is seen.
+// A server that does not answer holds up the comparisons of others for as long as one may take, and is no restored one.
+func TestCompareOne_NoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := New(nil)
+		at := func(version string) func() string { return func() string { return version } }
+		w.of["mute"] = &sight{reached: at("100"), newest: func(ctx context.Context) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		}}
+		w.of["things"] = &sight{reached: at("100"), newest: func(context.Context) (string, error) { return "99", nil }}
+		began := time.Now()
+		err := w.While(t.Context(), func(ctx context.Context) error { <-ctx.Done(); return nil })
+		expect.Error(t, err, "gone back", "things are at resourceVersion 99 there, and this process has seen 100")
+		expect.Same(t, "noticed after", tellEvery+compareTimeout, time.Since(began))
+	})
+}
+
+func TestOlder(t *testing.T) {
+	for _, row := range []struct {
+		a, b string
+		want bool
+	}{
+		{"99", "100", true}, {"100", "99", false}, {"100", "100", false}, {"100", "101", true},
+		{"18446744073709551615", "18446744073709551616", true}, {"", "1", false}, {"0", "1", false}, {"v1", "v2", false}, {"1", "", false},
+	} {
+		if got := older(row.a, row.b); got != row.want {
+			t.Errorf("%q is older than %q: %t", row.a, row.b, got)
+		}
+	}
+}

@@ -10,10 +10,13 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 // What real clusters do to releases, and what releases do to themselves. Each case is played as the kubelet, the controllers and
@@ -340,6 +343,45 @@ func TestJudge_ManyAtOnce(t *testing.T) {
 		}
 		if w.Phase != PhaseHealthy {
 			t.Errorf("polled every %s: %s", every, w.stands())
+		}
+	}
+}
+
+// By Decide alone: with so many objects on the move that they are looked at this far apart, as internal/evidence has it, a soak takes
+// two looks more than the release, and the condition says why that takes long.
+func TestDecide_SoakOfMany(t *testing.T) {
+	const soak, share = 30 * time.Second, 20 * time.Millisecond
+	for _, objects := range []int{1, 150, 1500, 1501, 3000, 3001, 5000, 10_000} {
+		every := max(pollInterval, time.Duration(objects)*share)
+		s := asking("v1")
+		s.PollInterval = every
+		var soaking, told time.Duration
+		began := s.Now
+		for s.Guarded.Status.GoodRevision == "" && s.Now.Sub(began) < 8*time.Hour {
+			d, _ := s.step()
+			if s.Deployment != nil {
+				s.up()
+			}
+			if soaking == 0 && s.Memory.Progress.Phase == PhaseSoaking {
+				soaking = s.Now.Sub(began)
+			}
+			ready := meta.FindStatusCondition(s.Guarded.Status.Conditions, v1alpha1.ConditionReady)
+			if ready != nil && strings.HasSuffix(ready.Message, fmt.Sprintf("looked at every %s only", every.Round(time.Second))) {
+				told = every
+			}
+			if d.Record == nil && d.Mark == nil && d.Deployment == nil && d.Status == nil {
+				s.after(d.Recheck)
+			}
+		}
+		looks := (soak + every - 1) / every // until the soak is over
+		if took := s.Now.Sub(began) - soaking; took < soak || took > looks*every {
+			t.Errorf("%d objects: the soak took %s, want %s in looks that are %s apart", objects, took, soak, every)
+		}
+		if soaking > 2*every {
+			t.Errorf("%d objects: soaking after %s, want within two looks", objects, soaking)
+		}
+		if want := map[bool]time.Duration{true: every}[every > soak]; told != want {
+			t.Errorf("%d objects: told of %s, want %s", objects, told, want)
 		}
 	}
 }

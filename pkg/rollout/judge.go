@@ -73,6 +73,7 @@ type Progress struct {
 	unhealthySince instant       // since when something speaks against the release; short breaks do not count
 	healthySince   instant       // since when, without a break, nothing does
 	complete       instant       // when it first was complete
+	apart          time.Duration // how far apart polls were then, if a soak takes longer for that
 	inSoak         time.Duration // how long something has spoken against it since then
 	best           counts
 	*sightings     // nil before the first poll, and when nobody polls any more
@@ -168,8 +169,13 @@ func (p *Progress) stand(l *look, waiting waiting) {
 	missing := l.wanted - p.availablePods()
 	switch {
 	case l.wanted > 0 && missing <= l.tolerated && l.available >= l.wanted-l.tolerated && l.old <= max(0, missing):
-		p.complete = firstOf(p.complete, p.clock)
 		p.Phase = PhaseSoaking
+		if p.complete == 0 {
+			p.complete, p.apart = p.clock, 0
+			if apart := p.pollAfter.Sub(p.polledAt); apart > max(l.soak, blockedAfter) {
+				p.apart = apart
+			}
+		}
 		if l.knownGood || (soaked && l.wanted-passed <= l.tolerated) {
 			p.Phase, p.number = PhaseHealthy, l.current.Annotations[SetNumber]
 			p.sightings = nil

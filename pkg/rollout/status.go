@@ -61,6 +61,9 @@ func underWay(progress Progress, doing string) report {
 	case PhaseSoaking:
 		r.reason = v1alpha1.ReasonSoaking
 		r.message = progress.Revision + " is complete, and each of its pods has to stay available for spec.guard.soakSeconds before it counts as good"
+		if progress.apart > 0 {
+			r.message += fmt.Sprintf("; so many releases are under way that this one is looked at every %s only", progress.apart.Round(time.Second))
+		}
 	case PhaseBlocked:
 		r.reason = progress.WaitingReason
 		r.message = fmt.Sprintf("%s: waiting for %s", doing, progress.WaitingFor)

@@ -20,6 +20,7 @@ type audit struct {
 // request is one of Belay's.
 type request struct {
 	Verb   string
+	URI    string                                                  `json:"requestURI"`
 	Object struct{ Namespace, Resource, Subresource, Name string } `json:"objectRef"`
 	At     time.Time                                               `json:"requestReceivedTimestamp"`
 	Body   json.RawMessage                                         `json:"requestObject"`
@@ -27,6 +28,9 @@ type request struct {
 
 // read tells whether it changes nothing.
 func (r request) read() bool { return slices.Contains([]string{"get", "list", "watch"}, r.Verb) }
+
+// compares tells whether it is one of those that notice a restore of etcd: they come now and then, whatever is done.
+func (r request) compares() bool { return r.Verb == "list" && strings.HasSuffix(r.URI, "?limit=1") }
 
 // what is the verb and the resource.
 func (r request) what() string {

@@ -77,9 +77,12 @@ func (b *bench) count(what, namespace string, began time.Time) error {
 	if err != nil {
 		return err
 	}
-	counts, reads, writes := map[string]int{}, 0, 0
+	counts, reads, writes, comparisons := map[string]int{}, 0, 0, 0
 	for _, r := range since(all, began) {
-		if r.Verb == "watch" {
+		if r.compares() {
+			comparisons++
+		}
+		if r.Verb == "watch" || r.compares() {
 			continue
 		}
 		counts[r.what()]++
@@ -94,7 +97,7 @@ func (b *bench) count(what, namespace string, began time.Time) error {
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, counts[kind]))
 	}
 	b.results.number(what+": writes", float64(writes), "", strings.Join(kinds, ", "))
-	b.results.number(what+": reads", float64(reads), "", "")
+	b.results.number(what+": reads", float64(reads), "", fmt.Sprintf("and %d to notice a restore of etcd", comparisons))
 	return nil
 }
 

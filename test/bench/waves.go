@@ -98,10 +98,17 @@ func measureSoak(ctx context.Context, b *bench) error {
 	soaked := func(g *v1alpha1.GuardedDeployment) bool {
 		return g.Spec.Template.Annotations["bench"] == "soak" && reason(v1alpha1.ReasonRolledOut)(g)
 	}
+	moving := b.Objects
+	for _, g := range seen.store.List() {
+		if soaked(g.(*v1alpha1.GuardedDeployment)) {
+			moving--
+		}
+	}
 	if err := seen.all(ctx, b.Objects, "all have soaked", soaked); err != nil {
 		return err
 	}
-	b.results.number("soak wave: all released with a soak of 30 s until all are Ready", time.Since(began).Seconds(), "s", "")
+	b.results.number("soak wave: all released with a soak of 30 s until all are Ready", time.Since(began).Seconds(), "s",
+		fmt.Sprintf("%d of %d on the move when the last one was released", moving, b.Objects))
 	return nil
 }
 

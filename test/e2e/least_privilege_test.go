@@ -343,7 +343,7 @@ func rightIsMissed(t *testing.T, right string) {
 	web.awaitReady()
 
 	switch right {
-	case "list guardeddeployments.belay.dev", "list deployments.apps": // Only a start, or a watch that has been away too long, lists.
+	case "list guardeddeployments.belay.dev", "list deployments.apps": // A start, or a watch that has been away too long, lists; what else does says nothing.
 		return
 	case "update guardeddeployments.belay.dev/finalizers": // finalizersAreNeeded takes it away.
 		return
