@@ -8,13 +8,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	watchtools "k8s.io/client-go/tools/watch"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	belayinformers "github.com/belay-dev/belay/pkg/generated/informers/externalversions"
 )
 
 // sight is one state of an object, as it was stored.
@@ -30,50 +30,45 @@ type observer struct {
 	sights map[string][]sight // by namespace; each resource's own are in their order
 }
 
-// watchFunc begins a watch.
-type watchFunc func(context.Context, metav1.ListOptions) (watch.Interface, error)
-
-// WatchWithContext makes it a watch that client-go can begin again.
-func (f watchFunc) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	return f(ctx, options)
-}
-
-// observe begins to watch, until ctx is done.
+// observe begins to watch, until ctx is done. Where an API server that was started anew has forgotten what to go on from, what is there is
+// listed, and a state that an object had only for a moment before is not seen.
 func observe(ctx context.Context) (*observer, error) {
 	o := &observer{sights: map[string][]sight{}}
-	apps := cluster.kube.AppsV1()
-	for _, w := range []watchFunc{
-		cluster.belay.BelayV1alpha1().GuardedDeployments("").Watch,
-		apps.Deployments("").Watch, apps.ReplicaSets("").Watch, apps.ControllerRevisions("").Watch,
-		cluster.kube.CoordinationV1().Leases("").Watch,
+	kube, belay := informers.NewSharedInformerFactory(cluster.kube, 0), belayinformers.NewSharedInformerFactory(cluster.belay, 0)
+	for _, informer := range []cache.SharedIndexInformer{
+		belay.Belay().V1alpha1().GuardedDeployments().Informer(),
+		kube.Apps().V1().Deployments().Informer(), kube.Apps().V1().ReplicaSets().Informer(), kube.Apps().V1().ControllerRevisions().Informer(),
+		kube.Coordination().V1().Leases().Informer(),
 	} {
-		// What is there already is not of a story.
-		list, err := cluster.kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{Limit: 1})
-		if err != nil {
+		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(object any) { o.see(object, false) },
+			UpdateFunc: func(_, object any) { o.see(object, false) },
+			DeleteFunc: func(object any) {
+				if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
+					object = unknown.Obj
+				}
+				o.see(object, true)
+			},
+		}); err != nil {
 			return nil, err
 		}
-		watcher, err := watchtools.NewRetryWatcherWithContext(ctx, list.ResourceVersion, w)
-		if err != nil {
-			return nil, err
-		}
-		go func() {
-			for event := range watcher.ResultChan() {
-				o.see(event)
-			}
-		}()
 	}
+	kube.StartWithContext(ctx)
+	belay.StartWithContext(ctx)
+	kube.WaitForCacheSyncWithContext(ctx)
+	belay.WaitForCacheSyncWithContext(ctx)
 	return o, nil
 }
 
-func (o *observer) see(event watch.Event) {
-	accessor, err := meta.Accessor(event.Object)
-	if err != nil || event.Type == watch.Bookmark {
+func (o *observer) see(object any, deleted bool) {
+	accessor, err := meta.Accessor(object)
+	if err != nil {
 		return
 	}
 	rv, _ := strconv.ParseUint(accessor.GetResourceVersion(), 10, 64)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.sights[accessor.GetNamespace()] = append(o.sights[accessor.GetNamespace()], sight{rv: rv, object: event.Object, deleted: event.Type == watch.Deleted})
+	o.sights[accessor.GetNamespace()] = append(o.sights[accessor.GetNamespace()], sight{rv: rv, object: object.(runtime.Object), deleted: deleted})
 }
 
 // of returns what has been seen in a namespace.

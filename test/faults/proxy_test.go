@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -129,7 +130,8 @@ func (p *proxy) note(q request) (index int, f *fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := exchange{request: q, at: time.Now()}
-	if p.counts && q.namespace == p.namespace && q.verb != "watch" && q.resource != "leases" {
+	// The Lease is renewed, and what the caches have is compared with what is stored, whether or not there is a story.
+	if p.counts && q.namespace == p.namespace && q.verb != "watch" && q.resource != "leases" && !(q.verb == "list" && slices.Contains(watched, q.resource)) {
 		p.number++
 		e.number = p.number
 		if e.number == p.at && p.fault != nil {

@@ -9,10 +9,9 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/util/retry"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -23,9 +22,6 @@ const (
 	// name is what everything is called that a story is about, and field who changes it.
 	name, field = "web", "faults"
 )
-
-// conflicting is how an object is changed that others write, too.
-var conflicting = wait.Backoff{Steps: 30, Duration: 10 * time.Millisecond, Factor: 1.2, Jitter: 0.5, Cap: time.Second}
 
 // scene is where a story is told: a namespace, and the Belays that work in it.
 type scene struct {
@@ -139,6 +135,20 @@ func versionOf(pods corev1.PodTemplateSpec) (version string) {
 	return version
 }
 
+// insist writes until that has been done: others write the same object, and the API server may be away.
+func (s *scene) insist(write func() error) {
+	s.Helper()
+	for deadline := time.Now().Add(*patience); ; time.Sleep(pollEvery) {
+		err := write()
+		if err == nil || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) { // An answer to it may have been lost.
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatal(err)
+		}
+	}
+}
+
 // create creates a GuardedDeployment that runs this.
 func (s *scene) create(does, version string) {
 	s.Helper()
@@ -147,16 +157,17 @@ func (s *scene) create(does, version string) {
 	g.Spec.Replicas, g.Spec.ProgressDeadlineSeconds = new(int32(2)), new(int32(20))
 	g.Spec.Guard.SoakSeconds, g.Spec.Guard.StuckSeconds, g.Spec.Guard.MaxRestarts = new(int32(2)), new(int32(5)), new(int32(1))
 	g.Spec.Template = template(does, version)
-	if _, err := cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Create(s.Context(), g, metav1.CreateOptions{FieldManager: field}); err != nil {
-		s.Fatal(err)
-	}
+	s.insist(func() error {
+		_, err := cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Create(s.Context(), g, metav1.CreateOptions{FieldManager: field})
+		return err
+	})
 }
 
 // change changes the GuardedDeployment.
 func (s *scene) change(how func(g *v1alpha1.GuardedDeployment)) {
 	s.Helper()
 	client := cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace)
-	err := retry.RetryOnConflict(conflicting, func() error {
+	s.insist(func() error {
 		g, err := client.Get(s.Context(), name, metav1.GetOptions{})
 		if err == nil {
 			how(g)
@@ -164,9 +175,6 @@ func (s *scene) change(how func(g *v1alpha1.GuardedDeployment)) {
 		}
 		return err
 	})
-	if err != nil {
-		s.Fatal(err)
-	}
 }
 
 // release has the GuardedDeployment ask for this.
@@ -182,9 +190,10 @@ func (s *scene) deploy(does, version string, annotations, labels map[string]stri
 	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}
 	d.Spec.Replicas, d.Spec.ProgressDeadlineSeconds = new(int32(2)), new(int32(20))
 	d.Spec.Template = template(does, version)
-	if _, err := cluster.kube.AppsV1().Deployments(s.namespace).Create(s.Context(), d, metav1.CreateOptions{FieldManager: field}); err != nil {
-		s.Fatal(err)
-	}
+	s.insist(func() error {
+		_, err := cluster.kube.AppsV1().Deployments(s.namespace).Create(s.Context(), d, metav1.CreateOptions{FieldManager: field})
+		return err
+	})
 	s.await("the Deployment is rolled out", func() bool {
 		d := cluster.observer.now(s.namespace).deployment
 		return d != nil && runsAlone(d, version, 2) && slices.ContainsFunc(d.Status.Conditions, func(c appsv1.DeploymentCondition) bool { return c.Reason == "NewReplicaSetAvailable" })
@@ -195,7 +204,7 @@ func (s *scene) deploy(does, version string, annotations, labels map[string]stri
 func (s *scene) redeploy(how func(d *appsv1.Deployment)) {
 	s.Helper()
 	client := cluster.kube.AppsV1().Deployments(s.namespace)
-	err := retry.RetryOnConflict(conflicting, func() error {
+	s.insist(func() error {
 		d, err := client.Get(s.Context(), name, metav1.GetOptions{})
 		if err == nil {
 			how(d)
@@ -203,9 +212,6 @@ func (s *scene) redeploy(how func(d *appsv1.Deployment)) {
 		}
 		return err
 	})
-	if err != nil {
-		s.Fatal(err)
-	}
 }
 
 // runsAlone reports whether all pods of the Deployment, so many, run this version and are available.

@@ -88,9 +88,9 @@ var stories = []story{
 	{name: "made-anew", runs: "1 2 3 2", fails: "3", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
-		if err := cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Delete(s.Context(), name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}); err != nil {
-			s.Fatal(err)
-		}
+		s.insist(func() error {
+			return cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Delete(s.Context(), name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)})
+		})
 		s.await("all is gone", func() bool {
 			v := cluster.observer.now(s.namespace)
 			return v.guarded == nil && v.deployment == nil
