@@ -78,6 +78,9 @@ func (p *place) forget() *StatusChange {
 		return nil
 	}
 	change.Progressing = p.condition(corev1.ConditionTrue, "ReplicaSetUpdated", fmt.Sprintf("ReplicaSet %q is tried again.", p.current.Name))
+	if attempt, _ := attemptAt(p.current); !attempt.Since.IsZero() { // The Deployment controller's deadline begins then, by the cluster's clock.
+		change.Progressing.LastUpdateTime = attempt.Since
+	}
 	return change
 }
 
