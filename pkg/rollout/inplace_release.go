@@ -121,7 +121,7 @@ func (p *place) retryAt() time.Time {
 	if p.failure == nil || p.failure.Retries >= int(valueOr(p.Guard.Retries, 0)) {
 		return time.Time{}
 	}
-	return p.failure.Time.Add(retryDelay(p.failure.Retries))
+	return p.Memory.failedAt.Add(retryDelay(p.failure.Retries))
 }
 
 // isRetryDue reports whether that is now. None is made before the good release is back: only then was it due at the last look.

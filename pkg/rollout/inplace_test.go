@@ -267,6 +267,9 @@ var inPlaceCases = []struct {
 	{"a retry is due", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
 		guarded(func(g *v1alpha1.Guard) { g.Retries = new(int32(1)) }).remembers(func(m *InPlaceMemory) { m.at, m.due = "uid-of-v2/2/1", noon.Add(-time.Minute) }),
 		"automatic retry", "web-v2 attempt=2.2.1 -held-at"},
+	{"a retry is due, and the clock was set back since", stepped(time.Hour, inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
+		guarded(func(g *v1alpha1.Guard) { g.Retries = new(int32(1)) })),
+		"automatic retry", "web-v2 attempt=2.2.1 -held-at"},
 	{"no retry is left", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0), isTried("2.2.1")).
 		failed("v2", 2, 3, func(f *failedRelease) { f.Attempt = Attempt{Number: 2, Retries: 1} }).
 		guarded(func(g *v1alpha1.Guard) { g.Retries = new(int32(1)) }).remembers(func(m *InPlaceMemory) { m.at, m.due = "uid-of-v2/2/2", noon.Add(-time.Minute) }),
