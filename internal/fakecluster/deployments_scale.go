@@ -11,7 +11,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // The rest of the Deployment controller: what it does when the number of replicas changes, and its word on the rollout.
@@ -130,13 +129,13 @@ func findCondition(status *appsv1.DeploymentStatus, kind appsv1.DeploymentCondit
 }
 
 func (s *deploymentSync) setProgressing(status *appsv1.DeploymentStatus, truth corev1.ConditionStatus, reason, message string) {
-	setCondition(status, appsv1.DeploymentProgressing, truth, reason, message)
+	s.setCondition(status, appsv1.DeploymentProgressing, truth, reason, message)
 }
 
 // setCondition sets a condition, unless there is one with that reason: its message and its times stay.
-func setCondition(status *appsv1.DeploymentStatus, kind appsv1.DeploymentConditionType, truth corev1.ConditionStatus, reason, message string) {
+func (s *deploymentSync) setCondition(status *appsv1.DeploymentStatus, kind appsv1.DeploymentConditionType, truth corev1.ConditionStatus, reason, message string) {
 	c := appsv1.DeploymentCondition{Type: kind, Status: truth, Reason: reason, Message: message,
-		LastUpdateTime: metav1.Now().Rfc3339Copy(), LastTransitionTime: metav1.Now().Rfc3339Copy()}
+		LastUpdateTime: s.w.stamped(), LastTransitionTime: s.w.stamped()}
 	if before := findCondition(status, kind); before != nil && before.Status == truth {
 		if before.Reason == reason {
 			return
@@ -187,9 +186,9 @@ func (s *deploymentSync) status(current *appsv1.ReplicaSet, old []*appsv1.Replic
 	}
 	status.UnavailableReplicas = max(0, specOf(all)-status.AvailableReplicas)
 	if _, unavailable := s.fenceposts(); status.AvailableReplicas >= s.wanted()-unavailable {
-		setCondition(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, "MinimumReplicasAvailable", "Deployment has minimum availability.")
+		s.setCondition(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, "MinimumReplicasAvailable", "Deployment has minimum availability.")
 	} else {
-		setCondition(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse, "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+		s.setCondition(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse, "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
 	}
 	return status
 }
@@ -214,7 +213,7 @@ func (s *deploymentSync) report(current *appsv1.ReplicaSet, old []*appsv1.Replic
 			s.setProgressing(&status, corev1.ConditionTrue, "NewReplicaSetAvailable", fmt.Sprintf("ReplicaSet %q has successfully progressed.", name))
 		case status.UpdatedReplicas > was.UpdatedReplicas || status.Replicas-status.UpdatedReplicas < was.Replicas-was.UpdatedReplicas ||
 			status.ReadyReplicas > was.ReadyReplicas || status.AvailableReplicas > was.AvailableReplicas:
-			c := appsv1.DeploymentCondition{LastTransitionTime: metav1.Now().Rfc3339Copy()}
+			c := appsv1.DeploymentCondition{LastTransitionTime: s.w.stamped()}
 			if before != nil && before.Status == corev1.ConditionTrue {
 				c = *before
 			}
@@ -237,7 +236,7 @@ func (s *deploymentSync) deadline() time.Duration {
 }
 
 func (s *deploymentSync) isOverdue(c *appsv1.DeploymentCondition) bool {
-	return c != nil && c.Reason != "NewReplicaSetAvailable" && (c.Reason == "ProgressDeadlineExceeded" || time.Since(c.LastUpdateTime.Time) > s.deadline())
+	return c != nil && c.Reason != "NewReplicaSetAvailable" && (c.Reason == "ProgressDeadlineExceeded" || s.w.Now().Sub(c.LastUpdateTime.Time) > s.deadline())
 }
 
 // lookAgain says when the deadline is over. If it is, and the rollout is neither complete nor called overdue, that is at once, again
@@ -246,7 +245,7 @@ func (s *deploymentSync) lookAgain(status *appsv1.DeploymentStatus, c *appsv1.De
 	if !s.hasDeadline() || c == nil || c.Reason == "ProgressDeadlineExceeded" || s.isComplete(status) {
 		return
 	}
-	if left := s.deadline() - time.Since(c.LastUpdateTime.Time); left < time.Second {
+	if left := s.deadline() - s.w.Now().Sub(c.LastUpdateTime.Time); left < time.Second {
 		s.again = rateLimited
 	} else {
 		s.again = left + time.Second

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -49,11 +50,13 @@ import (
 //   - of a ConfigMap or a Secret that it is there, as a line of a table
 //   - JSON merge patches; in the managed fields of a ReplicaSet, who has patched it, and when
 //   - ReplicaSets that are held at a number, as the policies of artifacts/in-place have it
+//   - all times by a clock of its own, which SetAhead sets
 //
 // It does not validate, knows no other patches, and there is no garbage collector but CollectGarbage.
 type Cluster struct {
 	mu      sync.Mutex
 	Began   time.Time
+	ahead   atomic.Int64 // how far its clock is ahead of Belay's
 	version int64
 	objects map[string]map[types.NamespacedName]Object // by resource
 	changes []Change
@@ -100,6 +103,18 @@ func init() {
 
 func New() *Cluster {
 	return &Cluster{Began: time.Now(), version: 100, objects: map[string]map[types.NamespacedName]Object{}, held: map[string]int64{}, logs: map[logOf]Log{}}
+}
+
+// Now returns what the clock of the cluster shows: the API server's, and that of all who work there. Belay has its own.
+func (c *Cluster) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+// SetAhead sets how far the clock of the cluster is ahead of Belay's from now on.
+func (c *Cluster) SetAhead(ahead time.Duration) { c.ahead.Store(int64(ahead)) }
+
+// stamped returns the time of the cluster as it is stored.
+func (c *Cluster) stamped() metav1.Time {
+	now := metav1.NewTime(c.Now())
+	return now.Rfc3339Copy()
 }
 
 // Serve makes the fake client talk to the cluster. intercept, which stands between the two, decides whether a request
@@ -264,12 +279,12 @@ func (c *Cluster) create(resource schema.GroupVersionResource, sent Object) (Obj
 	}
 	created := copied(sent)
 	created.SetUID(types.UID(fmt.Sprintf("uid-%d", c.version+1)))
-	created.SetCreationTimestamp(metav1.NewTime(time.Now()))
+	created.SetCreationTimestamp(metav1.NewTime(c.Now()))
 	created.SetGeneration(1)
 	setStatus(created, emptyLike(created))
 	SetDefaults(created)
 	c.admitted(created)
-	stamp("", created)
+	c.stamp("", created)
 	return c.store(resource.Resource, nil, created), nil
 }
 
@@ -320,7 +335,7 @@ func (c *Cluster) updateAs(manager string, resource schema.GroupVersionResource,
 	if equality.Semantic.DeepEqual(live, updated) {
 		return copied(live), nil
 	}
-	stamp(manager, updated)
+	c.stamp(manager, updated)
 	if updated.GetDeletionTimestamp() != nil && len(updated.GetFinalizers()) == 0 {
 		c.store(resource.Resource, live, nil)
 		return copied(updated), nil
@@ -351,7 +366,7 @@ func (c *Cluster) delete(resource schema.GroupVersionResource, namespace, name s
 	}
 	if len(live.GetFinalizers()) > 0 {
 		leaving := copied(live)
-		leaving.SetDeletionTimestamp(new(metav1.Now()))
+		leaving.SetDeletionTimestamp(new(metav1.NewTime(c.Now())))
 		leaving.SetGeneration(live.GetGeneration() + 1)
 		c.store(resource.Resource, live, leaving)
 		return nil
@@ -388,21 +403,21 @@ func (c *Cluster) store(resource string, before, after Object) Object {
 
 // stamp notes when an object was written: in the managed fields of a ControllerRevision as if all were written by one manager, in those
 // of a ReplicaSet for a manager that says who it is.
-func stamp(manager string, written Object) {
+func (c *Cluster) stamp(manager string, written Object) {
 	switch written.(type) {
 	case *appsv1.ControllerRevision:
-		written.SetManagedFields([]metav1.ManagedFieldsEntry{managedBy("test")})
+		written.SetManagedFields([]metav1.ManagedFieldsEntry{c.managedBy("test")})
 	case *appsv1.ReplicaSet:
 		if manager != "" {
 			others := slices.DeleteFunc(slices.Clone(written.GetManagedFields()), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == manager })
-			written.SetManagedFields(append(others, managedBy(manager)))
+			written.SetManagedFields(append(others, c.managedBy(manager)))
 		}
 	}
 }
 
-func managedBy(manager string) metav1.ManagedFieldsEntry {
+func (c *Cluster) managedBy(manager string) metav1.ManagedFieldsEntry {
 	return metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate,
-		APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}")}
+		APIVersion: "apps/v1", Time: new(c.stamped()), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}")}
 }
 
 // desired returns what a change of which moves the generation.

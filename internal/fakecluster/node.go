@@ -54,7 +54,7 @@ func StartNode(ctx context.Context, c *Cluster) *Node {
 func (n *Node) Set(image string, fare Fare) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.images.Set(image, fare)
+	n.images.Set(image, time.Now(), fare)
 	clear(n.done)
 }
 
@@ -62,7 +62,7 @@ func (n *Node) Set(image string, fare Fare) {
 func (n *Node) MoveTag(image string, fare Fare) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.images.Move(image, fare)
+	n.images.Move(image, time.Now(), fare)
 }
 
 // ImageID returns the imageID of an image in pods that are created now.

@@ -17,21 +17,21 @@ type Registry[F any] struct {
 	fares map[string]F           // by digest
 }
 
-// Set says how the pods fare of what an image points to now.
-func (r *Registry[F]) Set(image string, fare F) {
+// Set says how the pods fare of what an image points to at a time.
+func (r *Registry[F]) Set(image string, at time.Time, fare F) {
 	if r.fares == nil {
 		r.fares = map[string]F{}
 	}
-	r.fares[r.digest(image, time.Now())] = fare
+	r.fares[r.digest(image, at)] = fare
 }
 
-// Move lets a tag point to something new, and says how the pods of that fare.
-func (r *Registry[F]) Move(image string, fare F) {
+// Move lets a tag point to something new from a time on, and says how the pods of that fare.
+func (r *Registry[F]) Move(image string, at time.Time, fare F) {
 	if r.moves == nil {
 		r.moves = map[string][]time.Time{}
 	}
-	r.moves[image] = append(r.moves[image], time.Now())
-	r.Set(image, fare)
+	r.moves[image] = append(r.moves[image], at)
+	r.Set(image, at, fare)
 }
 
 // Fare returns how the pods of an image fare that are created at a time, false if nobody has said.

@@ -46,11 +46,11 @@ func TestRegistry_Move(t *testing.T) {
 		begin := time.Now()
 		first := registry.ImageID("web:1", begin)
 		time.Sleep(time.Minute)
-		registry.Move("web:1", "badly")
+		registry.Move("web:1", time.Now(), "badly")
 		moved := time.Now()
 		second := registry.ImageID("web:1", moved)
 		time.Sleep(time.Minute)
-		registry.Move("web:1", "again")
+		registry.Move("web:1", time.Now(), "again")
 		third := registry.ImageID("web:1", time.Now())
 		expect.Same(t, "pods of before", first, registry.ImageID("web:1", moved.Add(-1)))
 		expect.Same(t, "pods of between", second, registry.ImageID("web:1", moved.Add(time.Second)))
@@ -59,8 +59,8 @@ func TestRegistry_Move(t *testing.T) {
 		}
 		expect.Same(t, "how they fare", []string{"", "badly", "again", "badly", ""}, []string{fares("web:1", begin),
 			fares("web:1", moved), fares("web:1", time.Now()), fares(second, time.Now()), fares("web:2", time.Now())})
-		registry.Set(second, "well")
-		registry.Set("web:1", "better")
+		registry.Set(second, time.Now(), "well")
+		registry.Set("web:1", time.Now(), "better")
 		expect.Same(t, "how they fare since", []string{"well", "better", ""}, []string{fares("web:1", moved), fares("web:1", time.Now()), fares(first, time.Now())})
 	})
 }

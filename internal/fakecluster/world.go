@@ -217,10 +217,10 @@ func Release(w *World, name, image string) {
 func Restart(w *World, name string) {
 	const manager, mark = "kubectl-rollout", "kubectl.kubernetes.io/restartedAt"
 	Edit(w, name, func(d *appsv1.Deployment) {
-		metav1.SetMetaDataAnnotation(&d.Spec.Template.ObjectMeta, mark, time.Now().Format(time.RFC3339))
+		metav1.SetMetaDataAnnotation(&d.Spec.Template.ObjectMeta, mark, w.Now().Format(time.RFC3339))
 		d.ManagedFields = slices.DeleteFunc(d.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return e.Manager == manager })
 		d.ManagedFields = append(d.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate,
-			APIVersion: "apps/v1", Time: new(metav1.Now().Rfc3339Copy()), FieldsType: "FieldsV1",
+			APIVersion: "apps/v1", Time: new(w.stamped()), FieldsType: "FieldsV1",
 			FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:template":{"f:metadata":{"f:annotations":{".":{},"f:` + mark + `":{}}}}}}`)})
 	})
 }

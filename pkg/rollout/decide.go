@@ -102,6 +102,7 @@ func newState(o Observed) *state {
 	s := &state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
 	s.target, s.unrecordable = s.find(&o.Guarded.Spec.Template)
 	s.lastGood = s.newestGood(s.target)
+	s.noteFailure()
 	if s.foreign = o.Deployment != nil && !metav1.IsControlledBy(o.Deployment, o.Guarded); s.foreign {
 		s.taken = s.whyTaken()
 	}

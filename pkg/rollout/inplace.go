@@ -155,7 +155,10 @@ func newPlace(o InPlace) *place {
 		}
 	}
 	if at := p.at(); at != p.Memory.at {
-		p.Memory.at, p.Memory.Progress, p.Memory.State, p.Memory.unheld = at, Progress{}, "", ""
+		p.Memory.at, p.Memory.Progress, p.Memory.State, p.Memory.unheld, p.Memory.failedAt = at, Progress{}, "", "", time.Time{}
+	}
+	if p.failure != nil && p.Memory.failedAt.IsZero() {
+		p.Memory.failedAt = measured(p.failure.Time.Time, p.Now)
 	}
 	return p
 }

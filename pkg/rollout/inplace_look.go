@@ -27,6 +27,7 @@ type InPlaceMemory struct {
 	holds     bool      // ReplicaSets are held, or were at the last look
 	failed    bool      // the Deployment tells of a failure, or did at the last look
 	unheld    string    // the attempt of which the API server has not kept the hold
+	failedAt  time.Time // when the attempt failed, zero if it has not
 	toldAt    time.Time // when the condition was last written
 	complaint string    // what was told about the label or the settings
 }

@@ -78,6 +78,9 @@ func (p *place) forget() *StatusChange {
 		return nil
 	}
 	change.Progressing = p.condition(corev1.ConditionTrue, "ReplicaSetUpdated", fmt.Sprintf("ReplicaSet %q is tried again.", p.current.Name))
+	if attempt, _ := attemptAt(p.current); !attempt.Since.IsZero() { // The Deployment controller's deadline begins then, by the cluster's clock.
+		change.Progressing.LastUpdateTime = attempt.Since
+	}
 	return change
 }
 
@@ -118,7 +121,7 @@ func (p *place) retryAt() time.Time {
 	if p.failure == nil || p.failure.Retries >= int(valueOr(p.Guard.Retries, 0)) {
 		return time.Time{}
 	}
-	return p.failure.Time.Add(retryDelay(p.failure.Retries))
+	return p.Memory.failedAt.Add(retryDelay(p.failure.Retries))
 }
 
 // isRetryDue reports whether that is now. None is made before the good release is back: only then was it due at the last look.

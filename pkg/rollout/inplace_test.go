@@ -267,6 +267,9 @@ var inPlaceCases = []struct {
 	{"a retry is due", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
 		guarded(func(g *v1alpha1.Guard) { g.Retries = new(int32(1)) }).remembers(func(m *InPlaceMemory) { m.at, m.due = "uid-of-v2/2/1", noon.Add(-time.Minute) }),
 		"automatic retry", "web-v2 attempt=2.2.1 -held-at"},
+	{"a retry is due, and the clock was set back since", stepped(time.Hour, inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
+		guarded(func(g *v1alpha1.Guard) { g.Retries = new(int32(1)) })),
+		"automatic retry", "web-v2 attempt=2.2.1 -held-at"},
 	{"no retry is left", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0), isTried("2.2.1")).
 		failed("v2", 2, 3, func(f *failedRelease) { f.Attempt = Attempt{Number: 2, Retries: 1} }).
 		guarded(func(g *v1alpha1.Guard) { g.Retries = new(int32(1)) }).remembers(func(m *InPlaceMemory) { m.at, m.due = "uid-of-v2/2/2", noon.Add(-time.Minute) }),
@@ -361,6 +364,25 @@ func TestInPlace_Plan(t *testing.T) {
 				t.Errorf("%s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// stepped lets a process know of the failure, which is an hour ago, and the clock step: what is stored is as much later, and the retry is due.
+func stepped(later time.Duration, s *site) *site {
+	s.Memory = newPlace(s.InPlace).Memory
+	s.Memory.due = noon
+	return s.failed("v2", 2, 3, func(f *failedRelease) { f.Time = metav1.NewTime(f.Time.Add(later)) })
+}
+
+// The Deployment controller's deadline for a release that is tried again begins by the cluster's clock, not by this process's.
+func TestInPlace_TriedAgainByTheClusterClock(t *testing.T) {
+	began := metav1.NewTime(noon.Add(-time.Hour))
+	s := inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 1, 0, isTried("2.2.0"), func(set *appsv1.ReplicaSet) {
+		set.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: FieldManager, Time: &began}}
+	}).failed("v2", 2, 3)
+	d := DecideInPlace(s.InPlace)
+	if d.Status == nil || d.Status.Progressing == nil || !d.Status.Progressing.LastUpdateTime.Equal(&began) {
+		t.Errorf("the status that is written is %+v, want a condition as of %s", d.Status, began)
 	}
 }
 

@@ -26,7 +26,8 @@ type sight struct {
 	*Evidence
 	nodes   map[string]corev1.ConditionStatus // those that are not ready, by what their condition says; gone if that is empty
 	told    map[types.UID][]*corev1.Event
-	renewed bool // the refusals go on
+	renewed bool          // the refusals go on
+	ahead   time.Duration // how far the clock of whoever records them is
 
 	log        *Log // of whatever container
 	collisions int32
@@ -82,6 +83,8 @@ func (s sight) condition(reason, message string, at time.Time) sight {
 
 // ended says that nothing is refused any more.
 func (s sight) ended() sight { s.renewed = false; return s }
+
+func (s sight) recordedAhead(by time.Duration) sight { s.ahead = by; return s }
 
 // wanting changes what the Deployment asks for from here on.
 func (s sight) wanting(replicas int32) sight {
@@ -159,7 +162,7 @@ func (w *watched) look(s sight) {
 // events are those about an object: what the sight has, and the refusals that a condition tells of, renewed each time.
 func (s sight) events(uid types.UID, w *watched) []*corev1.Event {
 	if words, _ := refusalCondition(newLook(w.deployment, s.Evidence, w.limits)); words != "" && s.told[uid] == nil && s.renewed {
-		return []*corev1.Event{{Reason: "FailedCreate", Message: words, LastTimestamp: metav1.NewTime(w.now)}}
+		return []*corev1.Event{{Reason: "FailedCreate", Message: words, LastTimestamp: metav1.NewTime(w.now.Add(s.ahead))}}
 	}
 	return s.told[uid]
 }
@@ -630,6 +633,9 @@ func TestJudge(t *testing.T) {
 		// Refusals of the API server.
 		{"pods that are denied fail in time", nil, scenes(seeing(123).of(1).refusing(denied)), "Failed PodsForbidden"},
 		{"and not before", nil, scenes(seeing(120).of(1).refusing(denied)), "Progressing"},
+		{"nor much later, by a clock that is behind", nil, scenes(seeing(138).of(1).refusing(denied).recordedAhead(-time.Hour)), "Failed PodsForbidden"},
+		{"or one that is ahead", nil, scenes(seeing(123).of(1).refusing(denied).recordedAhead(time.Hour)), "Failed PodsForbidden"},
+		{"or one that steps back", nil, scenes(seeing(60).of(1).refusing(denied), seeing(63).of(1).refusing(denied).recordedAhead(-time.Hour)), "Failed PodsForbidden"},
 		{"nor by the time before the first refusal", nil, scenes(seeing(90).of(1), seeing(60).of(1).refusing(denied)), "Progressing"},
 		{"refusals from before the last progress do not count", nil, scenes(seeing(90).of(1).old(2).refusing(denied), seeing(60).of(1).old(1).refusing(denied)), "Progressing"},
 		{"and are over if they are not renewed", asksForMore, scenes(seeing(30).of(1).old(2).refusing(overQuota), seeing(660).of(1).old(1).refusing(overQuota).ended()), "Blocked ReplicaSet controller"},

@@ -25,6 +25,7 @@ type Memory struct {
 	written
 	unanswered []*unanswered // writes of the Deployment whose answers were lost
 
+	failure    seenFailure
 	reportedAt time.Time // when the status was last written
 	// untold is the status from before a write that failed, or may have: what has changed since has no Events yet.
 	untold *v1alpha1.GuardedDeploymentStatus
@@ -40,6 +41,18 @@ type Memory struct {
 
 // UnderWay reports whether evidence is being read, time and again.
 func (m Memory) UnderWay() bool { return m.Progress.UnderWay() }
+
+// seenFailure is the failure of an attempt that was seen last, and when it was. In one process that is measured by a clock that nobody
+// can set.
+type seenFailure struct {
+	revision types.UID
+	attempt  int
+	at       time.Time
+}
+
+// measured returns a time that was stored as one by the clock of now, which does not step with the machine's. One that is still to come
+// was stored by a clock that was ahead, and counts as now.
+func measured(stored, now time.Time) time.Time { return now.Add(-max(0, now.Sub(stored))) }
 
 // written is what is remembered of the writes of the Deployment.
 type written struct {

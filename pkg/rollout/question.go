@@ -140,16 +140,19 @@ const combined = "(combined from similar events): "
 func (p *Progress) hearRefusals(l *look, events []*corev1.Event) {
 	p.refusal.asked = p.clock
 	for _, event := range slices.Backward(events) {
-		since := l.since()
-		if (event.Reason != "FailedCreate" && event.Reason != "ReplicaSetCreateError") || LastSeen(event).Before(since.Time) {
+		if event.Reason != "FailedCreate" && event.Reason != "ReplicaSetCreateError" {
 			continue
 		}
-		if mark := string(event.UID) + LastSeen(event).String(); mark != p.refusal.mark {
-			p.refusal.mark, p.refusal.words, p.refusal.last = mark, strings.TrimPrefix(event.Message, combined), p.clock
+		seen := LastSeen(event)
+		mark := string(event.UID) + " " + seen.String()
+		again := strings.HasPrefix(p.refusal.mark, string(event.UID)+" ") // Then it is news, whatever clock it has its time from.
+		if mark != p.refusal.mark && (again || !seen.Before(l.since().Time)) {
+			p.refusal.words, p.refusal.last = strings.TrimPrefix(event.Message, combined), p.clock
 			if p.refusal.first == 0 || p.refusal.first < p.progressed {
 				p.refusal.first = p.clock
 			}
 		}
+		p.refusal.mark = mark
 		return
 	}
 }

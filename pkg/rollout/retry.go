@@ -49,6 +49,17 @@ func (s *state) token() string { return s.Guarded.Annotations[v1alpha1.RetryAnno
 // retryAsked reports whether there is a token that was not there when the target failed.
 func (s *state) retryAsked() bool { return s.token() != "" && s.token() != s.target.Failure.Token }
 
+// noteFailure notes when the target failed.
+func (s *state) noteFailure() {
+	if !s.isFailed() {
+		return
+	}
+	failure, seen := s.target.Failure, &s.Memory.failure
+	if seen.revision != s.target.UID || seen.attempt != failure.Number {
+		*seen = seenFailure{s.target.UID, failure.Number, measured(failure.Time.Time, s.Now)}
+	}
+}
+
 // retryAt returns when the failed target is tried again without being asked, nil if it is not. The time counts from when
 // the failure was stored, and the number is stored with it: a restart neither adds a retry nor takes one.
 func (s *state) retryAt() *metav1.Time {
@@ -56,7 +67,7 @@ func (s *state) retryAt() *metav1.Time {
 	if failure.Retries >= int(valueOr(s.Guarded.Spec.Guard.Retries, 0)) {
 		return nil
 	}
-	return new(metav1.NewTime(failure.Time.Add(retryDelay(failure.Retries))))
+	return new(metav1.NewTime(s.Memory.failure.at.Add(retryDelay(failure.Retries))))
 }
 
 // awaitRetry asks for another decision when the target's next automatic retry is due, or may be made.

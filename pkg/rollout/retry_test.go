@@ -128,12 +128,23 @@ func TestRetry_Rows(t *testing.T) {
 	rolledBack := func(ago time.Duration, made int) *scene {
 		return asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failedAt(ago, made))
 	}
+	stepped := func(later time.Duration) func(*scene) { // what is stored is as much later, by another clock, than this process knows
+		return func(s *scene) {
+			s.Memory = Decide(s.Observed).Memory
+			failed := s.revision("v2")
+			failed.Failure.Time = metav1.NewTime(failed.Failure.Time.Add(later))
+			s.store(withVerdict(failed, &failed.Failure))
+		}
+	}
 	const back, told = "Stalled RolledBack, Warning CrashLoop, Warning RolledBack", ", again in "
 	for _, row := range []struct {
 		name  string
 		given *scene
 		want  string
 	}{
+		{"the first is not due, and its failure is still to come: the clock was set back", rolledBack(-time.Hour, 0).retries(1), back + told + "1m0s"},
+		{"the first is not due, and the clock was set forward", rolledBack(20*time.Second, 0).retries(1).with(stepped(-time.Hour)), back + told + "40s"},
+		{"the first is due, and the clock was set back", rolledBack(time.Minute, 0).retries(1).with(stepped(time.Hour)), "record v2 as 2, attempt 2"},
 		{"none is asked for", rolledBack(time.Hour, 0), back},
 		{"the first is not due", rolledBack(20*time.Second, 0).retries(1), back + told + "40s"},
 		{"the first is due", rolledBack(time.Minute, 0).retries(1), "record v2 as 2, attempt 2"},

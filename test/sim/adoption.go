@@ -224,6 +224,7 @@ func (s stage) adoptions(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s.play(t, seed, func(r *run) {
 			random := rand.New(rand.NewPCG(seed, 4))
+			r.beginApart()
 			r.theirs(random)
 			r.wait(time.Duration(random.IntN(90_000))*time.Millisecond, nil)
 			template := templateOf(image(r.deployment().Spec.Template))

@@ -170,6 +170,7 @@ func (c *cast) play() {
 		}
 	}
 	c.direct()
+	c.beginApart()
 	if c.first {
 		c.beginAll()
 		c.run.create(release)
@@ -188,6 +189,7 @@ func (c *cast) play() {
 		c.wait(3*time.Second, nil)
 		c.act(spec("release", func(s *v1alpha1.GuardedDeploymentSpec) { s.Template = release }))
 	}
+	c.disturbClock()
 	c.end()
 }
 
@@ -483,7 +485,7 @@ func (c *cast) finish(name string, phase corev1.PodPhase, reason, message string
 			c.condition(s, corev1.DisruptionTarget, true, "", "")
 			target := &s.Conditions[len(s.Conditions)-1]
 			target.Reason, target.Message = disruption, message
-			target.LastTransitionTime = metav1.NewTime(c.now()) // exact, as the creation of the revision is here
+			target.LastTransitionTime = metav1.NewTime(c.Now()) // exact, as the creation of the revision is here
 			s.Reason, s.Message = "", ""
 		}
 		c.condition(s, corev1.ContainersReady, false, "PodFailed", "")
@@ -557,7 +559,7 @@ func (c *cast) silence(node string) {
 		each(func(pod *corev1.Pod) {
 			fake.EditStatus(c.World, pod.Name, func(p *corev1.Pod) {
 				p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
-					Reason: "DeletionByTaintManager", LastTransitionTime: metav1.NewTime(c.now())})
+					Reason: "DeletionByTaintManager", LastTransitionTime: metav1.NewTime(c.Now())})
 			})
 			fake.Remove[*corev1.Pod](c.World, pod.Name) // It stays: nobody confirms its end.
 		})

@@ -47,7 +47,7 @@ func (w *world) setStatus(d *appsv1.Deployment, reason string) {
 			condition.Status = corev1.ConditionFalse
 		}
 		if before := w.progressing(w.deployment()); before == nil || before.Reason != reason || reason == "ReplicaSetUpdated" {
-			condition.LastUpdateTime = metav1.NewTime(time.Now())
+			condition.LastUpdateTime = metav1.NewTime(w.Now())
 		}
 	}
 	if !equality.Semantic.DeepEqual(d.Status, w.deployment().Status) {
@@ -94,7 +94,7 @@ func (w *world) syncDeployment() {
 		return
 	}
 	if current == nil {
-		if w.outcomeNow(d.Spec.Template.Spec, metav1.Now()).noSet { // T5
+		if w.outcomeNow(d.Spec.Template.Spec, metav1.NewTime(w.Now())).noSet { // T5
 			w.setStatus(d, "ReplicaSetCreateError")
 			w.refuse(d, "ReplicaSetCreateError", `Failed to create new replica set "web-new": admission webhook "policy.example.com" denied the request: no`,
 				&w.deploymentController, w.syncDeployment)
@@ -249,7 +249,7 @@ func (w *world) judge(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*a
 	switch {
 	case left == 0 && current.Status.AvailableReplicas >= wanted && current.Status.Replicas == wanted:
 		return "NewReplicaSetAvailable"
-	case before != nil && time.Since(before.LastUpdateTime.Time) > deadline && // T4: before it looks for progress
+	case before != nil && w.Now().Sub(before.LastUpdateTime.Time) > deadline && // T4: before it looks for progress
 		(before.Reason == "ReplicaSetUpdated" || before.Reason == "NewReplicaSetCreated"):
 		w.keepSilent()
 		w.wake(&w.deploymentController, 10*time.Millisecond, w.syncDeployment)
@@ -378,7 +378,7 @@ func (w *world) newPod(set *appsv1.ReplicaSet) *corev1.Pod {
 // admitPod returns why the API server refuses a pod, empty if it does not. While a controller waits for its next try, nothing changes.
 func (w *world) admitPod(pod *corev1.Pod) (refused string) {
 	switch {
-	case w.outcomeNow(pod.Spec, metav1.Now()).quota:
+	case w.outcomeNow(pod.Spec, metav1.NewTime(w.Now())).quota:
 		return overQuota
 	case w.tricks.admit != nil:
 		return w.tricks.admit(pod)

@@ -74,6 +74,7 @@ func (s stage) inPlace(t *testing.T) {
 				} else {
 					r.step()
 				}
+				r.disturbClock()
 				if r.random.IntN(2) == 0 {
 					r.hurryUp()
 					r.settle()
@@ -157,6 +158,7 @@ func (r *placeRun) begin() {
 		r.lag = func() time.Duration { return time.Duration(r.random.IntN(400)*r.random.IntN(5)) * time.Millisecond }
 		r.belay.crash = func(string) (bool, bool) { return r.random.IntN(30) == 0, r.random.IntN(30) == 0 }
 	}
+	r.beginApart()
 	r.do(func() {
 		r.tell("begin with %d replicas, policy %t, %+v", *d.Spec.Replicas, r.policy, d.Spec.Strategy)
 		fake.Add(r.World, fake.NamespaceOf())

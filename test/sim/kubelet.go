@@ -98,7 +98,7 @@ func (w *world) report(name string, change func(*corev1.PodStatus)) {
 
 // condition sets a condition of a pod. Times are full seconds, as they are stored.
 func (w *world) condition(s *corev1.PodStatus, kind corev1.PodConditionType, holds bool, reason, message string) {
-	c := corev1.PodCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(time.Now().Truncate(time.Second))}
+	c := corev1.PodCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(w.Now().Truncate(time.Second))}
 	if holds {
 		c.Status, c.Reason, c.Message = corev1.ConditionTrue, "", ""
 	}
@@ -180,7 +180,7 @@ func (w *world) event(about fake.Object, kind, reason, message string) {
 		fake.Add(w.World, e)
 	}
 	fake.Edit(w.World, name, func(e *corev1.Event) {
-		e.Message, e.LastTimestamp = message, metav1.NewTime(time.Now())
+		e.Message, e.LastTimestamp = message, metav1.NewTime(w.Now())
 		e.Count++
 	})
 }

@@ -207,6 +207,7 @@ func (r *run) fight(over []action, last time.Duration) {
 func (s stage) neighbours(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s.play(t, seed, func(r *run) {
+			r.beginApart()
 			r.begin()
 			r.nasty()
 			r.obey()

@@ -106,7 +106,7 @@ func (w *world) teller(spec *corev1.PodSpec, created time.Time) *corev1.Containe
 }
 
 // MoveTag lets an image be another one in pods that are created from now on: one with that outcome.
-func (w *world) MoveTag(image, outcome string) { w.images.Move(image, outcome) }
+func (w *world) MoveTag(image, outcome string) { w.images.Move(image, w.Now(), outcome) }
 
 // heal lets everything that is ill heal after a while.
 func (w *world) heal(after time.Duration) {

@@ -39,6 +39,7 @@ func Run(t *testing.T, start Start) {
 		"ImpatientRestarts": s.impatientRestarts,
 		"RestlessTool":      s.restless,
 		"InPlace":           s.inPlace,
+		"WrongClocks":       s.wrongClocks,
 	} {
 		t.Run(name, simulate)
 	}
@@ -55,7 +56,7 @@ func (s stage) play(t *testing.T, seed uint64, play func(r *run)) {
 	fake.Empty(t, func(cluster *fake.World) {
 		w := newWorld(cluster, seed)
 		r := &run{world: w, belay: newBelay(w, s.start), t: cluster.T, seed: seed,
-			rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}}
+			rolled: map[string]int{}, images: map[string]bool{}, numbers: map[string]int64{}, automatic: map[string]int{}, failedAt: map[string]time.Time{}}
 		r.ran = ranSets{good: map[string]goodSet{}, bad: map[types.UID]bool{}, digests: map[types.UID]map[string]bool{}, pinned: map[string]int{}}
 		hear := w.changed
 		w.changed = func(change fake.Change) {
@@ -122,6 +123,9 @@ func (s stage) disturbed(t *testing.T) {
 
 // patient plays the users who wait, and returns the end, nil if something was violated.
 func (r *run) patient(disturbed bool) map[string]string {
+	if disturbed {
+		r.beginApart()
+	}
 	r.begin()
 	if disturbed {
 		r.nasty()
@@ -145,6 +149,7 @@ func (r *run) patient(disturbed bool) map[string]string {
 func (s stage) impatientUsers(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s.play(t, seed, func(r *run) {
+			r.beginApart()
 			r.begin()
 			r.nasty()
 			r.obey()

@@ -206,7 +206,7 @@ func (r *run) checkPins(before, after *appsv1.Deployment, running *appsv1.Contro
 		return
 	}
 	asked, target := r.asked(), r.targetOf(r.asked())
-	switch _, moved := r.world.images.Fare(image(decode(running)), r.now()); {
+	switch _, moved := r.world.images.Fare(image(decode(running)), r.Now()); {
 	case asked.Spec.Guard.PinImages == v1alpha1.PinNever:
 		r.violated("S26: pinned, although it is never to be")
 	case !moved && asked.Spec.Guard.PinImages != v1alpha1.PinAlways:
@@ -460,6 +460,7 @@ func (s stage) impatientRestarts(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s.play(t, seed, func(r *run) {
 			r.ran.truth = true
+			r.beginApart()
 			r.begin()
 			r.nasty()
 			random := rand.New(rand.NewPCG(seed, 10))

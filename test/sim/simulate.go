@@ -69,8 +69,9 @@ type run struct {
 	misled bool
 
 	// What the checks in the other files remember.
-	automatic   map[string]int // the attempts at each revision since it was last asked for that nobody asked for
-	adoption    *adoption      // the last one
+	failedAt    map[string]time.Time // when each revision was found failed, whatever is stored of that
+	automatic   map[string]int       // the attempts at each revision since it was last asked for that nobody asked for
+	adoption    *adoption            // the last one
 	corrections corrections
 	seen        seen   // what a write is checked against
 	waits       string // for what the release of causes.go waits
@@ -179,6 +180,14 @@ func proven(r *appsv1.ControllerRevision) bool {
 	return r.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood
 }
 
+// attemptOf identifies the last attempt at a revision, if there is one.
+func attemptOf(r *appsv1.ControllerRevision) string {
+	if r == nil {
+		return ""
+	}
+	return r.Name + r.Annotations[v1alpha1.FailureAnnotation]
+}
+
 func image(t corev1.PodTemplateSpec) string { return t.Spec.Containers[0].Image }
 
 func (r *run) checkDeployment(d *appsv1.Deployment) {
@@ -214,7 +223,7 @@ func (r *run) checkDeployment(d *appsv1.Deployment) {
 		return
 	}
 	r.misled = r.misled || (r.meddled > 1 && running.Name != target.Name)
-	attempt := target.Name + target.Annotations[v1alpha1.FailureAnnotation]
+	attempt := attemptOf(target)
 	if before == nil && running.Name == target.Name {
 		r.rolled[attempt] = 0 // On hold, a Deployment that was deleted is created on the target.
 	}
@@ -230,6 +239,9 @@ func (r *run) checkRevision(write string, revision *appsv1.ControllerRevision) {
 	o := outcomeOf(&template)
 	r.tell("  Belay writes (%s) %s: #%d, %q, attempt %q", write, image(template), revision.Revision, verdict(revision), revision.Annotations[v1alpha1.AttemptAnnotation])
 	r.corrections.owed = true
+	if write == "mark" && verdict(revision) == "failed" {
+		r.failedAt[revision.Name] = r.now().Truncate(time.Second)
+	}
 	if write == "mark" && !r.mayHaveFailed(o) && verdict(revision) == "failed" {
 		r.violated("S7: %s is healthy, and marked failed: %s", image(template), revision.Annotations[v1alpha1.FailureAnnotation])
 	}
@@ -583,6 +595,7 @@ func (r *run) disturb() (over time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	over = r.delayWatches()
+	r.disturbClock()
 	for range 1 + r.random.IntN(3) {
 		at := time.Duration(r.random.IntN(60_000)) * time.Millisecond
 		outage := time.Duration(r.random.IntN(150)) * time.Second

@@ -41,6 +41,8 @@ type world struct {
 	policy    func(*appsv1.Deployment)
 	policed   bool // there is one
 	meanwhile meanwhile
+	clocks    *rand.Rand    // what becomes of clocks
+	late      time.Duration // by how much Belay's was set back
 	tricks    tricks
 	exact     *exact // the Deployment controller, if it is to be as that of Kubernetes in all that a hold meets
 }
@@ -66,7 +68,7 @@ type component struct{ down, due bool }
 
 func newWorld(cluster *fake.World, seed uint64) *world {
 	w := &world{World: cluster, tricks: tricks{silent: map[string]time.Time{}, surge: 1}, hurry: make(chan struct{}, 1), refused: map[types.UID]tries{}, random: rand.New(rand.NewPCG(seed, 0)), changed: func(fake.Change) {}, policy: func(*appsv1.Deployment) {},
-		meanwhile: meanwhile{random: rand.New(rand.NewPCG(seed, 7)), late: map[string]time.Time{}}}
+		meanwhile: meanwhile{random: rand.New(rand.NewPCG(seed, 7)), late: map[string]time.Time{}}, clocks: rand.New(rand.NewPCG(seed, 13))}
 	cluster.Admit(func(o fake.Object) {
 		if d, ok := o.(*appsv1.Deployment); ok {
 			w.policy(d)
