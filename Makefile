@@ -58,6 +58,9 @@ test-node: ## run the story on a real node with containers; needs root and linux
 long: ## run what takes longer than CI may: older Kubernetes, releases with other tools, the whole sweep of the schema, many seeds of the simulation, demos on a busy machine
 	hack/long.sh
 
+fuzz: ## look for what no test thought of in all that reads what others write: every fuzz test, a minute each
+	hack/fuzz.sh
+
 bench: ## measure speed and size on a cluster of its own, in under five minutes; BENCH has flags (go run ./test/bench -h)
 	go run ./test/bench $(BENCH)
 
@@ -73,4 +76,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit alerts e2e faults-some faults mutants test-tools test-node long bench bench-compare image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e faults-some faults mutants test-tools test-node long fuzz bench bench-compare image generate verify

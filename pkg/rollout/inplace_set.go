@@ -60,7 +60,7 @@ func numberOf(set *appsv1.ReplicaSet) int64 {
 func attemptAt(set *appsv1.ReplicaSet) (attempt Attempt, noted bool) {
 	var number int64
 	read, _ := fmt.Sscanf(own(set, v1alpha1.AttemptLabel), "%d.%d.%d", &number, &attempt.Number, &attempt.Retries)
-	if read != 3 || number != numberOf(set) || attempt.Number < 1 || attempt.Retries < 0 {
+	if read != 3 || number != numberOf(set) || !attempt.isPossible() {
 		return Attempt{Number: 1}, false
 	}
 	if attempt.Number == 1 && set.Annotations[setNumbersBefore] == "" {
@@ -128,7 +128,10 @@ func failureOf(d *appsv1.Deployment, set *appsv1.ReplicaSet) *failedRelease {
 	if !ok || f.UID != string(set.UID) || f.Number != numberOf(set) || f.Attempt.Number != attempt.Number {
 		return nil
 	}
-	f.Message = Clean(f.Message, maxMessage)
+	f.Message, f.Time = Clean(f.Message, maxMessage), asStored(f.Time)
+	if !f.Attempt.isPossible() { // The number is that of the set: no more than the retries are others'.
+		f.Retries = 0
+	}
 	return &f
 }
 

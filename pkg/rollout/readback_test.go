@@ -2,10 +2,14 @@ package rollout
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -113,5 +117,76 @@ func TestReport_FailureWithAFractionOfASecond(t *testing.T) {
 	}
 	if done := s.play(); len(done) > 0 {
 		t.Errorf("it is reported again: %v", done)
+	}
+}
+
+// Anybody may have written the annotations of a revision. What Belay cannot have written, or could not go on from, says nothing.
+func TestDecode_WhatBelayNeverWrote(t *testing.T) {
+	for annotation, want := range map[string]Failure{
+		`{"n":3,"retries":2,"time":"2026-05-01T12:00:00Z"}`: {Attempt: Attempt{Number: 3, Retries: 2}, Failure: v1alpha1.Failure{Time: metav1.NewTime(noon)}},
+		`{"n":2147483647}`:                           {},
+		`{"n":2,"retries":-1}`:                       {},
+		`{"n":2,"retries":2147483647}`:               {},
+		`{"n":-1,"token":"!"}`:                       {Attempt: Attempt{Token: "!"}},
+		`{"n":2,"time":"9999-01-01T00:00:00Z"}`:      {Attempt: Attempt{Number: 2}},
+		`{"n":2,"time":"9999-12-31T23:59:59-01:00"}`: {Attempt: Attempt{Number: 2}},
+		`{"n":2,"time":"0000-01-01T00:00:00+01:00"}`: {Attempt: Attempt{Number: 2}},
+		`{"n":2,"time":"9998-12-31T23:59:59.5Z"}`:    {Attempt: Attempt{Number: 2}, Failure: v1alpha1.Failure{Time: metav1.Date(9998, 12, 31, 23, 59, 59, 0, time.UTC)}},
+	} {
+		s := asking("v1").knows("v1", 1, failed)
+		s.Revisions[0].Annotations[v1alpha1.FailureAnnotation] = annotation
+		read := s.revision("v1")
+		if got := read.Failure; got.Attempt != want.Attempt || !got.Time.Equal(&want.Time) {
+			t.Errorf("%s is read as %+v", annotation, got)
+		}
+		if number := max(1, want.Number); read.Attempt.Number != number {
+			t.Errorf("%s is attempt %d, want %d", annotation, read.Attempt.Number, number)
+		}
+		s.Revisions[0].Annotations[v1alpha1.AttemptAnnotation] = annotation
+		if got := s.revision("v1").Attempt; want.Number > 0 && got != want.Attempt || want.Number == 0 && got.Number != 1 {
+			t.Errorf("%s is read as the attempt %+v", annotation, got)
+		}
+	}
+}
+
+// The conditions of a Deployment hold whatever somebody has written. Those of a GuardedDeployment have a schema.
+func TestMirror_WhatTheSchemaTakes(t *testing.T) {
+	for name, row := range map[string]struct {
+		status       corev1.ConditionStatus
+		reason, want string
+	}{
+		"as it is":       {corev1.ConditionTrue, "MinimumReplicasAvailable", "True MinimumReplicasAvailable"},
+		"not known":      {corev1.ConditionUnknown, "A", "Unknown A"},
+		"no reason":      {corev1.ConditionTrue, "", "True NoReason"},
+		"a sentence":     {corev1.ConditionFalse, "it is down", "False NoReason"},
+		"1,002 letters":  {corev1.ConditionTrue, strings.Repeat("a", 1002), "True " + strings.Repeat("a", 1002)},
+		"more":           {corev1.ConditionTrue, strings.Repeat("a", 1025), "True NoReason"},
+		"no status":      {"", "A", "False NotReported"},
+		"another status": {"true", "A", "False NotReported"},
+	} {
+		s := asking("v1").knows("v1", 1, good).runningName("v1")
+		s.Deployment.Status.Conditions[0].Status, s.Deployment.Status.Conditions[0].Reason = row.status, row.reason
+		s.play()
+		c := meta.FindStatusCondition(s.Guarded.Status.Conditions, v1alpha1.ConditionAvailable)
+		if got := string(c.Status) + " " + c.Reason; got != row.want {
+			t.Errorf("%s: %s, want %s", name, got, row.want)
+		}
+	}
+}
+
+// The same of labels and the annotation of a Deployment that is guarded in place.
+func TestInPlace_WhatBelayNeverWrote(t *testing.T) {
+	for label, want := range map[string]Attempt{"2.3.1": {Number: 3, Retries: 1}, "2.2147483647.0": {Number: 1}, "2.9223372036854775807.0": {Number: 1}, "2.2.2147483647": {Number: 1},
+		"2.2.-1": {Number: 1}, "2.0.0": {Number: 1}} {
+		s := inPlace("v2").set("v2", 2, 2, 0, isTried(label))
+		if got, noted := attemptAt(s.Evidence.ReplicaSets[0]); got.Number != want.Number || got.Retries != want.Retries || noted != (want.Number > 1) {
+			t.Errorf("%s is read as %+v, %t", label, got, noted)
+		}
+	}
+	for retries, want := range map[int]int{2: 2, -1: 0, math.MaxInt32: 0} {
+		s := inPlace("v2").set("v2", 2, 2, 0).failed("v2", 2, 3, func(f *failedRelease) { f.Retries, f.Time = retries, metav1.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) })
+		if f := failureOf(s.Deployment, s.Evidence.ReplicaSets[0]); f == nil || f.Retries != want || !f.Time.IsZero() {
+			t.Errorf("%d retries are read as %+v", retries, f)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,6 +51,11 @@ type Attempt struct {
 	// Since is the server's time of the write that began it, zero unless it is under way: it is the time of the revision's
 	// managed fields, and written nowhere.
 	Since metav1.Time `json:"-"`
+}
+
+// isPossible reports whether Belay may have written the attempt, and can write the next one.
+func (a Attempt) isPossible() bool {
+	return a.Number > 0 && a.Number < math.MaxInt32 && a.Retries >= 0 && a.Retries < math.MaxInt32
 }
 
 // Failure is the evidence against a revision and the attempt in which it was found.
@@ -123,22 +129,30 @@ func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevisi
 	}
 	r := &Revision{ControllerRevision: object, Template: data.Spec.Template, Attempt: Attempt{Number: 1}}
 	// An annotation that does not parse says nothing: the verdict stands without it.
-	if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &r.Failure) == nil && r.Failure.Number > 0 {
+	if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &r.Failure) == nil && r.Failure.isPossible() {
 		r.Attempt = r.Failure.Attempt
+	} else {
+		r.Failure.Attempt = Attempt{Token: r.Failure.Token}
 	}
 	r.Failure.Message, r.Failure.Log = Clean(r.Failure.Message, maxMessage), Tail(r.Failure.Log) // Anybody may have written them.
-	if !r.Failure.Time.IsZero() {
-		r.Failure.Time = r.Failure.Time.Rfc3339Copy() // The status has no more than that either.
-	}
+	r.Failure.Time = asStored(r.Failure.Time)
 	if annotation, ok := object.Annotations[v1alpha1.AttemptAnnotation]; ok {
 		r.Retrying = true
 		var attempt Attempt
-		if json.Unmarshal([]byte(annotation), &attempt) == nil && attempt.Number > 0 {
+		if json.Unmarshal([]byte(annotation), &attempt) == nil && attempt.isPossible() {
 			r.Attempt = attempt
 		}
 		r.Attempt.Since = lastWritten(object)
 	}
 	return r
+}
+
+// asStored returns a time as the API server stores it, in whole seconds; zero if it takes none of that year.
+func asStored(t metav1.Time) metav1.Time {
+	if year := t.UTC().Year(); t.IsZero() || year < 1 || year > 9998 { // A retry may be due an hour later.
+		return metav1.Time{}
+	}
+	return t.Rfc3339Copy()
 }
 
 // lastWritten returns the newest time in the managed fields, zero if there is none.

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -168,8 +169,11 @@ func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus, d *Decision) {
 		available.Reason, available.Message = "NotReported", "the Deployment controller has not reported yet"
 	}
 	for _, condition := range live.Conditions {
-		if condition.Type == appsv1.DeploymentAvailable {
+		if condition.Type == appsv1.DeploymentAvailable && isStatus(condition.Status) {
 			available = condition
+			if !isReason.MatchString(available.Reason) { // Nobody checks what a Deployment's conditions say.
+				available.Reason = "NoReason"
+			}
 		}
 	}
 	status.Replicas = live.Replicas
@@ -177,6 +181,14 @@ func (s *state) mirror(status *v1alpha1.GuardedDeploymentStatus, d *Decision) {
 	status.ReadyReplicas = live.ReadyReplicas
 	status.AvailableReplicas = live.AvailableReplicas
 	s.set(status, v1alpha1.ConditionAvailable, metav1.ConditionStatus(available.Status), available.Reason, available.Message)
+}
+
+// isReason matches what the schema of metav1.Condition takes as a reason.
+var isReason = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_,:]{0,1000}[A-Za-z0-9_])?$`)
+
+// isStatus reports whether the schema of metav1.Condition takes it.
+func isStatus(status corev1.ConditionStatus) bool {
+	return status == corev1.ConditionTrue || status == corev1.ConditionFalse || status == corev1.ConditionUnknown
 }
 
 // StandingStill returns the status of an object while what is decided for it cannot be done. Whether it is ready stays as
