@@ -140,7 +140,7 @@ func (s *scene) insist(write func() error) {
 	s.Helper()
 	for deadline := time.Now().Add(*patience); ; time.Sleep(pollEvery) {
 		err := write()
-		if err == nil || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) { // An answer to it may have been lost.
+		if err == nil || apierrors.IsAlreadyExists(err) { // The answer to the first try may have been lost.
 			return
 		}
 		if time.Now().After(deadline) {

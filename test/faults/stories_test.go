@@ -89,6 +89,10 @@ var stories = []story{
 		s.create("good", "1")
 		s.awaitGood("1", 2)
 		s.insist(func() error {
+			g := cluster.observer.now(s.namespace).guarded
+			if g == nil || g.DeletionTimestamp != nil {
+				return nil
+			}
 			return cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Delete(s.Context(), name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)})
 		})
 		s.await("all is gone", func() bool {
