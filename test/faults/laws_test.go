@@ -75,7 +75,7 @@ func (t *told) failing(version string) bool { return slices.Contains(strings.Fie
 // verdictFirst: what failed is stored before the Deployment moves away from it.
 func (t *told) verdictFirst(say func(string, ...any)) {
 	moves := t.moves()
-	if t.inPlace() {
+	if t.inPlace() || t.gaps {
 		return
 	}
 	for i, m := range moves {
@@ -164,7 +164,7 @@ func (t *told) sets(say func(string, ...any)) {
 			}
 			if held == "0" && was[object.Name] != "0" {
 				holds[version]++
-				if said[object.Name] == 0 {
+				if said[object.Name] == 0 && !t.gaps {
 					say("%s is held before its failure is stored", version)
 				}
 			}

@@ -17,6 +17,8 @@ type story struct {
 	told   func(s *scene)
 	// runs has the versions that the Deployment's template has to have, one after the other, and nothing else. With a plus it is restarted.
 	runs string
+	// gaps says that the observer may miss a state that is there for a moment only: what was stored first cannot be told then.
+	gaps bool
 	// fails has the versions that have to be found failed, as often as each is in it.
 	fails string
 }

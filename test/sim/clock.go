@@ -18,7 +18,7 @@ import (
 // aheads are how far the cluster's clock may be ahead of Belay's.
 var aheads = []time.Duration{0, time.Hour, -time.Hour}
 
-func (w *world) ahead() time.Duration { return w.Now().Sub(time.Now()) }
+func (w *world) ahead() time.Duration { return time.Until(w.Now()) }
 
 // beginApart sets both clocks apart, or not. It is for the beginning: the tags of images that move later have their times by it.
 func (w *world) beginApart() { w.SetAhead(aheads[w.clocks.IntN(len(aheads))]) }
