@@ -34,6 +34,14 @@ type scene struct {
 // than to tell one.
 func newScene(t *testing.T) *scene {
 	t.Helper()
+	s := openScene(t)
+	t.Cleanup(s.empty)
+	return s
+}
+
+// openScene is newScene for who empties it himself.
+func openScene(t *testing.T) *scene {
+	t.Helper()
 	s := &scene{T: t}
 	select {
 	case s.namespace = <-cluster.empty:
@@ -48,7 +56,6 @@ func newScene(t *testing.T) *scene {
 			return err == nil
 		})
 	}
-	t.Cleanup(s.empty)
 	return s
 }
 
