@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,8 +49,13 @@ func (t *told) moves() (all []move) {
 }
 
 // broken returns which laws the story broke, in words.
-func (t *told) broken() (words []string) {
-	for _, law := range []func(say func(format string, args ...any)){t.course, t.verdictFirst, t.revisions, t.words, t.sets, t.eventsTold, t.oneLeader} {
+func (t *told) broken() []string {
+	return breaches(t.course, t.verdictFirst, t.revisions, t.words, t.sets, t.heldOnce, t.eventsTold, t.oneLeader)
+}
+
+// breaches returns what these laws say.
+func breaches(laws ...func(say func(format string, args ...any))) (words []string) {
+	for _, law := range laws {
 		law(func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) })
 	}
 	slices.Sort(words)
@@ -69,8 +73,11 @@ func (t *told) course(say func(string, ...any)) {
 	}
 }
 
-// failing reports whether a version has to fail.
-func (t *told) failing(version string) bool { return slices.Contains(strings.Fields(t.fails), version) }
+// failing reports whether a version has to fail. What fails does so, too, when it is restarted.
+func (t *told) failing(version string) bool {
+	fails := strings.Fields(t.fails)
+	return slices.Contains(fails, version) || slices.Contains(fails, strings.TrimSuffix(version, "+"))
+}
 
 // verdictFirst: what failed is stored before the Deployment moves away from it.
 func (t *told) verdictFirst(say func(string, ...any)) {
@@ -141,37 +148,45 @@ func (t *told) words(say func(string, ...any)) {
 
 func (t *told) inPlace() bool { return t.name == "in-place" }
 
-// sets: of a Deployment that is guarded as it is, what fails is held at nothing, once, after it was said; nothing else is.
+// sets: of a Deployment that is guarded as it is, nothing that fails is labelled good, and nothing is held at nothing before it is said why.
 func (t *told) sets(say func(string, ...any)) {
-	said, was, holds := map[string]uint64{}, map[string]string{}, map[string]int{}
-	sights := slices.SortedStableFunc(slices.Values(t.sights), func(a, b sight) int {
-		if a.rv < b.rv {
-			return -1
-		}
-		return 1
-	})
+	said, was := "", map[string]string{}
+	sights := slices.SortedStableFunc(slices.Values(t.sights), byVersion)
 	for _, s := range sights {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
-			failure := struct{ ReplicaSet string }{}
-			if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &failure) == nil {
-				said[failure.ReplicaSet] = s.rv
-			}
+			said = object.Annotations[v1alpha1.FailureAnnotation]
 		case *appsv1.ReplicaSet:
 			version, held := versionOf(object.Spec.Template), heldAt(object)
 			if isGood(object) && t.failing(version) && !strings.HasSuffix(t.fails, "+") {
 				say("the ReplicaSet of %s is labelled good", version)
 			}
-			if held == "0" && was[object.Name] != "0" {
-				holds[version]++
-				if said[object.Name] == 0 && !t.gaps {
-					say("%s is held before its failure is stored", version)
-				}
+			if held == "0" && was[object.Name] != "0" && said == "" && !t.gaps {
+				say("%s is held before a failure is stored", version)
 			}
 			was[object.Name] = held
 		}
 	}
-	for version, times := range holds {
+}
+
+// holds returns how often each version came to be held at nothing.
+func (t *told) holds() map[string]int {
+	was, times := map[string]string{}, map[string]int{}
+	for _, s := range t.sights {
+		if set, ok := s.object.(*appsv1.ReplicaSet); ok {
+			held := heldAt(set)
+			if held == "0" && was[set.Name] != "0" {
+				times[versionOf(set.Spec.Template)]++
+			}
+			was[set.Name] = held
+		}
+	}
+	return times
+}
+
+// heldOnce: what fails is held at nothing, once, and nothing else is.
+func (t *told) heldOnce(say func(string, ...any)) {
+	for version, times := range t.holds() {
 		if !t.failing(version) || times > 1 {
 			say("%s was held %d times", version, times)
 		}

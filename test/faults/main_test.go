@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -79,8 +80,12 @@ func TestMain(m *testing.M) {
 	}
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given { // Stories wait most of the time.
-		_ = flag.Set("test.parallel", "30")
+	if !given { // Stories wait most of the time, and so do the objects of a churn.
+		atOnce := 30
+		if *churnFlag > 0 {
+			atOnce = max(atOnce, *objectsFlag)
+		}
+		_ = flag.Set("test.parallel", strconv.Itoa(atOnce))
 	}
 	os.Exit(run(m))
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,11 +29,12 @@ type request struct {
 	listsAtOnce bool // a watch that begins with all there is
 }
 
-// parse returns what a request asks for. Requests for other than namespaced resources have only a verb.
+// parse returns what a request asks for. One that is not about one namespace has the last part of its path for a resource.
 func parse(r *http.Request) request {
 	q := request{verb: map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "patch", http.MethodDelete: "delete"}[r.Method]}
-	_, path, namespaced := strings.Cut(r.URL.Path, "/namespaces/")
-	if parts := strings.Split(path, "/"); namespaced && len(parts) > 1 {
+	q.resource = path.Base(r.URL.Path)
+	_, within, namespaced := strings.Cut(r.URL.Path, "/namespaces/")
+	if parts := strings.Split(within, "/"); namespaced && len(parts) > 1 {
 		q.namespace, q.resource = parts[0], parts[1]
 		if len(parts) > 2 {
 			q.name = parts[2]
@@ -248,9 +250,13 @@ func (p *proxy) pass(r *http.Request, index int) *answer {
 	if a.body, err = io.ReadAll(response.Body); err != nil {
 		return &answer{err: err}
 	}
+	rv := uint64(0)
+	if parse(r).verb != "list" {
+		rv = version(a)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.exchanges[index].code, p.exchanges[index].rv = a.code, version(a)
+	p.exchanges[index].code, p.exchanges[index].rv = a.code, rv
 	return a
 }
 

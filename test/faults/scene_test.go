@@ -34,6 +34,14 @@ type scene struct {
 // than to tell one.
 func newScene(t *testing.T) *scene {
 	t.Helper()
+	s := openScene(t)
+	t.Cleanup(s.empty)
+	return s
+}
+
+// openScene is newScene for who empties it himself.
+func openScene(t *testing.T) *scene {
+	t.Helper()
 	s := &scene{T: t}
 	select {
 	case s.namespace = <-cluster.empty:
@@ -48,7 +56,6 @@ func newScene(t *testing.T) *scene {
 			return err == nil
 		})
 	}
-	t.Cleanup(s.empty)
 	return s
 }
 
@@ -149,14 +156,17 @@ func (s *scene) insist(write func() error) {
 	}
 }
 
-// create creates a GuardedDeployment that runs this.
-func (s *scene) create(does, version string) {
+// create creates a GuardedDeployment that runs this, with what else is wanted otherwise.
+func (s *scene) create(does, version string, otherwise ...func(*v1alpha1.GuardedDeployment)) {
 	s.Helper()
 	g := &v1alpha1.GuardedDeployment{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	g.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}
 	g.Spec.Replicas, g.Spec.ProgressDeadlineSeconds = new(int32(2)), new(int32(20))
 	g.Spec.Guard.SoakSeconds, g.Spec.Guard.StuckSeconds, g.Spec.Guard.MaxRestarts = new(int32(2)), new(int32(5)), new(int32(1))
 	g.Spec.Template = template(does, version)
+	for _, change := range otherwise {
+		change(g)
+	}
 	s.insist(func() error {
 		_, err := cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Create(s.Context(), g, metav1.CreateOptions{FieldManager: field})
 		return err

@@ -90,17 +90,7 @@ var stories = []story{
 	{name: "made-anew", runs: "1 2 3 2", fails: "3", told: func(s *scene) {
 		s.create("good", "1")
 		s.awaitGood("1", 2)
-		s.insist(func() error {
-			g := cluster.observer.now(s.namespace).guarded
-			if g == nil || g.DeletionTimestamp != nil {
-				return nil
-			}
-			return cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Delete(s.Context(), name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)})
-		})
-		s.await("all is gone", func() bool {
-			v := cluster.observer.now(s.namespace)
-			return v.guarded == nil && v.deployment == nil
-		})
+		s.remove(false)
 		s.create("good", "2")
 		s.awaitGood("2", 2)
 		s.release("crash", "3")
@@ -123,6 +113,25 @@ var stories = []story{
 // restarted is what "kubectl rollout restart" does to a Deployment.
 func restarted(d *appsv1.Deployment) {
 	metav1.SetMetaDataAnnotation(&d.Spec.Template.ObjectMeta, restartedAt, "2026-01-01T00:00:00Z")
+}
+
+// remove deletes the GuardedDeployment, or the Deployment that is guarded in place, and waits until nothing of it is left.
+func (s *scene) remove(inPlace bool) {
+	s.Helper()
+	s.insist(func() error {
+		v, foreground := cluster.observer.now(s.namespace), metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}
+		switch {
+		case inPlace && v.deployment != nil && v.deployment.DeletionTimestamp == nil:
+			return cluster.kube.AppsV1().Deployments(s.namespace).Delete(s.Context(), name, foreground)
+		case !inPlace && v.guarded != nil && v.guarded.DeletionTimestamp == nil:
+			return cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).Delete(s.Context(), name, foreground)
+		}
+		return nil
+	})
+	s.await("all is gone", func() bool {
+		v := cluster.observer.now(s.namespace)
+		return v.guarded == nil && v.deployment == nil
+	})
 }
 
 func (s *scene) scale(replicas int32) {
