@@ -12,8 +12,10 @@ broken() {
   local patch=test/faults/mutants/$1.patch source=${scratch}/$1 arguments
   mkdir "${source}"
   git ls-files -z --cached -- '*.go' go.mod go.sum | tar --create --null --files-from=- | tar --extract --directory="${source}"
-  git -C "${source}" apply "${PWD}/${patch}"
-  go -C "${source}" build -o "${scratch}/belay" .
+  if ! git -C "${source}" apply "${PWD}/${patch}" || ! go -C "${source}" build -o "${scratch}/belay" .; then
+    printf '%-26s does not fit any more: mend the patch\n' "$1"
+    return 1
+  fi
   read -r -a arguments < <(sed -n 's/^arguments: //p' "${patch}")
   if hack/faults.sh -run TestFaults -source "${source}" -patience 60s "${arguments[@]}" >"${scratch}/$1.log" 2>&1; then
     printf '%-26s NOT found\n' "$1"
