@@ -90,14 +90,6 @@ type proxy struct {
 	late       bool // an answer about the Lease came late
 }
 
-// stream is how the watches of one resource are passed on.
-type stream struct {
-	until   time.Time     // nothing is passed on before
-	lag     time.Duration // each event comes so much later
-	expired bool          // the next one that goes on where the last one ended is told that this is too long ago
-	end     context.CancelFunc
-}
-
 // newProxy returns a proxy for a story in a namespace.
 func newProxy(namespace string) *proxy {
 	p := &proxy{namespace: namespace, streams: map[string]*stream{}}
@@ -258,89 +250,6 @@ func (p *proxy) pass(r *http.Request, index int) *answer {
 	defer p.mu.Unlock()
 	p.exchanges[index].code, p.exchanges[index].rv = a.code, rv
 	return a
-}
-
-// watch passes a watch on, as its stream says.
-func (p *proxy) watch(w http.ResponseWriter, r *http.Request, q request) {
-	s := p.streams[q.resource]
-	if s == nil {
-		panic("the proxy knows no watch of " + q.resource)
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	p.mu.Lock()
-	gone := s.expired && !q.listsAtOnce
-	s.expired = s.expired && !gone
-	s.end = cancel
-	p.mu.Unlock()
-	if gone {
-		(&answer{code: http.StatusGone, status: metav1.StatusReasonExpired}).write(w)
-		return
-	}
-	response, err := p.ask(r, ctx, nil)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	defer response.Body.Close()
-	for name, values := range response.Header {
-		w.Header()[name] = values
-	}
-	w.WriteHeader(response.StatusCode)
-	flush := http.NewResponseController(w).Flush
-	_ = flush()
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := response.Body.Read(buffer)
-		if n > 0 && p.hold(ctx, s) {
-			_, _ = w.Write(buffer[:n])
-			_ = flush()
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// hold waits until what has come may be passed on, and reports whether there is still somebody to pass it to.
-func (p *proxy) hold(ctx context.Context, s *stream) bool {
-	p.mu.Lock()
-	wait := max(time.Until(s.until), s.lag)
-	p.mu.Unlock()
-	select {
-	case <-time.After(wait):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// freeze lets the watches of these resources stand still.
-func (p *proxy) freeze(long time.Duration, resources ...string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, resource := range resources {
-		p.streams[resource].until = time.Now().Add(long)
-	}
-}
-
-// delay lets every event come later from now on.
-func (p *proxy) delay(lag time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.streams {
-		s.lag = lag
-	}
-}
-
-// expire ends the watch of a resource, and lets none go on where it ended: all of it has to be listed again.
-func (p *proxy) expire(resource string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.streams[resource]
-	s.expired = true
-	if s.end != nil {
-		s.end()
-	}
 }
 
 // cut ends all connections, the one of the request that is being answered, too.
