@@ -267,13 +267,17 @@ func (k *kubelet) note(err error) {
 	k.errs = append(k.errs, err)
 }
 
-// end waits until the pods of the namespace are gone, and removes the nodes.
+// end ends the pods of the namespace, which is being deleted, and removes the nodes. The cluster has many namespaces to delete at the same
+// time, and would come to these pods late.
 func (k *kubelet) end(t *testing.T) {
 	if k.namespace == nil {
 		return
 	}
 	ctx := context.Background()
-	err := poll(ctx, cleaningTime, func(context.Context) (bool, error) {
+	if err := cluster.kube.CoreV1().Pods(k.name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Errorf("delete the pods of %s: %v", k.name, err)
+	}
+	err := poll(ctx, patience, func(context.Context) (bool, error) {
 		pods, err := cluster.kube.CoreV1().Pods(k.name).List(ctx, metav1.ListOptions{Limit: 1})
 		return err == nil && len(pods.Items) == 0, err
 	})
