@@ -76,7 +76,9 @@ func faults() (all []*fault) {
 		refused("503", says(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "Retry-After", "1")),
 		refused("500", says(http.StatusInternalServerError, metav1.StatusReasonInternalError)),
 		refused("cut", func(p *proxy, _ http.ResponseWriter, _ *http.Request) { p.cut() }),
-		refused("unanswered", func(_ *proxy, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		&fault{name: "refused-unanswered", long: true, onRequest: func(_ *proxy, _ http.ResponseWriter, r *http.Request, _ func() *answer) {
+			<-r.Context().Done()
+		}},
 		&fault{name: "killed-before", parts: true, onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
 			p.belay.kill()
 			panic(http.ErrAbortHandler)
@@ -88,8 +90,6 @@ func faults() (all []*fault) {
 		}},
 		frozen(5*time.Second), frozen(25*time.Second), frozen(60*time.Second),
 		&fault{name: "events-late", onStreams: func(p *proxy) { p.delay(1500 * time.Millisecond) }},
-	)
-	all = append(all,
 		&fault{name: "certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
 			p.shown.Store(1)
 			p.cut()
@@ -110,11 +110,7 @@ func faults() (all []*fault) {
 			&fault{name: "relist-" + resource, onStreams: func(p *proxy) { p.expire(resource) }},
 		)
 	}
-	all = append(all, ofLeaders()...)
-	for _, f := range all {
-		f.long = f.long || f.name == "refused-unanswered"
-	}
-	return all
+	return append(all, ofLeaders()...)
 }
 
 // frozen returns a fault that stops the process while it waits for an answer.
