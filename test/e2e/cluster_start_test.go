@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/belay-dev/belay/test/localcluster"
 )
 
 // starting is a cluster of a test's own that is starting.
@@ -68,7 +70,7 @@ func (s *starting) eventually(what string, try func() error) {
 func (s *starting) kill(component string) (pid int) {
 	s.t.Helper()
 	s.eventually("kill "+component, func() (err error) {
-		if pid, err = pidIn(s.kwok(), component); err != nil {
+		if pid, _, err = localcluster.Process(s.kwok(), component); err != nil {
 			return err
 		}
 		return syscall.Kill(pid, syscall.SIGKILL)
@@ -92,7 +94,7 @@ func TestCluster_ComponentEndsAtStart(t *testing.T) {
 		t.Errorf("did not say %q:\n%s", want, s.said)
 	}
 	for component, before := range killed {
-		if pid, err := pidIn(s.kwok(), component); err != nil || pid == before {
+		if pid, _, err := localcluster.Process(s.kwok(), component); err != nil || pid == before {
 			t.Errorf("%s runs as process %d, was killed as %d: %v; said:\n%s", component, pid, before, err, s.said)
 		}
 	}
@@ -132,7 +134,7 @@ func TestCluster_PortTakenMeanwhile(t *testing.T) {
 func TestCluster_StartTerminated(t *testing.T) {
 	s := startCluster(t)
 	s.eventually("see kube-apiserver", func() error {
-		_, err := pidIn(s.kwok(), "kube-apiserver")
+		_, _, err := localcluster.Process(s.kwok(), "kube-apiserver")
 		return err
 	})
 	if err := s.up.Process.Signal(syscall.SIGTERM); err != nil {

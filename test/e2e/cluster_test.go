@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
+	"github.com/belay-dev/belay/test/localcluster"
 )
 
 const (
@@ -152,7 +153,7 @@ func poll(ctx context.Context, within time.Duration, done wait.ConditionWithCont
 // embedded returns the directory of the embedded cluster. It skips the test on any other.
 func embedded(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(filepath.Dir(cluster.kubeconfig), "kwok", "clusters", "belay")
+	dir := localcluster.Dir(cluster.kubeconfig)
 	if !exists(dir) {
 		t.Skip("this needs the embedded cluster, whose processes can be stopped")
 	}

@@ -1,19 +1,14 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/test/localcluster"
 )
 
 // These tests stop something that the others need. They are not parallel, and have a belay of their own.
@@ -87,31 +82,11 @@ func pidOf(t *testing.T, component string) int {
 	if !exists("/proc/self/cmdline") {
 		t.Skip("processes can be told by /proc only")
 	}
-	pid, err := pidIn(embedded(t), component)
+	pid, _, err := localcluster.Process(embedded(t), component)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return pid
-}
-
-// pidIn returns the process of a component of the cluster in dir, and makes sure that it is that.
-func pidIn(dir, component string) (int, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "pids", component+".pid"))
-	if err != nil {
-		return 0, err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		return 0, err
-	}
-	command, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err != nil {
-		return 0, err
-	}
-	if program, _, _ := bytes.Cut(command, []byte{0}); string(program) != filepath.Join(dir, "bin", component) {
-		return 0, fmt.Errorf("process %d is %s, not this cluster's %s", pid, program, component)
-	}
-	return pid, nil
 }
 
 // stopProcess stops a process in the middle of what it does. It goes on after resume, or the test.

@@ -42,7 +42,12 @@ func (o *object) ended(t *told, say func(string, ...any)) {
 		}
 		return
 	}
-	times := t.holds()[o.bad]
+	times := 0
+	for _, h := range t.holds() {
+		if h.version == o.bad {
+			times++
+		}
+	}
 	for _, r := range t.rollbacks() {
 		if r.from == o.bad && r.to == o.good {
 			times++

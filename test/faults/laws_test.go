@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -148,47 +149,56 @@ func (t *told) words(say func(string, ...any)) {
 
 func (t *told) inPlace() bool { return t.name == "in-place" }
 
-// sets: of a Deployment that is guarded as it is, nothing that fails is labelled good, and nothing is held at nothing before it is said why.
-func (t *told) sets(say func(string, ...any)) {
-	said, was := "", map[string]string{}
-	sights := slices.SortedStableFunc(slices.Values(t.sights), byVersion)
-	for _, s := range sights {
+// hold is that a ReplicaSet came to be held at nothing.
+type hold struct {
+	version, set string
+	failure      string // that was stored by then, empty if none was
+}
+
+// holds returns what came to be held at nothing, in its order.
+func (t *told) holds() (all []hold) {
+	failure, was := "", map[string]string{}
+	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
-			said = object.Annotations[v1alpha1.FailureAnnotation]
+			failure = object.Annotations[v1alpha1.FailureAnnotation]
 		case *appsv1.ReplicaSet:
-			version, held := versionOf(object.Spec.Template), heldAt(object)
-			if isGood(object) && t.failing(version) && !strings.HasSuffix(t.fails, "+") {
-				say("the ReplicaSet of %s is labelled good", version)
-			}
-			if held == "0" && was[object.Name] != "0" && said == "" && !t.gaps {
-				say("%s is held before a failure is stored", version)
+			held := heldAt(object)
+			if held == "0" && was[object.Name] != "0" {
+				all = append(all, hold{versionOf(object.Spec.Template), object.Name, failure})
 			}
 			was[object.Name] = held
 		}
 	}
+	return all
 }
 
-// holds returns how often each version came to be held at nothing.
-func (t *told) holds() map[string]int {
-	was, times := map[string]string{}, map[string]int{}
+// sets: of a Deployment that is guarded as it is, nothing that fails is labelled good, and nothing is held at nothing before it is said why.
+func (t *told) sets(say func(string, ...any)) {
 	for _, s := range t.sights {
-		if set, ok := s.object.(*appsv1.ReplicaSet); ok {
-			held := heldAt(set)
-			if held == "0" && was[set.Name] != "0" {
-				times[versionOf(set.Spec.Template)]++
-			}
-			was[set.Name] = held
+		set, ok := s.object.(*appsv1.ReplicaSet)
+		if ok && isGood(set) && t.failing(versionOf(set.Spec.Template)) && !strings.HasSuffix(t.fails, "+") {
+			say("the ReplicaSet of %s is labelled good", versionOf(set.Spec.Template))
 		}
 	}
-	return times
+	for _, h := range t.holds() {
+		if h.failure == "" && !t.gaps {
+			say("%s is held before a failure is stored", h.version)
+		}
+	}
 }
 
-// heldOnce: what fails is held at nothing, once, and nothing else is.
+// heldOnce: what fails is held at nothing, once, when it is said that it failed, and nothing else is.
 func (t *told) heldOnce(say func(string, ...any)) {
-	for version, times := range t.holds() {
-		if !t.failing(version) || times > 1 {
-			say("%s was held %d times", version, times)
+	times := map[string]int{}
+	for _, h := range t.holds() {
+		times[h.version]++
+		if !t.failing(h.version) || times[h.version] > 1 {
+			say("%s was held %d times", h.version, times[h.version])
+		}
+		failure := struct{ ReplicaSet string }{}
+		if err := json.Unmarshal([]byte(h.failure), &failure); !t.gaps && (err != nil || failure.ReplicaSet != h.set) {
+			say("%s is held, and the failure that is stored is not of %s: %q", h.version, h.set, h.failure)
 		}
 	}
 }

@@ -1,16 +1,18 @@
 package faults
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/belay-dev/belay/test/localcluster"
 )
 
 // component is a process of the local cluster.
@@ -22,27 +24,16 @@ type component struct {
 	dir     string
 }
 
-// find returns a component of the cluster whose kubeconfig is used, and makes sure that it is that.
+// find returns a component of the cluster whose kubeconfig is used.
 func find(t *testing.T, name string) *component {
 	t.Helper()
-	dir := filepath.Join(filepath.Dir(os.Getenv("KUBECONFIG")), "kwok", "clusters", "belay")
-	c := &component{name: name, pidFile: filepath.Join(dir, "pids", name+".pid")}
-	data, err := os.ReadFile(c.pidFile)
-	if err != nil {
-		t.Skip("this needs the local cluster: ", err)
-	}
-	if c.pid, err = strconv.Atoi(strings.TrimSpace(string(data))); err != nil {
+	dir := localcluster.Dir(os.Getenv("KUBECONFIG"))
+	c := &component{name: name, pidFile: localcluster.PIDFile(dir, name)}
+	var err error
+	if c.pid, c.command, err = localcluster.Process(dir, name); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("this needs the local cluster, and processes that can be told by /proc: ", err)
+	} else if err != nil {
 		t.Fatal(err)
-	}
-	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.pid))
-	if err != nil {
-		t.Skip("processes can be told by /proc only: ", err)
-	}
-	for argument := range bytes.SplitSeq(bytes.TrimSuffix(command, []byte{0}), []byte{0}) {
-		c.command = append(c.command, string(argument))
-	}
-	if c.command[0] != filepath.Join(dir, "bin", name) {
-		t.Fatalf("process %d is %s, not this cluster's %s", c.pid, c.command[0], name)
 	}
 	if c.dir, err = os.Readlink(fmt.Sprintf("/proc/%d/cwd", c.pid)); err != nil {
 		t.Fatal(err)
