@@ -60,7 +60,7 @@ func (s *site) set(image string, number int, replicas, ready int32, marks ...fun
 	return s.counted()
 }
 
-// counted gives the Deployment the status of what its ReplicaSets have.
+// counted gives the Deployment the status of what its ReplicaSets have, and tells the pods of the current one from the others.
 func (s *site) counted() *site {
 	d, status := s.Deployment, &s.Deployment.Status
 	current := CurrentReplicaSet(d, s.Evidence.ReplicaSets)
@@ -71,6 +71,15 @@ func (s *site) counted() *site {
 		status.AvailableReplicas += set.Status.AvailableReplicas
 		if set == current {
 			status.UpdatedReplicas, d.Annotations[SetNumber] = set.Status.Replicas, set.Annotations[SetNumber]
+		}
+	}
+	pods := slices.Concat(s.Evidence.Pods, s.Evidence.OldPods)
+	s.Evidence.Pods, s.Evidence.OldPods = nil, nil
+	for _, p := range pods {
+		if current != nil && metav1.IsControlledBy(p, current) {
+			s.Evidence.Pods = append(s.Evidence.Pods, p)
+		} else {
+			s.Evidence.OldPods = append(s.Evidence.OldPods, p)
 		}
 	}
 	return s
@@ -299,6 +308,14 @@ var inPlaceCases = []struct {
 		"rollback", "web-v1 desired-replicas=6 max-replicas=8 replicas=6"},
 	{"rolled back, and the failed one has pods again", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 1, 0, isHeld(0)).failed("v2", 2, 3),
 		"rollback", "web-v2 held-at=0 !RolledBack"},
+	{"rolled back, and the good one does not come up", polled(600*time.Second, inPlace("v2").set("v1", 1, 4, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)),
+		"rollback", "!RollbackFailed rests as RollbackFailed"},
+	{"rolled back, and the good one does not come up again", polled(1203*time.Second, inPlace("v2").set("v1", 1, 4, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)),
+		"rollback", "rests as RollbackFailed"},
+	{"in transition, and the good one does not come up", polled(600*time.Second, inPlace("v2").set("v1", 1, 3, 0, isGood, isHeld(3)).set("v2", 2, 2, 2, isHeld(2)).failed("v2", 2, 4)),
+		"rollback", "failure written Progressing=False/ProgressDeadlineExceeded !RollbackFailed"},
+	{"in transition, and the good one is on its way", polled(597*time.Second, inPlace("v2").set("v1", 1, 3, 0, isGood, isHeld(3)).set("v2", 2, 2, 2, isHeld(2)).failed("v2", 2, 4)),
+		"rollback", ""},
 	{"without a deadline no condition", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
 		progressing(corev1.ConditionTrue, "ReplicaSetUpdated", "").with(func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = nil }), "rollback", "rests as RolledBack"},
 	{"Recreate has no condition either", inPlace("v2").set("v1", 1, 4, 4, isGood, isHeld(4), annotated(setMost, "4")).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
@@ -367,6 +384,37 @@ func TestInPlace_Plan(t *testing.T) {
 	}
 }
 
+// polled lets the time pass, and decides at each poll. The node is fine.
+func polled(d time.Duration, s *site) *site {
+	s.Evidence.answer(nil, []string{"node"})
+	for end := s.Now.Add(d); s.Now.Before(end); s.Now = s.Now.Add(s.PollInterval) {
+		s.Memory = DecideInPlace(s.InPlace).Memory
+	}
+	return s
+}
+
+// What a Deployment is at, for the metrics.
+func TestInPlace_States(t *testing.T) {
+	release := func(ready int32) *site {
+		return inPlace("v2").set("v1", 1, 0, 0, isGood).set("v2", 2, 4, ready).guarded(soaks(30)).
+			remembers(func(m *InPlaceMemory) { m.State = v1alpha1.ReasonSoaking })
+	}
+	for _, c := range []struct {
+		name string
+		site *site
+		want string
+	}{
+		{"on its way", release(3), v1alpha1.ReasonProgressing},
+		{"complete", release(4), v1alpha1.ReasonSoaking},
+		{"paused", release(4).with(func(d *appsv1.Deployment) { d.Spec.Paused = true }), v1alpha1.ReasonPaused},
+		{"the label is of no known value", release(4).with(labelled("yes")), ""},
+	} {
+		if got := DecideInPlace(c.site.InPlace).Memory.State; got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 // stepped lets a process know of the failure, which is an hour ago, and the clock step: what is stored is as much later, and the retry is due.
 func stepped(later time.Duration, s *site) *site {
 	s.Memory = newPlace(s.InPlace).Memory
@@ -425,6 +473,14 @@ func TestInPlace_Looks(t *testing.T) {
 			d.Status.Replicas, d.Status.UpdatedReplicas, d.Status.ReadyReplicas, d.Status.AvailableReplicas = 4, 4, ready, ready
 		}
 	}
+	noDeadline := func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds, d.Status.Conditions = nil, nil }
+	// underWay is soon after a look at the way back, when pods of the good one come up.
+	underWay := func(ready int32) *site {
+		s := inPlace("v2").set("v1", 1, 4, 1, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)
+		s.Memory = DecideInPlace(s.InPlace).Memory
+		s.Evidence, s.Now = nil, s.Now.Add(hintPause)
+		return change(s, func(d *appsv1.Deployment) { d.Status.ReadyReplicas = ready })
+	}
 	replaced := unread(func(d *appsv1.Deployment) { d.Status.ObservedGeneration--; delete(d.Annotations, SetNumber) })
 	if DecideInPlace(replaced.InPlace).Memory.met {
 		t.Error("a Deployment that was replaced is taken for one that was created")
@@ -443,6 +499,10 @@ func TestInPlace_Looks(t *testing.T) {
 		{"good and short of a pod", change(good(), func(d *appsv1.Deployment) { d.Status.ReadyReplicas, d.Status.AvailableReplicas = 3, 3 }), "rests as RolledOut"},
 		{"good, and another template", change(good(), func(d *appsv1.Deployment) { d.Generation++; d.Spec.Template = template("v2") }), "look"},
 		{"good, and another number", change(good(), func(d *appsv1.Deployment) { d.Annotations[SetNumber] = "2" }), "look"},
+		{"good, without a deadline", change(rests(inPlace("v1").set("v1", 1, 4, 4, isGood).with(noDeadline)), func(d *appsv1.Deployment) {}), "rests as RolledOut"},
+		{"good, without a deadline, and its ReplicaSet has pods again", change(rests(inPlace("v1").set("v1", 1, 0, 0, isGood).with(noDeadline)), acted(4)), "look"},
+		{"on the way back, and nothing new", underWay(1), ""},
+		{"on the way back, and one more is ready", underWay(2), "look"},
 		{"rolled back and at rest", back(), "rests as RolledBack"},
 		{"rolled back and scaled", change(back(), generation(6)), "look"},
 		{"rolled back, and a pod of the failed one", change(back(), func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 1 }), "look"},
@@ -484,7 +544,6 @@ func TestInPlace_NotHeld(t *testing.T) {
 // There is no place for a log, and no field that asks for none: nothing is said about one.
 func TestInPlace_TellsNothingOfLogs(t *testing.T) {
 	s := inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0)
-	s.Evidence.OldPods, s.Evidence.Pods = s.Evidence.Pods[:3], s.Evidence.Pods[3:]
 	for _, p := range s.Evidence.Pods {
 		changed(p, restarted(4), waits("CrashLoopBackOff"), exited(1, ""))
 	}
@@ -505,8 +564,7 @@ func TestInPlace_TellsOfMovedTags(t *testing.T) {
 	}
 	for _, pin := range []v1alpha1.PinImages{"", v1alpha1.PinNever, v1alpha1.PinAlways} {
 		s := inPlace("v2").set("v1", 1, 3, 3, isGood, ranSameTag).set("v2", 2, 2, 0).guarded(func(g *v1alpha1.Guard) { g.PinImages = pin })
-		s.Evidence.OldPods, s.Evidence.Pods = s.Evidence.Pods[:3], s.Evidence.Pods[3:]
-		for _, p := range s.Evidence.Pods {
+			for _, p := range s.Evidence.Pods {
 			changed(p, restarted(4), waits("CrashLoopBackOff"), exited(1, ""))
 			p.Status.ContainerStatuses[0].ImageID = "v2@sha256:bb"
 		}

@@ -427,3 +427,30 @@ func TestPod_SandboxSince(t *testing.T) {
 		}
 	}
 }
+
+// When a pod became ready is when the last of its gates opened, by whoever writes them.
+func TestPod_ReadyStamp(t *testing.T) {
+	at := func(kind corev1.PodConditionType, minute int) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			is(kind)(pod)
+			pod.Status.Conditions[len(pod.Status.Conditions)-1].LastTransitionTime = metav1.NewTime(noon.Add(time.Duration(minute) * time.Minute))
+		}
+	}
+	const containers, one, two = corev1.ContainersReady, corev1.PodConditionType("example.com/one"), corev1.PodConditionType("example.com/two")
+	gates := func(pod *corev1.Pod) {
+		pod.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: one}, {ConditionType: two}}
+	}
+	for _, row := range []struct {
+		pod  *corev1.Pod
+		want int
+	}{
+		{aPod(at(containers, 3)), 3},
+		{aPod(gates, at(containers, 1), at(one, 3), at(two, 2)), 3},
+		{aPod(gates, at(containers, 1), at(one, 2), at(two, 3)), 3},
+		{aPod(gates, at(containers, 3), at(one, 1), at(two, 2)), 3},
+	} {
+		if got, want := readyStamp(row.pod), metav1.NewTime(noon.Add(time.Duration(row.want)*time.Minute)); !got.Equal(&want) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
