@@ -200,13 +200,7 @@ func TestInPlace_WithoutRights(t *testing.T) {
 			web.release(template(crash, "2"))
 			web.awaitDeployment("says itself that it fails", exceeded)
 			web.awaitOrdinary()
-			var refused []string
-			web.eventually("an Event tells what is refused", func(context.Context) (bool, error) {
-				time.Sleep(2 * pollEvery) // Nobody watches Events.
-				refused = web.belayEvents(v1alpha1.ReasonDenied)
-				return len(refused) > 0, nil
-			})
-			for _, note := range refused {
+			for _, note := range web.awaitEventsBetween(v1alpha1.ReasonDenied, 1, 2) { // one for each write that is refused
 				if !strings.Contains(note, words) || !strings.Contains(note, "artifacts/in-place") {
 					t.Errorf("the Event says %q, want %q and what is missing in it", note, words)
 				}
@@ -220,9 +214,7 @@ func TestInPlace_WithoutRights(t *testing.T) {
 			web.awaitGood()
 			web.release(template(crash, "4"))
 			web.awaitRolledBack()
-			if refused := web.belayEvents(v1alpha1.ReasonDenied); len(refused) > 2 { // one for each write that is refused
-				t.Errorf("%d Events of refused writes: %q", len(refused), refused)
-			}
+			web.awaitEventsBetween(v1alpha1.ReasonDenied, 1, 2)
 		})
 	}
 }

@@ -245,13 +245,19 @@ func (o *object) belayEvents(reason string) (notes []string) {
 // awaitEvents waits until Belay has recorded this reason so many times, and returns what it said.
 func (o *object) awaitEvents(reason string, times int) (notes []string) {
 	o.Helper()
-	o.eventually(fmt.Sprintf("%s has %d Events %s", o.name, times, reason), func(context.Context) (bool, error) {
+	return o.awaitEventsBetween(reason, times, times)
+}
+
+// awaitEventsBetween is awaitEvents for so many at least, and so many at most.
+func (o *object) awaitEventsBetween(reason string, least, most int) (notes []string) {
+	o.Helper()
+	o.eventually(fmt.Sprintf("%s has %d Events %s", o.name, least, reason), func(context.Context) (bool, error) {
 		time.Sleep(2 * pollEvery) // Nobody watches Events.
 		notes = o.belayEvents(reason)
-		if len(notes) > times {
+		if len(notes) > most {
 			return false, fmt.Errorf("there are %d: %q", len(notes), notes)
 		}
-		return len(notes) == times, nil
+		return len(notes) >= least, nil
 	})
 	return notes
 }

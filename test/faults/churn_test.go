@@ -73,9 +73,7 @@ func newChurn(t *testing.T) *churn {
 	for range 2 {
 		address := freeAddress(t)
 		c.metrics = append(c.metrics, address)
-		b := startBelay(t, metav1.NamespaceAll, "--leader-elect", "--leader-elect-namespace", c.namespace, "--metrics-address", address, "--profiling")
-		c.belays = append(c.belays, b)
-		b.awaitWatching(t)
+		c.startIn(metav1.NamespaceAll, "--leader-elect", "--leader-elect-namespace", c.namespace, "--metrics-address", address, "--profiling")
 	}
 	if *seedFlag == 0 {
 		*seedFlag = uint64(time.Now().UnixNano())

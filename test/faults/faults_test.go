@@ -54,10 +54,16 @@ func tell(t *testing.T, story story, f *fault, at int) *told {
 	return result
 }
 
-// start starts one more Belay, and waits until it watches.
+// start starts one more Belay in the namespace, and waits until it watches.
 func (s *scene) start(args ...string) {
 	s.Helper()
-	b := startBelay(s.T, s.namespace, args...)
+	s.startIn(s.namespace, args...)
+}
+
+// startIn is start for another namespace, or for all.
+func (s *scene) startIn(namespace string, args ...string) {
+	s.Helper()
+	b := startBelay(s.T, namespace, args...)
 	s.belays = append(s.belays, b)
 	b.awaitWatching(s.T)
 }
