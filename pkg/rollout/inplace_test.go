@@ -564,7 +564,7 @@ func TestInPlace_TellsOfMovedTags(t *testing.T) {
 	}
 	for _, pin := range []v1alpha1.PinImages{"", v1alpha1.PinNever, v1alpha1.PinAlways} {
 		s := inPlace("v2").set("v1", 1, 3, 3, isGood, ranSameTag).set("v2", 2, 2, 0).guarded(func(g *v1alpha1.Guard) { g.PinImages = pin })
-			for _, p := range s.Evidence.Pods {
+		for _, p := range s.Evidence.Pods {
 			changed(p, restarted(4), waits("CrashLoopBackOff"), exited(1, ""))
 			p.Status.ContainerStatuses[0].ImageID = "v2@sha256:bb"
 		}
