@@ -95,16 +95,26 @@ func TestInPlaceTools_HelmGoesBack(t *testing.T) {
 	}
 }
 
+// fixesInOneNamespace bounds how much each tool looks at: Argo CD's code keeps all of a namespace, so hundreds would measure that.
+const fixesInOneNamespace = 5
+
 // A fix that is applied, and waited for at once, never ends on the failure before it, whether Belay is there or not.
 func TestInPlaceTools_Fixes(t *testing.T) {
 	needTools(t)
+	for left := *fixesFlag; left > 0; left -= fixesInOneNamespace {
+		t.Run(fmt.Sprintf("%d to go", left), func(t *testing.T) { failAndFix(t, min(left, fixesInOneNamespace)) })
+	}
+}
+
+// failAndFix has each tool fix so many apps while Belay is there, and so many while it is not.
+func failAndFix(t *testing.T, fixes int) {
 	n := emptyNamespace(t)
 	n.needInPlace()
 	n.belay = startBelay(t, n.name)
 	apps := make([][]*app, len(releasers))
 	rolledBack := t.Run("failed", func(t *testing.T) {
 		for i, r := range releasers {
-			apps[i] = make([]*app, 2**fixesFlag)
+			apps[i] = make([]*app, 2*fixes)
 			for k := range apps[i] {
 				t.Run(fmt.Sprintf("%s %d", r.name, k+1), func(t *testing.T) {
 					a := r.newApp(n.with(t), fmt.Sprintf("web-%d-%d", i, k))
@@ -120,14 +130,14 @@ func TestInPlaceTools_Fixes(t *testing.T) {
 	}
 	t.Run("fixed with Belay", func(t *testing.T) {
 		for i, r := range releasers {
-			t.Run(r.name, func(t *testing.T) { n.with(t).fix(apps[i][:*fixesFlag]) })
+			t.Run(r.name, func(t *testing.T) { n.with(t).fix(apps[i][:fixes]) })
 		}
 	})
 	n.belay.kill()
 	n.belay = nil
 	t.Run("fixed without", func(t *testing.T) {
 		for i, r := range releasers {
-			t.Run(r.name, func(t *testing.T) { n.with(t).fix(apps[i][*fixesFlag:]) })
+			t.Run(r.name, func(t *testing.T) { n.with(t).fix(apps[i][fixes:]) })
 		}
 	})
 }
