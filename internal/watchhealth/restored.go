@@ -63,21 +63,22 @@ func (w *Watches) compareAll(ctx context.Context) error {
 	}
 }
 
-// toCompare returns the highest resourceVersion that was seen of a resource, and whether it is time to compare it. A cache that was
-// filled anew after a restore has a lower one.
+// toCompare returns the highest resourceVersion that was seen of a resource, and whether it is time to compare it. What was seen is noted
+// each time: a cache that is filled anew after a restore has a lower one, and is compared at once.
 func (w *Watches) toCompare(resource string) (seen string, due bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at, now := w.of[resource], time.Now()
-	if now.Before(at.compare) {
-		return "", false
-	}
 	reached := at.reached()
 	if reached == "" {
 		return "", false
 	}
 	if at.highest == "" || older(at.highest, reached) {
 		at.highest = reached
+	}
+	wentBack := older(reached, at.last)
+	if at.last = reached; now.Before(at.compare) && !wentBack {
+		return "", false
 	}
 	at.compare = now.Add(wait.Jitter(compareEvery, compareJitter))
 	return at.highest, true

@@ -48,44 +48,53 @@ func comparisons(w *watched) map[string]int {
 	return fake.Counts(w.Asked(func(r fake.Request) bool { return r.Verb == "list" }))
 }
 
+// relisted restores, and lets no watch go on.
+func relisted(w *watched, restore func()) {
+	restore()
+	refused := map[string]bool{}
+	w.Intercept(func(r fake.Request, carryOut func() error) error {
+		if r.Verb == "watch" && !refused[r.Resource] {
+			refused[r.Resource] = true
+			return apierrors.NewResourceExpired("too old resource version")
+		}
+		return carryOut()
+	})
+	w.Cut()
+}
+
 func TestWhile_Restored(t *testing.T) {
 	for name, row := range map[string]struct {
 		restored func(w *watched, restore func())
 		within   time.Duration
+		soon     bool // after the last write, before it was compared
 	}{
-		"and the servers are started again": {func(w *watched, restore func()) { restore(); w.Cut() }, 5 * time.Second},
-		"and the watches stay open":         {func(_ *watched, restore func()) { restore() }, 2*time.Minute + 5*time.Second},
-		"and more was written than is lacking, but for a bit": {func(w *watched, restore func()) {
+		"and the servers are started again": {restored: func(w *watched, restore func()) { restore(); w.Cut() }, within: 5 * time.Second},
+		"and the watches stay open":         {restored: func(_ *watched, restore func()) { restore() }, within: 2*time.Minute + 5*time.Second},
+		"and more was written than is lacking, but for a bit": {restored: func(w *watched, restore func()) {
 			restore()
 			w.addMany("new-", 19)
 			w.Cut()
-		}, 5 * time.Second},
-		"and no watch can go on": {func(w *watched, restore func()) {
-			restore()
-			refused := map[string]bool{}
-			w.Intercept(func(r fake.Request, carryOut func() error) error {
-				if r.Verb == "watch" && !refused[r.Resource] {
-					refused[r.Resource] = true
-					return apierrors.NewResourceExpired("too old resource version")
-				}
-				return carryOut()
-			})
-			w.Cut()
-		}, 10 * time.Second},
-		"and nobody answers at first": {func(w *watched, restore func()) {
+		}, within: 5 * time.Second},
+		"and no watch can go on":              {restored: relisted, within: 10 * time.Second},
+		"soon, and no watch can go on":        {restored: relisted, within: 10 * time.Second, soon: true},
+		"soon, and the servers are restarted": {restored: func(w *watched, restore func()) { restore(); w.Cut() }, within: 5 * time.Second, soon: true},
+		"and nobody answers at first": {restored: func(w *watched, restore func()) {
 			restore()
 			failing(w, "guardeddeployments", errRefused)
 			failingToo := time.AfterFunc(time.Minute, func() { w.Intercept(nil) })
 			w.T.Cleanup(func() { failingToo.Stop() })
-		}, 2*time.Minute + 35*time.Second},
+		}, within: 2*time.Minute + 35*time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWatchedWorld(t, func(w *watched) {
 				ended := w.work()
+				w.Pass(30 * time.Second)
 				w.addMany("before-", 3)
 				restore := w.Snapshot()
 				w.addMany("lost-", 20)
-				w.Pass(3 * time.Minute)
+				if w.Pass(10 * time.Second); !row.soon {
+					w.Pass(3 * time.Minute)
+				}
 				if err := ended(); err != nil {
 					t.Fatalf("before the restore: %v", err)
 				}
