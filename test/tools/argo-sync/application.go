@@ -161,12 +161,34 @@ func worst(objects []*unstructured.Unstructured) (code health.HealthStatusCode, 
 	return code, message, nil
 }
 
-// difference returns each object that is out of sync: its name, what it is, and what it would be.
+// difference returns each object that is out of sync: its name, what it is, and what it would be. As in Argo CD, that is so for as long as
+// the object does not change: what is cached and what a dry run says may be of two moments.
 func (a *application) difference() (texts []string, err error) {
-	compared, err := a.compare()
-	if err != nil {
-		return nil, err
+	for range 10 {
+		compared, err := a.compare()
+		if err != nil {
+			return nil, err
+		}
+		if texts, err = a.differenceOf(compared); err != nil || len(texts) == 0 {
+			return nil, err
+		}
+		time.Sleep(time.Second)
+		again, err := a.compare()
+		if err != nil {
+			return nil, err
+		}
+		if slices.EqualFunc(compared.Live, again.Live, isAsOld) {
+			break
+		}
 	}
+	return texts, nil
+}
+
+func isAsOld(a, b *unstructured.Unstructured) bool {
+	return a == b || a != nil && b != nil && a.GetResourceVersion() == b.GetResourceVersion()
+}
+
+func (a *application) differenceOf(compared sync.ReconciliationResult) (texts []string, err error) {
 	options := []diff.Option{diff.WithLogr(logr.Discard()), diff.WithNormalizer(withoutStatus{})}
 	if a.serverSide {
 		dryRuns, cleanup, err := a.kubectl.ManageServerSideDiffDryRuns(a.config)
