@@ -57,21 +57,22 @@ type memory struct {
 // refusal is what the API server has refused for as long as nobody has changed anything about it, and what was told of it.
 type refusal struct {
 	text  string
-	about string    // the release that it was about
+	about string    // what was asked for
 	until time.Time // when to try again
 }
 
 // left returns how long there is nothing to try for the Deployment.
 func (r refusal) left(d *appsv1.Deployment) time.Duration {
-	if r.about != attemptOf(d) {
+	if r.about != askedOf(d) {
 		return 0
 	}
 	return time.Until(r.until)
 }
 
-// attemptOf names what a Deployment asks for: each release, and each retry, is another one.
-func attemptOf(d *appsv1.Deployment) string {
-	return fmt.Sprintf("%s/%s/%s", d.UID, d.Annotations[rollout.SetNumber], d.Annotations[v1alpha1.RetryAnnotation])
+// askedOf names what a Deployment asks for: each release is another one, whether or not the Deployment controller has seen it, and so is
+// each retry.
+func askedOf(d *appsv1.Deployment) string {
+	return fmt.Sprintf("%s/%s/%s/%s", d.UID, rollout.TemplateHash(&d.Spec.Template), d.Annotations[rollout.SetNumber], d.Annotations[v1alpha1.RetryAnnotation])
 }
 
 // Options are what the flags say.

@@ -25,7 +25,8 @@ import (
 // Every write of this package is in this file; carryOut has their order. Written are a Deployment's status, with the annotation about
 // the failure, and labels, annotations and replicas of its ReplicaSets; never a Deployment's spec. Each may be repeated. That of a
 // status is conditional on the Deployment's resourceVersion. That of a ReplicaSet is not on its own, which changes with every pod
-// that crashes: where pods may come or go with it, it follows from what the Deployment asks for, and that is read live before.
+// that crashes: where pods may come or go with it, it follows from what the Deployment asks for, and that is read live before. One that
+// takes effect later than that is seen by the pods that come or go with it, and put right.
 
 // carryOut does what was decided, at most one write: the verdict is stored before anything moves. It reports whether to decide again at
 // once, on o with what it learned, and otherwise when to decide again.
@@ -228,7 +229,7 @@ func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1
 	klog.FromContext(ctx).Info("Refused", "message", err.Error())
 	m := g.memories.Of(key)
 	told := m.refusal.text == err.Error()
-	m.refusal = refusal{text: err.Error(), about: attemptOf(d), until: time.Now().Add(rollout.RefusedRetry)}
+	m.refusal = refusal{text: err.Error(), about: askedOf(d), until: time.Now().Add(rollout.RefusedRetry)}
 	m.LookAgain()
 	g.memories.Keep(key, m)
 	if !told {

@@ -223,6 +223,9 @@ func toUnstructured(value any) map[string]any {
 	return object
 }
 
+// TemplateHash returns a short hash of what a pod template means.
+func TemplateHash(t *corev1.PodTemplateSpec) string { return hash(t) }
+
 // hash returns a short hash of an object's meaning: empty values, which come and go with library versions, do not
 // change it.
 func hash(object any) string {
