@@ -1,6 +1,7 @@
 package inplace
 
 import (
+	"context"
 	"math"
 	"strings"
 	"testing"
@@ -9,10 +10,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 // Faults that were found by trying to break the guard.
@@ -197,5 +200,151 @@ func TestFound_AdoptedHalf(t *testing.T) {
 		if text := runs(w); strings.Contains(text, "held") {
 			t.Errorf("%s, want no hold of what is adopted", text)
 		}
+	})
+}
+
+// Under Recreate the Deployment controller does not look again and again for a complete rollout to go on, which was taken back.
+func TestFound_RecreateNoLoop(t *testing.T) {
+	for name, c := range map[string]struct {
+		release func(w *world)
+		back    string
+	}{
+		"from the soak, after the deadline": {func(w *world) {
+			annotate(w, v1alpha1.GuardAnnotation, `{"soakSeconds": 600}`)
+			w.Node.Set("sick:2", sickAfter(0, 150*time.Second))
+			release(w, "sick:2")
+			w.Pass(2 * time.Minute)
+		}, "good:1=4 held at 4, sick:2=0 held at 0"},
+		"to zero and back": {func(w *world) {
+			release(w, "bad:2")
+			w.Pass(5 * time.Minute)
+			scale(w, 0)
+			w.Pass(5 * time.Minute)
+			scale(w, 4)
+		}, "bad:2=0 held at 0, good:1=4 held at 4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, func(w *world, _ *belay) {
+				edit(w, toRecreate)
+				c.release(w)
+				w.Node.Set("good:1", fake.NeverReady)
+				w.Pass(4 * time.Minute)
+				wantRuns(w, c.back)
+				before := w.Node.Writes()
+				if w.Pass(8 * time.Minute); w.Node.Writes() > before+4 { // that the deadline is over
+					t.Errorf("the Deployment controller wrote %d times in eight minutes", w.Node.Writes()-before)
+				}
+				w.Node.Set("good:1", fake.Running)
+				w.Pass(2 * time.Minute)
+				wantRuns(w, c.back)
+				wantRest(w)
+			})
+		})
+	}
+}
+
+// A refused write is no reason to wait with a fix that the Deployment controller has not numbered: while the good one is held it does not.
+func TestFound_FixAfterARefusal(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		edit(w, toRecreate)
+		release(w, "bad:2")
+		w.Pass(5 * time.Minute)
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Resource == "replicasets" && r.Writes() {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "replicasets"}, r.Name, nil)
+			}
+			return carryOut()
+		})
+		scale(w, 6)
+		w.Pass(10 * time.Second)
+		w.Intercept(nil)
+		release(w, "good:3")
+		w.Pass(15 * time.Second)
+		wantRuns(w, "good:3=6")
+	})
+}
+
+// An operator that states all annotations takes away what is told of the failure: it is told again, in time, and nothing is judged again.
+func TestFound_AnnotationsStatedByOthers(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		wantRuns(w, heldBack)
+		was := failure(w)
+		w.ForgetRequests()
+		for range 10 {
+			edit(w, func(d *appsv1.Deployment) {
+				d.Annotations = map[string]string{rollout.SetNumber: d.Annotations[rollout.SetNumber]}
+			})
+			for range 120 {
+				w.Pass(time.Second)
+				wantRuns(w, heldBack)
+			}
+		}
+		wantEvents(w)
+		expect.Same(t, "the failure that is told", was, failure(w))
+		if n := len(writes(w)); n > 10 {
+			t.Errorf("%d writes, want one each time", n)
+		}
+		wantRest(w)
+	})
+}
+
+// Where one takes it away as soon as it is there, it is told once a minute.
+func TestFound_AnnotationsTakenAtOnce(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		w.ForgetRequests()
+		for range 600 {
+			if failure(w) != "" {
+				edit(w, func(d *appsv1.Deployment) { delete(d.Annotations, v1alpha1.FailureAnnotation) })
+			}
+			w.Pass(time.Second)
+		}
+		wantRuns(w, heldBack)
+		if n := len(writes(w)); n < 5 || n > 12 {
+			t.Errorf("%d writes in ten minutes, want about one a minute", n)
+		}
+		wantEvents(w)
+	})
+}
+
+// A hold that takes effect long after it was given up is found by the pods that it brings, and ended.
+func TestFound_LateHold(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		edit(w, toRecreate)
+		edit(w, func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = new(int32(math.MaxInt32)) })
+		annotate(w, v1alpha1.GuardAnnotation, `{"soakSeconds": 5}`)
+		late := false
+		w.Intercept(func(r request, carryOut func() error) error {
+			if !late && r.Resource == "replicasets" && r.Writes() && strings.Contains(r.Patch, `held-at":"4.`) {
+				late = true
+				time.AfterFunc(40*time.Second, func() { _ = carryOut() })
+				return context.DeadlineExceeded
+			}
+			return carryOut()
+		})
+		release(w, "bad:2")
+		for !late {
+			w.Pass(time.Second)
+		}
+		w.Pass(2 * time.Second)
+		release(w, "good:3")
+		w.Pass(time.Minute)
+		wantRuns(w, "good:3=4")
+		wantRest(w)
+	})
+}
+
+// What was back once is not said to have failed to come back when it loses its pods later.
+func TestFound_ReturnIsJudgedOnce(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		release(w, "bad:2")
+		w.Pass(5 * time.Minute)
+		w.Node.Set("good:1", fake.NeverReady)
+		scale(w, 6)
+		w.Pass(20 * time.Minute)
+		wantEvents(w, "Warning CrashLoop", "Warning RolledBack")
 	})
 }

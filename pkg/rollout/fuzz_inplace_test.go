@@ -88,7 +88,7 @@ func (p *fuzzedPlace) writeAsOthers() {
 		p.Guard = &v1alpha1.Guard{Retries: new(int32(p.n(3))), SoakSeconds: new(int32(p.n(40))), OnFailure: pick(p.source, v1alpha1.Rollback, v1alpha1.Hold)}
 	}
 	p.Unusable = pick(p.source, "", "", p.text)
-	if current := CurrentReplicaSet(d, p.world.ReplicaSets); current != nil && failureOf(d, current) != nil {
+	if current := CurrentReplicaSet(d, p.world.ReplicaSets); current != nil && failureOf(d, current) != nil || p.Memory.failure != nil { // What others took away is still known.
 		p.failed++
 	}
 	p.spoke = p.Memory.Progress.Phase == PhaseFailed

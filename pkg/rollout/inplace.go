@@ -146,21 +146,32 @@ func newPlace(o InPlace) *place {
 		return p
 	}
 	p.sets = o.Evidence.ReplicaSets
-	if p.current = CurrentReplicaSet(o.Deployment, p.sets); p.current != nil {
-		p.failure = failureOf(o.Deployment, p.current)
-	}
+	p.current = CurrentReplicaSet(o.Deployment, p.sets)
 	for _, set := range p.sets {
 		if set != p.current && wasGood(set) && (p.good == nil || numberOf(set) > numberOf(p.good)) {
 			p.good = set
 		}
 	}
 	if at := p.at(); at != p.Memory.at {
-		p.Memory.at, p.Memory.Progress, p.Memory.State, p.Memory.unheld, p.Memory.failedAt = at, Progress{}, "", "", time.Time{}
+		p.Memory.at, p.Memory.Progress, p.Memory.State, p.Memory.unheld = at, Progress{}, "", ""
+		p.Memory.failedAt, p.Memory.failure, p.Memory.back = time.Time{}, nil, false
 	}
-	if p.failure != nil && p.Memory.failedAt.IsZero() {
+	p.recall()
+	return p
+}
+
+// recall finds how the current release failed: as the Deployment tells, or as it told before others took that away.
+func (p *place) recall() {
+	if p.current == nil || p.isGood() {
+		p.Memory.failure = nil
+		return
+	}
+	if told := failureOf(p.Deployment, p.current); told != nil {
+		p.Memory.failure = told
+	}
+	if p.failure = p.Memory.failure; p.failure != nil && p.Memory.failedAt.IsZero() {
 		p.Memory.failedAt = measured(p.failure.Time.Time, p.Now)
 	}
-	return p
 }
 
 // at identifies the attempt that is under way or was the last one.

@@ -15,8 +15,15 @@ import (
 // deadlineExceeded is the reason of a condition Progressing that is False, by which every tool knows that a release has failed.
 const deadlineExceeded = "ProgressDeadlineExceeded"
 
-// conditionPause is the least time between two writes of the condition: pods that come up raise the counts one by one.
-const conditionPause = time.Second
+// setUpdated is the reason of one that is True while a rollout goes on.
+const setUpdated = "ReplicaSetUpdated"
+
+const (
+	// conditionPause is the least time between two writes of the condition: pods that come up raise the counts one by one.
+	conditionPause = time.Second
+	// restatePause is the least time between two writes of what others take away.
+	restatePause = time.Minute
+)
 
 // fail stores how the release failed, and tells it in the Deployment's own words.
 func (p *place) fail(d *InPlaceDecision, progress Progress) {
@@ -52,6 +59,17 @@ func (p *place) verdictCondition(failure *failedRelease) *appsv1.DeploymentCondi
 	return p.condition(corev1.ConditionFalse, deadlineExceeded, failure.sentence())
 }
 
+// conditionWhileBack returns the condition to be there while the good release is back, nil if any will do. Under Recreate it only must not
+// say that the rollout is complete, which it is not any more: once the deadline is over since then, the Deployment controller would look
+// again and again whether it goes on, and write each time (k8s.io/kubernetes/pkg/controller/deployment, requeueStuckDeployment).
+func (p *place) conditionWhileBack(failure *failedRelease) *appsv1.DeploymentCondition {
+	c := p.verdictCondition(failure)
+	if c == nil && cameUp(p.Deployment) && !p.isAtZero() && p.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		return p.condition(corev1.ConditionTrue, setUpdated, fmt.Sprintf("ReplicaSet %q is brought back.", p.good.Name))
+	}
+	return c
+}
+
 func (p *place) condition(status corev1.ConditionStatus, reason, message string) *appsv1.DeploymentCondition {
 	before, now := progressing(p.Deployment), metav1.NewTime(p.Now)
 	c := &appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: status, Reason: reason, Message: Clean(message, MaxEvent),
@@ -67,8 +85,8 @@ func (p *place) isOverruled() bool {
 	if p.Memory.State != v1alpha1.ReasonRolledBack {
 		return false
 	}
-	c := progressing(p.Deployment)
-	return c.Status != "" && (c.Status != corev1.ConditionFalse || c.Reason != deadlineExceeded) && p.verdictCondition(&failedRelease{}) != nil
+	is, c := progressing(p.Deployment), p.conditionWhileBack(&failedRelease{})
+	return c != nil && is.Status != "" && (is.Status != c.Status || is.Reason != c.Reason)
 }
 
 // whyLeft returns the reason and the words for which a failed release is left as it is, empty if it is taken back.
@@ -99,6 +117,9 @@ func (p *place) leave(d *InPlaceDecision) {
 	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
+	if p.restates(d) {
+		return
+	}
 	reason, why := p.whyLeft(p.failure)
 	if reason == v1alpha1.ReasonNoGoodRevision && p.Memory.State == v1alpha1.ReasonRolledBack {
 		d.tell(Warning, reason, "Stay", "%s; %s any more, so the Deployment is left as it is, %s", p.failure.sentence(), why, untilAsked)
@@ -122,6 +143,9 @@ func (p *place) leave(d *InPlaceDecision) {
 
 // rollBack sees to it that the good release has the replicas, one step after the other, and then that it comes up.
 func (p *place) rollBack(d *InPlaceDecision) {
+	if p.restates(d) {
+		return
+	}
 	if d.Status = p.tellAgain(d); d.Status != nil {
 		return // before anything is held: otherwise the Deployment controller would try again and again to scale up what is held
 	}
@@ -139,9 +163,23 @@ func (p *place) rollBack(d *InPlaceDecision) {
 	p.watchReturn(d, inTransition)
 }
 
+// restates tells of the failure again that others have taken away, or waits for the time to: nothing moves while it is not stored. It
+// returns false if it is there.
+func (p *place) restates(d *InPlaceDecision) bool {
+	if failureOf(p.Deployment, p.current) != nil {
+		return false
+	}
+	if at := p.Memory.restated.Add(restatePause); p.Now.Before(at) {
+		p.settle(d, p.Memory.State, at)
+	} else {
+		d.Memory.restated, d.Status = p.Now, p.report(p.failure)
+	}
+	return true
+}
+
 // tellAgain returns the condition that the Deployment controller has replaced, nil if it has not.
 func (p *place) tellAgain(d *InPlaceDecision) *StatusChange {
-	c, is := p.verdictCondition(p.failure), progressing(p.Deployment)
+	c, is := p.conditionWhileBack(p.failure), progressing(p.Deployment)
 	if c == nil || (is.Status == c.Status && is.Reason == c.Reason && is.Message == c.Message) {
 		return nil
 	}
@@ -153,9 +191,13 @@ func (p *place) tellAgain(d *InPlaceDecision) *StatusChange {
 	return &StatusChange{Progressing: c}
 }
 
-// watchReturn watches whether the good release comes up. If it does not while pods of the failed one still serve for it, all is left to
+// watchReturn watches whether the good release comes up, until it is all there once. If it does not while pods of the failed one still serve for it, all is left to
 // these again.
 func (p *place) watchReturn(d *InPlaceDecision, inTransition bool) {
+	if p.Memory.back && !inTransition {
+		p.settle(d, v1alpha1.ReasonRolledBack, p.retryAt())
+		return
+	}
 	r := asRevision(p.good)
 	back := *p.Deployment
 	back.Spec.Template = p.good.Spec.Template
@@ -168,6 +210,7 @@ func (p *place) watchReturn(d *InPlaceDecision, inTransition bool) {
 	}
 	switch progress := d.Memory.Progress; {
 	case progress.Phase == PhaseHealthy:
+		d.Memory.back = true
 		p.settle(d, v1alpha1.ReasonRolledBack, p.retryAt())
 	case progress.Phase == PhaseFailed && inTransition:
 		failure := *p.failure

@@ -17,19 +17,22 @@ type InPlaceMemory struct {
 	// State is what it is at, a reason as for a GuardedDeployment: for the metrics.
 	State string
 
-	observed  bool      // all of this is about releases that are only observed
-	met       bool      // it was guarded before, or is from its creation on
-	at        string    // the attempt that Progress and State are about
-	lookedAt  time.Time // when evidence was last read, zero for never
-	seen      glance    // what the Deployment showed by then
-	settled   bool      // there was nothing to do until it shows something else
-	due       time.Time // when there is all the same, zero for never
-	holds     bool      // ReplicaSets are held, or were at the last look
-	failed    bool      // the Deployment tells of a failure, or did at the last look
-	unheld    string    // the attempt of which the API server has not kept the hold
-	failedAt  time.Time // when the attempt failed, zero if it has not
-	toldAt    time.Time // when the condition was last written
-	complaint string    // what was told about the label or the settings
+	observed  bool           // all of this is about releases that are only observed
+	met       bool           // it was guarded before, or is from its creation on
+	at        string         // the attempt that Progress and State are about
+	lookedAt  time.Time      // when evidence was last read, zero for never
+	seen      glance         // what the Deployment showed by then
+	settled   bool           // there was nothing to do until it shows something else
+	due       time.Time      // when there is all the same, zero for never
+	holds     bool           // ReplicaSets are held, or were at the last look
+	failed    bool           // the Deployment tells of a failure, or did at the last look
+	unheld    string         // the attempt of which the API server has not kept the hold
+	failedAt  time.Time      // when the attempt failed, zero if it has not
+	failure   *failedRelease // how, nil if it has not: others may take away what is told of it
+	back      bool           // after it failed the good one was all there
+	toldAt    time.Time      // when the condition was last written
+	restated  time.Time      // when what others had taken away was last told again
+	complaint string         // what was told about the label or the settings
 }
 
 // UnderWay reports whether evidence is being read, time and again.
@@ -59,6 +62,9 @@ type glance struct {
 	ready      int32
 }
 
+// others is how many pods other ReplicaSets have.
+func (g glance) others() int32 { return g.replicas - g.updated }
+
 // glance returns what the Deployment shows. The template is what it was as long as the generation is; otherwise it takes longer to tell.
 func (p *place) glance() glance {
 	d, seen := p.Deployment, p.Memory.seen
@@ -84,7 +90,7 @@ func (p *place) isSettled() bool {
 	}
 	now := p.glance()
 	if m.State == v1alpha1.ReasonRolledOut { // Its size, and pods that come and go, are no news; that its ReplicaSet was made anew is.
-		return now.number == m.seen.number && now.template == m.seen.template && (now.stands || !m.seen.stands)
+		return now.number == m.seen.number && now.template == m.seen.template && (now.stands || !m.seen.stands) && now.others() <= m.seen.others()
 	}
 	if now.stands = m.seen.stands; m.State != v1alpha1.ReasonRollbackFailed { // There a pod that gets ready is news.
 		now.ready = m.seen.ready

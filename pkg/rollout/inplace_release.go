@@ -77,7 +77,7 @@ func (p *place) forget() *StatusChange {
 	if p.Deployment.Status.ObservedGeneration < p.Deployment.Generation {
 		return nil
 	}
-	change.Progressing = p.condition(corev1.ConditionTrue, "ReplicaSetUpdated", fmt.Sprintf("ReplicaSet %q is tried again.", p.current.Name))
+	change.Progressing = p.condition(corev1.ConditionTrue, setUpdated, fmt.Sprintf("ReplicaSet %q is tried again.", p.current.Name))
 	if attempt, _ := attemptAt(p.current); !attempt.Since.IsZero() { // The Deployment controller's deadline begins then, by the cluster's clock.
 		change.Progressing.LastUpdateTime = attempt.Since
 	}

@@ -70,8 +70,9 @@ func TestInPlace_NoLoop(t *testing.T) {
 		"rolled back, zero":         (*namespace).rolledBackAtZero,
 		"rolled back from the soak": (*namespace).rolledBackFromTheSoak,
 		"rolled back, Recreate":     func(n *namespace) *inPlace { return n.rolledBack("web", recreates) },
-		"rolled back, maxSurge 0":   func(n *namespace) *inPlace { return n.rolledBack("web", rolling("0", "25%")) },
-		"rolled back, no deadline":  func(n *namespace) *inPlace { return n.rolledBack("web", noDeadline) },
+		"rolled back from the soak, Recreate, no room": (*namespace).rolledBackWithoutRoom,
+		"rolled back, maxSurge 0":                      func(n *namespace) *inPlace { return n.rolledBack("web", rolling("0", "25%")) },
+		"rolled back, no deadline":                     func(n *namespace) *inPlace { return n.rolledBack("web", noDeadline) },
 		"rolled back, another strategy": func(n *namespace) *inPlace {
 			p := n.rolledBack("web")
 			p.update(recreates)
@@ -151,6 +152,20 @@ func (n *namespace) rolledBackFromTheSoak() *inPlace {
 	p := n.guarded("web", template(good, "1"), settings(`{"soakSeconds": 20, "stuckSeconds": 5}`))
 	p.release(template(sicken, "2"))
 	p.awaitRolledBack()
+	return p
+}
+
+// rolledBackWithoutRoom is rolledBackFromTheSoak with a good release whose pods cannot come: what was complete is not complete any more.
+func (n *namespace) rolledBackWithoutRoom() *inPlace {
+	p := n.guarded("web", template(good, "1"), recreates, settings(`{"soakSeconds": 20, "stuckSeconds": 5}`))
+	p.release(template(sicken, "2"))
+	p.awaitDeployment("is complete", func(d *appsv1.Deployment) bool {
+		return d.Status.ObservedGeneration == d.Generation && d.Status.UpdatedReplicas == *d.Spec.Replicas && d.Status.AvailableReplicas == *d.Spec.Replicas
+	})
+	n.setQuota("pods", "0")
+	p.awaitSets("is held", func(_ *appsv1.Deployment, current *appsv1.ReplicaSet, _ []*appsv1.ReplicaSet) bool {
+		return held(current) == "0"
+	})
 	return p
 }
 
