@@ -1,0 +1,70 @@
+package faults
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// law is one of those that stories are checked by.
+type law func(say func(string, ...any))
+
+// wantBreach makes sure that a law is broken, in one word if that is said, or kept if it is empty.
+func wantBreach(t *testing.T, of law, want string) {
+	t.Helper()
+	got := breaches(of)
+	if want == "" && len(got) > 0 || want != "" && !slices.ContainsFunc(got, func(words string) bool { return strings.Contains(words, want) }) {
+		t.Errorf("the law says %q, want %q", got, want)
+	}
+}
+
+// inPlaceStory is one of a good version 1 and a failing version 2, whose Deployment tells this of what failed.
+func inPlaceStory(annotation, message string) *told {
+	meta := func(name, rv string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "n", Name: name, ResourceVersion: rv}
+	}
+	good := &appsv1.ReplicaSet{ObjectMeta: meta("web-good", "1"), Spec: appsv1.ReplicaSetSpec{Template: template("good", "1")}}
+	bad := &appsv1.ReplicaSet{ObjectMeta: meta("web-bad", "2"), Spec: appsv1.ReplicaSetSpec{Template: template("crash", "2")}}
+	d := &appsv1.Deployment{ObjectMeta: meta(name, "3"), Spec: appsv1.DeploymentSpec{Template: template("crash", "2")}}
+	if annotation != "" {
+		d.Annotations = map[string]string{v1alpha1.FailureAnnotation: annotation}
+	}
+	d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded", Message: message}}
+	return &told{story: story{name: "in-place", fails: "2"}, sights: []sight{{rv: 1, object: good}, {rv: 2, object: bad}, {rv: 3, object: d}}}
+}
+
+func TestLaws_WordsInPlace(t *testing.T) {
+	for name, c := range map[string]struct{ annotation, message, want string }{
+		"what failed":                   {`{"replicaSet": "web-bad"}`, "web-bad failed: it crashes", ""},
+		"the good one in the condition": {`{"replicaSet": "web-bad"}`, "web-good failed: it crashes", "a condition says that 1 failed"},
+		"the good one, nothing moves":   {"", "web-good failed: it crashes", "a condition says that 1 failed"},
+		"the good one in the failure":   {`{"replicaSet": "web-good"}`, "web-bad failed: it crashes", "1 was found failed"},
+		"no failure that can be read":   {`{`, "", "found failed"},
+		"the controller's own words":    {"", `ReplicaSet "web-good" has timed out progressing.`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantBreach(t, inPlaceStory(c.annotation, c.message).wordsInPlace, c.want)
+			if broken := inPlaceStory(c.annotation, c.message).broken(); c.want != "" && !strings.Contains(strings.Join(broken, "\n"), c.want) {
+				t.Errorf("a story is checked by other laws: %q", broken)
+			}
+		})
+	}
+}
+
+func TestLaws_EventsTold(t *testing.T) {
+	story := inPlaceStory("", "")
+	event := func(note string) {
+		story.events = []eventsv1.Event{{ReportingController: "belay", Reason: "CrashLoop", Note: note}}
+	}
+	event("web-bad failed: it crashes")
+	wantBreach(t, story.eventsTold, "")
+	event("web-good failed: it crashes")
+	wantBreach(t, story.eventsTold, "an Event says that 1 failed")
+}
