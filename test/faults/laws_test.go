@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -201,27 +200,4 @@ func (t *told) requests() (writes, all int) {
 		}
 	}
 	return writes, all
-}
-
-// restFor is how long a Belay that has nothing to do must ask for nothing, within restWithin of the end of a story.
-const restFor, restWithin = 3 * time.Second, 45 * time.Second
-
-// awaitRest waits until no Belay asks for anything any more.
-func (s *scene) awaitRest() {
-	s.Helper()
-	end := time.Now()
-	s.await("nothing is asked for at rest", func() bool {
-		last := end
-		for _, b := range s.belays {
-			for _, e := range b.noted() {
-				if e.number > 0 && e.at.After(last) {
-					last = e.at
-				}
-			}
-		}
-		if last.Sub(end) > restWithin {
-			s.Fatalf("belay goes on asking at rest\n%s", s.tell())
-		}
-		return time.Since(last) > restFor
-	})
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -67,4 +68,32 @@ func TestLaws_EventsTold(t *testing.T) {
 	wantBreach(t, story.eventsTold, "")
 	event("web-good failed: it crashes")
 	wantBreach(t, story.eventsTold, "an Event says that 1 failed")
+}
+
+func TestLaws_Rest(t *testing.T) {
+	end := time.Now()
+	for name, c := range map[string]struct {
+		every        time.Duration
+		rested, late bool
+	}{
+		"nothing is asked":        {time.Hour, true, false},
+		"each second":             {time.Second, false, true},
+		"each look":               {3 * time.Second, false, true},
+		"each five seconds":       {5 * time.Second, false, true},
+		"each status, and longer": {10*time.Second + 500*time.Millisecond, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked []exchange
+			rested, late := false, false
+			for now := end; !rested && !late && now.Before(end.Add(2*restWithin)); now = now.Add(pollEvery) {
+				if next := end.Add(time.Duration(len(asked)+1) * c.every); !now.Before(next) {
+					asked = append(asked, exchange{number: len(asked) + 1, at: next})
+				}
+				rested, late = restsSince(end, now, asked)
+			}
+			if rested != c.rested || late != c.late {
+				t.Errorf("at rest: %t, too late: %t; want %t, %t", rested, late, c.rested, c.late)
+			}
+		})
+	}
 }

@@ -80,8 +80,8 @@ func TestMain(m *testing.M) {
 	}
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given { // Stories wait most of the time, and so do the objects of a churn.
-		atOnce := 30
+	if !given { // Stories wait most of the time, a quarter of it for nothing to happen, and so do the objects of a churn.
+		atOnce := 38
 		if *churnFlag > 0 {
 			atOnce = max(atOnce, *objectsFlag)
 		}
