@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -27,7 +28,19 @@ type belay struct {
 	ended  chan struct{} // closed when cmd has ended
 	killed bool          // cmd, by the test
 	over   bool          // it is not started again
-	ends   []string      // how it ended, each time that nobody had killed it
+	began  time.Time     // cmd
+	ends   []ending      // those that the test did not make
+}
+
+// ending is how a process ended that the test had not killed.
+type ending struct {
+	how string
+	log string // its last lines
+}
+
+// isOfLease reports whether it ended because it had lost the Lease, as it has to: to be started again.
+func (e ending) isOfLease() bool {
+	return e.how == "exit status 1" && strings.Contains(e.log, "the Lease is lost")
 }
 
 // startBelay starts a Belay in a namespace. It ends with the test.
@@ -97,13 +110,13 @@ func (b *belay) start() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	b.cmd, b.ended, b.killed = cmd, ended, false
+	b.cmd, b.ended, b.killed, b.began = cmd, ended, false, time.Now()
 	go func() {
 		err := cmd.Wait()
 		close(ended)
 		b.mu.Lock()
-		if !b.killed {
-			b.ends = append(b.ends, fmt.Sprint(err))
+		if how := fmt.Sprint(err); !b.killed || how != "signal: killed" { // It may have ended before it was killed.
+			b.ends = append(b.ends, ending{how, b.logged(5)})
 		}
 		b.mu.Unlock()
 		time.Sleep(pollEvery)
@@ -130,8 +143,15 @@ func (b *belay) kill() {
 	<-ended
 }
 
-// endings returns how it ended, each time that nobody had killed it.
-func (b *belay) endings() []string {
+// age returns for how long the process has been there.
+func (b *belay) age() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.began)
+}
+
+// endings returns how it ended, each time that the test had not killed it.
+func (b *belay) endings() []ending {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.ends)

@@ -39,9 +39,9 @@ func tell(t *testing.T, story story, f *fault, at int) *told {
 	result := &told{story: story, sights: cluster.observer.of(s.namespace), events: events.Items}
 	for _, b := range s.belays {
 		result.byBelay = append(result.byBelay, b.noted())
-		for _, how := range b.endings() {
-			if f == nil || !f.leaders { // Who loses the Lease ends.
-				t.Errorf("belay has ended by itself: %s", how)
+		for _, e := range b.endings() {
+			if f == nil || !f.leaders || !e.isOfLease() {
+				t.Errorf("belay has ended by itself: %s\n%s", e.how, e.log)
 			}
 		}
 	}

@@ -97,3 +97,19 @@ func TestLaws_Rest(t *testing.T) {
 		})
 	}
 }
+
+func TestLaws_Endings(t *testing.T) {
+	for log, c := range map[string]struct {
+		how string
+		of  bool
+	}{
+		"belay: the Lease is lost: another process may lead now; start again": {"exit status 1", true},
+		"panic: the Lease is lost: another process may lead now; start again": {"exit status 2", false},
+		"belay: no change of deployments has been seen for 5m":                {"exit status 1", false},
+		"I0101 Wrote the Deployment":                                          {"signal: killed", false}, // by somebody else
+	} {
+		if of := (ending{c.how, log}).isOfLease(); of != c.of {
+			t.Errorf("%s, %q: ended for the Lease: %t, want %t", c.how, log, of, c.of)
+		}
+	}
+}
