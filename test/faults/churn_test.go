@@ -178,9 +178,14 @@ func (c *churn) killLeaders(every time.Duration) (stop func()) {
 	return func() { close(over); <-ended }
 }
 
-// told returns what is known of the Belays.
+// told returns what is known of the Belays, and of all objects.
 func (c *churn) told() *told {
 	result := &told{sights: cluster.observer.of(c.namespace)}
+	for _, o := range c.objects {
+		if o.home != nil {
+			result.sights = append(result.sights, cluster.observer.of(o.home.namespace)...)
+		}
+	}
 	for _, b := range c.belays {
 		result.byBelay = append(result.byBelay, b.noted())
 	}

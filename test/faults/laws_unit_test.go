@@ -7,6 +7,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,5 +112,46 @@ func TestLaws_Endings(t *testing.T) {
 		if of := (ending{c.how, log}).isOfLease(); of != c.of {
 			t.Errorf("%s, %q: ended for the Lease: %t, want %t", c.how, log, of, c.of)
 		}
+	}
+}
+
+// twoLeaders is a story in which Belay 0 led from 10 to 20, and then Belay 1, of whose ControllerRevision "old" was deleted at 15.
+func twoLeaders(by int, e exchange) *told {
+	lease := func(rv uint64, holder string) sight {
+		return sight{rv: rv, object: &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}}
+	}
+	renewed := func(rv uint64) exchange {
+		return exchange{request: request{verb: "update", resource: "leases", namespace: "n", name: "belay"}, code: 200, rv: rv}
+	}
+	old := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "old"}}
+	s := &told{sights: []sight{lease(10, "a"), {rv: 15, object: old, deleted: true}, lease(20, "b")},
+		byBelay: [][]exchange{{renewed(10)}, {renewed(20)}, nil}}
+	s.byBelay[by] = append(s.byBelay[by], e)
+	return s
+}
+
+func TestLaws_OneLeader(t *testing.T) {
+	write := func(verb, resource, name string, code int, rv uint64) exchange {
+		return exchange{request: request{verb: verb, resource: resource, namespace: "n", name: name}, code: code, rv: rv}
+	}
+	for name, c := range map[string]struct {
+		by   int
+		e    exchange
+		want string
+	}{
+		"its own":               {0, write("update", "deployments", "web", 200, 15), ""},
+		"refused":               {1, write("update", "deployments", "web", 409, 0), ""},
+		"before anybody led":    {0, write("update", "deployments", "web", 200, 5), "at [5] by belay 0"},
+		"after it led":          {0, write("update", "deployments", "web", 200, 25), "at [25] by belay 0"},
+		"a status":              {0, write("update", "guardeddeployments/status", "web", 200, 25), "at [25] by belay 0"},
+		"an Event":              {0, write("create", "events", "", 201, 25), "at [25] by belay 0"},
+		"its own delete":        {0, write("delete", "controllerrevisions", "old", 200, 0), ""},
+		"another's delete":      {1, write("delete", "controllerrevisions", "old", 200, 0), "at [15] by belay 1"},
+		"of another name":       {1, write("delete", "controllerrevisions", "other", 200, 0), ""},
+		"by who never led":      {2, write("delete", "controllerrevisions", "other", 200, 0), "which never led"},
+		"and has no version":    {2, write("create", "events", "", 201, 0), "which never led"},
+		"no answer is not told": {2, write("create", "events", "", 0, 0), ""},
+	} {
+		t.Run(name, func(t *testing.T) { wantBreach(t, twoLeaders(c.by, c.e).oneLeader, c.want) })
 	}
 }

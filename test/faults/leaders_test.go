@@ -2,11 +2,9 @@ package faults
 
 import (
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -92,51 +90,4 @@ func (p *proxy) lateOnce() bool {
 	first := !p.late
 	p.late = true
 	return first
-}
-
-// tenures returns what is stored about the Lease, in order.
-func tenures(sights []sight) (all []sight) {
-	for _, s := range sights {
-		if _, ok := s.object.(*coordinationv1.Lease); ok {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-// oneLeader: a write takes effect only while the Lease is stored as that process's.
-func (t *told) oneLeader(say func(string, ...any)) {
-	if len(t.byBelay) < 2 {
-		return
-	}
-	owner := map[uint64]int{} // by the resourceVersion of the Lease, who stored it
-	for i, exchanges := range t.byBelay {
-		for _, e := range exchanges {
-			if e.resource == "leases" && e.writes() && e.rv > 0 {
-				owner[e.rv] = i
-			}
-		}
-	}
-	all := tenures(t.sights)
-	for i, exchanges := range t.byBelay {
-		for _, e := range exchanges {
-			if !e.writes() || e.resource == "leases" || e.rv == 0 || e.namespace == "" {
-				continue
-			}
-			after, _ := slices.BinarySearchFunc(all, e.rv, func(s sight, rv uint64) int {
-				if s.rv < rv {
-					return -1
-				}
-				return 1
-			})
-			if after == 0 {
-				say("%s was written before anybody led", e.request)
-				continue
-			}
-			last := all[after-1]
-			if by, known := owner[last.rv]; !known || by != i || *last.object.(*coordinationv1.Lease).Spec.HolderIdentity == "" {
-				say("%s was written at %d by belay %d, and the Lease was stored at %d by belay %d", e.request, e.rv, i, last.rv, by)
-			}
-		}
-	}
 }
