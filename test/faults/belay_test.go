@@ -46,7 +46,7 @@ func (e ending) isOfLease() bool {
 // startBelay starts a Belay in a namespace. It ends with the test.
 func startBelay(t *testing.T, namespace string, args ...string) *belay {
 	t.Helper()
-	b := &belay{dir: t.TempDir(), proxy: newProxy(namespace)}
+	b := &belay{dir: t.TempDir(), proxy: newProxy(namespace, cluster.api, cluster.certificates)}
 	b.proxy.belay = b
 	b.args = append([]string{"--kubeconfig", filepath.Join(b.dir, "kubeconfig"), "--namespace", namespace}, args...)
 	if err := b.writeKubeconfig(); err != nil {
@@ -69,7 +69,7 @@ func startBelay(t *testing.T, namespace string, args ...string) *belay {
 // writeKubeconfig writes a kubeconfig that leads to the proxy, with its token in a file beside it.
 func (b *belay) writeKubeconfig() error {
 	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: b.server.URL, CertificateAuthorityData: cluster.certificates.bundle}
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: b.server.URL, CertificateAuthorityData: b.bundle}
 	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{TokenFile: filepath.Join(b.dir, "token")}
 	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	config.CurrentContext = "x"

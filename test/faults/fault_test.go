@@ -23,9 +23,11 @@ type fault struct {
 	parts bool
 	// leaders says that it is about two Belays of which one leads.
 	leaders bool
+	// later says that it does something to what comes after the request, if there is anything to do it to.
+	later bool
 	// onRequest answers the request in the place of the proxy; pass asks the API server.
 	onRequest func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)
-	// onStreams disturbs the watches, before the request is passed on.
+	// onStreams disturbs the watches, before the request is passed on. It takes effect when something is kept back.
 	onStreams func(p *proxy)
 }
 

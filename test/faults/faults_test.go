@@ -68,7 +68,7 @@ func (s *scene) startIn(namespace string, args ...string) {
 	b.awaitWatching(s.T)
 }
 
-// reached reports whether the fault happened.
+// reached reports whether the fault took effect.
 func (t *told) reached() bool {
 	return slices.ContainsFunc(slices.Concat(t.byBelay...), func(e exchange) bool { return e.fault != "" })
 }

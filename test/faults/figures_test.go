@@ -31,7 +31,7 @@ func (f *figures) count(t *testing.T, p perturbed) {
 	}
 }
 
-// miss says that a story had ended before the request that the fault was for.
+// miss says that a story had ended before the fault took effect.
 func (f *figures) miss(p perturbed) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,7 +81,7 @@ func (f *figures) table() string {
 	return table.String()
 }
 
-// happened returns how many stories met the fault.
+// happened returns in how many stories the fault took effect.
 func (f *figures) happened(fault *fault) int { return f.tried[fault.name] - f.missed[fault.name] }
 
 // print prints them, and writes them into the page if that is asked for.
@@ -97,7 +97,7 @@ func (f *figures) print(t *testing.T) {
 	for _, fault := range faults() {
 		all, missed = all+f.happened(fault), missed+f.missed[fault.name]
 	}
-	told := fmt.Sprintf("Kubernetes %s, `-seed %d`: %d stories met their fault, told in %s; %d more had ended before the request that it was for.\n\n%s",
+	told := fmt.Sprintf("Kubernetes %s, `-seed %d`: %d stories met their fault, told in %s; %d more had ended before it took effect.\n\n%s",
 		version.GitVersion, *seedFlag, all, time.Since(f.began).Round(time.Second), missed, f.table())
 	_, _ = os.Stdout.WriteString(told)
 	if *writeFlag {

@@ -24,7 +24,7 @@ func once(f *fault) *fault {
 
 // ofLease returns a fault of the leader's requests about its Lease, from the request of the story on and for so long.
 func ofLease(how string, long time.Duration, meet func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)) *fault {
-	return &fault{name: "lease-" + how, leaders: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+	return &fault{name: "lease-" + how, leaders: true, later: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
 		p.disturbLease(long, meet)
 		pass().write(w)
 	}}
@@ -90,4 +90,15 @@ func (p *proxy) lateOnce() bool {
 	first := !p.late
 	p.late = true
 	return first
+}
+
+// leaseFault returns what is done to a request about the Lease now, nil if nothing is.
+func (p *proxy) leaseFault(q request) func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q.resource != "leases" || time.Now().After(p.leaseUntil) {
+		return nil
+	}
+	p.noteEffect()
+	return p.meetLease
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -62,8 +61,7 @@ var (
 var cluster struct {
 	kube         kubernetes.Interface
 	belay        versioned.Interface
-	server       *url.URL
-	transport    http.RoundTripper // of the administrator
+	api          upstream
 	observer     *observer
 	certificates *certificates // of the proxies
 	binary       string        // belay, just built
@@ -131,7 +129,7 @@ func setUp(ctx context.Context, scratch string) error {
 		return err
 	}
 	config.QPS, config.UserAgent, config.WarningHandler = -1, "faults", rest.NoWarnings{}
-	if c.server, err = url.Parse(config.Host); err != nil {
+	if c.api.url, err = url.Parse(config.Host); err != nil {
 		return err
 	}
 	if c.kube, err = kubernetes.NewForConfig(config); err != nil {
@@ -140,7 +138,7 @@ func setUp(ctx context.Context, scratch string) error {
 	if c.belay, err = versioned.NewForConfig(config); err != nil {
 		return err
 	}
-	if c.transport, err = rest.TransportFor(config); err != nil {
+	if c.api.transport, err = rest.TransportFor(config); err != nil {
 		return err
 	}
 	if c.certificates, err = newCertificates(); err != nil {

@@ -1,0 +1,118 @@
+package faults
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/belay-dev/belay/internal/kubeclient"
+)
+
+// pretence is an API server that knows nothing, and has one event for each watch, and the way to it of a Belay that is not there.
+type pretence struct {
+	*belay
+	client  *http.Client
+	written atomic.Int32 // how often
+}
+
+// newPretence returns it behind a proxy, whose first request meets the fault.
+func newPretence(t *testing.T, f *fault) *pretence {
+	made, err := newCertificates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pretence{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Query().Get("watch") != "":
+			_, _ = io.WriteString(w, r.URL.Query().Get("event"))
+		case r.Method == http.MethodPut:
+			p.written.Add(1)
+		}
+	}))
+	t.Cleanup(server.Close)
+	api := upstream{transport: http.DefaultTransport}
+	if api.url, err = url.Parse(server.URL); err != nil {
+		t.Fatal(err)
+	}
+	p.belay = &belay{dir: t.TempDir(), proxy: newProxy("n", api, made)}
+	t.Cleanup(p.close)
+	if err := p.writeKubeconfig(); err != nil {
+		t.Fatal(err)
+	}
+	config, err := kubeclient.Config(kubeclient.Options{Kubeconfig: filepath.Join(p.dir, "kubeconfig"), QPS: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.client = &http.Client{Transport: transport}
+	p.begin(f, 1)
+	return p
+}
+
+// ask sends a request about the namespace, and returns how it was answered.
+func (p *pretence) ask(t *testing.T, method, path string) int {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, p.server.URL+"/namespaces/n/"+path, strings.NewReader("a body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := p.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if _, err := io.ReadAll(response.Body); err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode
+}
+
+func (p *pretence) tookEffect() bool {
+	return (&told{byBelay: [][]exchange{p.noted()}}).reached()
+}
+
+// A fault counts when it has done something, not when its request comes.
+func TestProxy_FaultTakesEffect(t *testing.T) {
+	const watch, long = "?watch=1&event=", time.Second
+	passes := func(_ *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) { pass().write(w) }
+	for name, c := range map[string]struct {
+		fault      *fault
+		none, some string // what comes after the request, and what makes it count
+	}{
+		"frozen":  {&fault{onStreams: func(p *proxy) { p.freeze(long, "deployments") }}, "controllerrevisions" + watch + "ADDED", "deployments" + watch + "ADDED"},
+		"late":    {&fault{onStreams: func(p *proxy) { p.delay(long) }}, "deployments" + watch + "BOOKMARK", "deployments" + watch + "ADDED"},
+		"expired": {&fault{onStreams: func(p *proxy) { p.expire("deployments") }}, "deployments" + watch + "ADDED&sendInitialEvents=true", "deployments" + watch + "ADDED"},
+		"lease":   {ofLease("late", time.Hour, passes), "deployments/web", "leases/belay"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.fault.name = name
+			p := newPretence(t, c.fault)
+			p.ask(t, http.MethodGet, "deployments/web")
+			p.ask(t, http.MethodGet, c.none)
+			if p.tookEffect() {
+				t.Errorf("it counts, and there was nothing but %s", c.none)
+			}
+			p.ask(t, http.MethodGet, c.some)
+			if !p.tookEffect() {
+				t.Errorf("it does not count, and there was %s", c.some)
+			}
+		})
+	}
+	p := newPretence(t, faults()[slices.IndexFunc(faults(), func(f *fault) bool { return f.name == "refused-503" })])
+	if code := p.ask(t, http.MethodPut, "deployments/web"); code != http.StatusServiceUnavailable || !p.tookEffect() || p.written.Load() != 0 {
+		t.Errorf("answered %d, counts: %t, written: %d", code, p.tookEffect(), p.written.Load())
+	}
+}
