@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -66,14 +67,15 @@ func startBelay(t *testing.T, namespace string, args ...string) *belay {
 	return b
 }
 
-// writeKubeconfig writes a kubeconfig that leads to the proxy, with its token in a file beside it.
+// writeKubeconfig writes a kubeconfig that leads to the proxy, with a certificate and a token in files beside it.
 func (b *belay) writeKubeconfig() error {
 	config := clientcmdapi.NewConfig()
 	config.Clusters["c"] = &clientcmdapi.Cluster{Server: b.server.URL, CertificateAuthorityData: b.bundle}
-	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{TokenFile: filepath.Join(b.dir, "token")}
+	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{TokenFile: filepath.Join(b.dir, "token"), ClientCertificate: filepath.Join(b.dir, "client.crt"),
+		ClientKey: filepath.Join(b.dir, "client.key")}
 	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	config.CurrentContext = "x"
-	if err := b.useToken("first"); err != nil {
+	if err := errors.Join(b.useToken("first"), b.useCertificate(0)); err != nil {
 		return err
 	}
 	return clientcmd.WriteToFile(*config, filepath.Join(b.dir, "kubeconfig"))
@@ -88,6 +90,14 @@ func (b *belay) useToken(token string) error {
 	defer b.proxy.mu.Unlock()
 	b.token = token
 	return nil
+}
+
+// useCertificate lets connections with this certificate be made and no others, from the moment on that Belay can read it.
+func (b *belay) useCertificate(number int) error {
+	c := b.client[number]
+	err := errors.Join(os.WriteFile(filepath.Join(b.dir, "client.crt"), c.certificate, 0o600), os.WriteFile(filepath.Join(b.dir, "client.key"), c.key, 0o600))
+	b.accepted.Store(int32(number))
+	return err
 }
 
 func (b *belay) logFile() string { return filepath.Join(b.dir, "belay.log") }

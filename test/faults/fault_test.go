@@ -92,8 +92,14 @@ func faults() (all []*fault) {
 		}},
 		frozen(5*time.Second), frozen(25*time.Second), frozen(60*time.Second),
 		&fault{name: "events-late", onStreams: func(p *proxy) { p.delay(1500 * time.Millisecond) }},
-		&fault{name: "certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+		&fault{name: "server-certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
 			p.shown.Store(1)
+			p.cut()
+		}},
+		&fault{name: "client-certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+			if err := p.belay.useCertificate(1); err != nil {
+				panic(err)
+			}
 			p.cut()
 		}},
 		&fault{name: "token-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {

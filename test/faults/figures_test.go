@@ -48,7 +48,7 @@ var kinds = []struct {
 	{"the process is killed, and starts again", []string{"killed-"}},
 	{"the process is stopped for a while", []string{"stopped-"}},
 	{"a watch stands still, lags, or is expired", []string{"watch-", "events-late", "relist-"}},
-	{"certificate or token is rotated", []string{"certificate-", "token-"}},
+	{"certificate or token is rotated", []string{"server-certificate-", "client-certificate-", "token-"}},
 	{"two processes, and one Lease", []string{"lease-", "leader-"}},
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -35,7 +36,8 @@ type proxy struct {
 	server    *httptest.Server
 	api       upstream
 	belay     *belay
-	shown     atomic.Int32 // which of the certificates
+	shown     atomic.Int32 // which of its certificates
+	accepted  atomic.Int32 // which of Belay's, and no other
 	*certificates
 
 	mu        sync.Mutex
@@ -69,7 +71,7 @@ func newProxy(namespace string, api upstream, certificates *certificates) *proxy
 	p.server.EnableHTTP2 = true
 	// A client that knows a server by its address only is not asked about by GetCertificate.
 	p.server.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		return &tls.Config{Certificates: certificates.pairs[p.shown.Load():][:1], NextProtos: []string{"h2", "http/1.1"}}, nil
+		return &tls.Config{Certificates: p.pairs[p.shown.Load():][:1], NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: p.accepts}, nil
 	}}
 	p.server.Config.ErrorLog = quiet
 	p.server.StartTLS()
@@ -149,6 +151,14 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.onStreams(p)
 	}
 	pass().write(w)
+}
+
+// accepts returns an error unless the connection is made with the certificate that counts.
+func (p *proxy) accepts(connection tls.ConnectionState) error {
+	if !bytes.Equal(connection.PeerCertificates[0].Raw, p.client[p.accepted.Load()].raw) {
+		return errors.New("another certificate of the client is wanted")
+	}
+	return nil
 }
 
 // known reports whether the request has the token that counts.

@@ -45,6 +45,7 @@ func newPretence(t *testing.T, f *fault) *pretence {
 		t.Fatal(err)
 	}
 	p.belay = &belay{dir: t.TempDir(), proxy: newProxy("n", api, made)}
+	p.proxy.belay = p.belay
 	t.Cleanup(p.close)
 	if err := p.writeKubeconfig(); err != nil {
 		t.Fatal(err)
@@ -84,6 +85,12 @@ func (p *pretence) tookEffect() bool {
 	return (&told{byBelay: [][]exchange{p.noted()}}).reached()
 }
 
+// faultOf returns the one of this name.
+func faultOf(name string) *fault {
+	all := faults()
+	return all[slices.IndexFunc(all, func(f *fault) bool { return f.name == name })]
+}
+
 // A fault counts when it has done something, not when its request comes.
 func TestProxy_FaultTakesEffect(t *testing.T) {
 	const watch, long = "?watch=1&event=", time.Second
@@ -111,8 +118,40 @@ func TestProxy_FaultTakesEffect(t *testing.T) {
 			}
 		})
 	}
-	p := newPretence(t, faults()[slices.IndexFunc(faults(), func(f *fault) bool { return f.name == "refused-503" })])
+	p := newPretence(t, faultOf("refused-503"))
 	if code := p.ask(t, http.MethodPut, "deployments/web"); code != http.StatusServiceUnavailable || !p.tookEffect() || p.written.Load() != 0 {
 		t.Errorf("answered %d, counts: %t, written: %d", code, p.tookEffect(), p.written.Load())
+	}
+}
+
+// The client that Belay uses is refused with a certificate that does not count any more, and goes on when another one stands in its files.
+func TestProxy_ClientCertificate(t *testing.T) {
+	p := newPretence(t, nil)
+	get := func() (code int, err error) {
+		response, err := p.client.Get(p.server.URL + "/namespaces/n/deployments/web")
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}
+	if code, err := get(); code != http.StatusOK {
+		t.Fatal(code, err)
+	}
+	p.accepted.Store(1)
+	p.server.CloseClientConnections()
+	if code, err := get(); err == nil {
+		t.Fatalf("answered %d with the certificate from before", code)
+	}
+	if err := p.useCertificate(1); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(pollEvery) {
+		code, err := get()
+		if code == http.StatusOK {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(code, err)
+		}
 	}
 }
