@@ -21,6 +21,8 @@ type fault struct {
 	long bool
 	// parts says that a write may take effect and Belay not know, so that it is tried at every write.
 	parts bool
+	// onlyWrites says that it is tried at nothing else.
+	onlyWrites bool
 	// leaders says that it is about two Belays of which one leads.
 	leaders bool
 	// later says that it does something to what comes after the request, if there is anything to do it to.
@@ -36,6 +38,16 @@ func lost(how string, answered func(p *proxy, w http.ResponseWriter, a *answer))
 	return &fault{name: "answer-lost-" + how, parts: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
 		answered(p, w, pass())
 	}}
+}
+
+// late returns a fault whose write takes effect so much later, when Belay has given up waiting for it and perhaps done it again: that it
+// gives up at once makes no other case of it.
+func late(long time.Duration) *fault {
+	return &fault{name: fmt.Sprintf("write-late-%.0fs", long.Seconds()), long: true, parts: true, onlyWrites: true, later: true,
+		onRequest: func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+			p.passLater(long, r, pass)
+			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
+		}}
 }
 
 // refused returns a fault whose request never reaches the API server.
@@ -74,6 +86,7 @@ func faults() (all []*fault) {
 		}),
 		lost("half", half),
 		lost("cut", func(p *proxy, _ http.ResponseWriter, _ *answer) { p.cut() }),
+		late(20*time.Second),
 		refused("429", says(http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, "Retry-After", "1")),
 		refused("503", says(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "Retry-After", "1")),
 		refused("500", says(http.StatusInternalServerError, metav1.StatusReasonInternalError)),

@@ -158,6 +158,7 @@ func chosen(t *testing.T, plain map[string]*told) (all []perturbed) {
 				case e.number == 0 || !matches(*faultFlag, f.name) || *atFlag != 0 && *atFlag != e.number:
 				case f.parts && e.writes():
 					writes = append(writes, p)
+				case f.onlyWrites:
 				default:
 					others = append(others, p)
 				}

@@ -87,8 +87,8 @@ func (p *proxy) disturbLease(long time.Duration, meet func(p *proxy, w http.Resp
 func (p *proxy) lateOnce() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first := !p.late
-	p.late = true
+	first := !p.lateLease
+	p.lateLease = true
 	return first
 }
 

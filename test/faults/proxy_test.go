@@ -50,9 +50,12 @@ type proxy struct {
 	streams   map[string]*stream // by resource
 	token     string             // the only one that is let through, any if empty
 
+	lastLate time.Time      // when a write is passed on that is late, zero if none is
+	late     sync.WaitGroup // those that are under way
+
 	leaseUntil time.Time // how long requests about the Lease are disturbed
 	meetLease  func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)
-	late       bool // an answer about the Lease came late
+	lateLease  bool // an answer about the Lease came late
 }
 
 // upstream is the API server, as the administrator reaches it.
@@ -78,7 +81,9 @@ func newProxy(namespace string, api upstream, certificates *certificates) *proxy
 	return p
 }
 
+// close closes the proxy, when it has passed on what is late.
 func (p *proxy) close() {
+	p.late.Wait()
 	p.server.CloseClientConnections()
 	p.server.Close()
 }
@@ -232,6 +237,30 @@ func (p *proxy) pass(r *http.Request, index int) *answer {
 	defer p.mu.Unlock()
 	p.exchanges[index].code, p.exchanges[index].rv = a.code, rv
 	return a
+}
+
+// passLater passes the request on after some time.
+func (p *proxy) passLater(long time.Duration, r *http.Request, pass func() *answer) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	p.mu.Lock()
+	p.lastLate = time.Now().Add(long)
+	p.mu.Unlock()
+	p.late.Go(func() {
+		time.Sleep(long)
+		pass()
+		p.takesEffect()
+	})
+}
+
+// wroteLate returns when a write was or will be passed on that is late.
+func (p *proxy) wroteLate() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lastLate
 }
 
 // cut ends all connections, the one of the request that is being answered, too.

@@ -21,7 +21,7 @@ import (
 type pretence struct {
 	*belay
 	client  *http.Client
-	written atomic.Int32 // how often
+	written atomic.Int32 // how often, with its body
 }
 
 // newPretence returns it behind a proxy, whose first request meets the fault.
@@ -36,7 +36,9 @@ func newPretence(t *testing.T, f *fault) *pretence {
 		case r.URL.Query().Get("watch") != "":
 			_, _ = io.WriteString(w, r.URL.Query().Get("event"))
 		case r.Method == http.MethodPut:
-			p.written.Add(1)
+			if body, err := io.ReadAll(r.Body); err == nil && string(body) == "a body" {
+				p.written.Add(1)
+			}
 		}
 	}))
 	t.Cleanup(server.Close)
@@ -153,5 +155,23 @@ func TestProxy_ClientCertificate(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal(code, err)
 		}
+	}
+}
+
+// A late write is answered at once, and passed on with all that it had when nobody waits for it any more. Until then it counts as nothing,
+// and nothing is at rest.
+func TestProxy_WriteLate(t *testing.T) {
+	f := late(3 * time.Second)
+	p := newPretence(t, f)
+	sent := time.Now()
+	if code := p.ask(t, http.MethodPut, "deployments/web"); code != http.StatusGatewayTimeout || p.written.Load() != 0 || p.tookEffect() {
+		t.Errorf("answered %d; written %d times, counts: %t", code, p.written.Load(), p.tookEffect())
+	}
+	if at := p.wroteLate(); at.Before(sent.Add(3 * time.Second)) {
+		t.Errorf("the story may end at %s, want 3 s after %s", at, sent)
+	}
+	p.late.Wait()
+	if p.written.Load() != 1 || !p.tookEffect() || p.noted()[0].code != http.StatusOK {
+		t.Errorf("written %d times, counts: %t, answered %d", p.written.Load(), p.tookEffect(), p.noted()[0].code)
 	}
 }

@@ -15,6 +15,9 @@ func (s *scene) awaitRest() {
 		var exchanges [][]exchange
 		for _, b := range s.belays {
 			exchanges = append(exchanges, b.noted())
+			if late := b.wroteLate(); late.After(end) { // The story is not over before.
+				end = late
+			}
 		}
 		rested, late := restsSince(end, time.Now(), exchanges...)
 		if late {
