@@ -9,6 +9,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/internal/kubeclient"
 )
 
 // watched are the resources that Belay watches.
@@ -91,7 +93,8 @@ func faults() (all []*fault) {
 		refused("503", says(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "Retry-After", "1")),
 		refused("500", says(http.StatusInternalServerError, metav1.StatusReasonInternalError)),
 		refused("cut", func(p *proxy, _ http.ResponseWriter, _ *http.Request) { p.cut() }),
-		&fault{name: "refused-unanswered", long: true, onRequest: func(_ *proxy, _ http.ResponseWriter, r *http.Request, _ func() *answer) {
+		&fault{name: "refused-unanswered", long: true, onRequest: func(p *proxy, _ http.ResponseWriter, r *http.Request, _ func() *answer) {
+			p.lasts(kubeclient.RequestTimeout)
 			<-r.Context().Done()
 		}},
 		&fault{name: "killed-before", parts: true, onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
@@ -138,6 +141,7 @@ func faults() (all []*fault) {
 func frozen(long time.Duration) *fault {
 	return &fault{name: fmt.Sprintf("stopped-%.0fs", long.Seconds()), long: long > 5*time.Second,
 		onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			p.lasts(long)
 			p.belay.signal(syscall.SIGSTOP)
 			a := pass()
 			time.Sleep(long)

@@ -81,6 +81,7 @@ func (p *proxy) disturbLease(long time.Duration, meet func(p *proxy, w http.Resp
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaseUntil, p.meetLease = time.Now().Add(long), meet
+	p.over = p.leaseUntil
 }
 
 // lateOnce reports whether no answer has come late yet.

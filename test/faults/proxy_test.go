@@ -50,8 +50,8 @@ type proxy struct {
 	streams   map[string]*stream // by resource
 	token     string             // the only one that is let through, any if empty
 
-	lastLate time.Time      // when a write is passed on that is late, zero if none is
-	late     sync.WaitGroup // those that are under way
+	over time.Time      // when the fault has ended, zero if it takes no time
+	late sync.WaitGroup // writes that are passed on later
 
 	leaseUntil time.Time // how long requests about the Lease are disturbed
 	meetLease  func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)
@@ -246,9 +246,7 @@ func (p *proxy) passLater(long time.Duration, r *http.Request, pass func() *answ
 		panic(http.ErrAbortHandler)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	p.mu.Lock()
-	p.lastLate = time.Now().Add(long)
-	p.mu.Unlock()
+	p.lasts(long)
 	p.late.Go(func() {
 		time.Sleep(long)
 		pass()
@@ -256,11 +254,18 @@ func (p *proxy) passLater(long time.Duration, r *http.Request, pass func() *answ
 	})
 }
 
-// wroteLate returns when a write was or will be passed on that is late.
-func (p *proxy) wroteLate() time.Time {
+// lasts says that the fault takes so long.
+func (p *proxy) lasts(long time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lastLate
+	p.over = time.Now().Add(long)
+}
+
+// overAt returns when the fault has ended, or will have.
+func (p *proxy) overAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over
 }
 
 // cut ends all connections, the one of the request that is being answered, too.

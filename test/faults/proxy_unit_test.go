@@ -126,6 +126,18 @@ func TestProxy_FaultTakesEffect(t *testing.T) {
 	}
 }
 
+// A story is not over before its fault is.
+func TestProxy_FaultIsOver(t *testing.T) {
+	for name, long := range map[string]time.Duration{"watch-frozen-40s-deployments": 40 * time.Second, "watch-ahead-deployments": 3 * time.Second,
+		"lease-answers-late": 40 * time.Second, "refused-503": 0} {
+		p, begun := newPretence(t, faultOf(name)), time.Now()
+		p.ask(t, http.MethodGet, "deployments/web")
+		if over := p.overAt(); over.Before(begun.Add(long)) != (long == 0) {
+			t.Errorf("%s is over at %s, want %s after %s", name, over, long, begun)
+		}
+	}
+}
+
 // The client that Belay uses is refused with a certificate that does not count any more, and goes on when another one stands in its files.
 func TestProxy_ClientCertificate(t *testing.T) {
 	p := newPretence(t, nil)
@@ -167,7 +179,7 @@ func TestProxy_WriteLate(t *testing.T) {
 	if code := p.ask(t, http.MethodPut, "deployments/web"); code != http.StatusGatewayTimeout || p.written.Load() != 0 || p.tookEffect() {
 		t.Errorf("answered %d; written %d times, counts: %t", code, p.written.Load(), p.tookEffect())
 	}
-	if at := p.wroteLate(); at.Before(sent.Add(3 * time.Second)) {
+	if at := p.overAt(); at.Before(sent.Add(3 * time.Second)) {
 		t.Errorf("the story may end at %s, want 3 s after %s", at, sent)
 	}
 	p.late.Wait()

@@ -15,8 +15,8 @@ func (s *scene) awaitRest() {
 		var exchanges [][]exchange
 		for _, b := range s.belays {
 			exchanges = append(exchanges, b.noted())
-			if late := b.wroteLate(); late.After(end) { // The story is not over before.
-				end = late
+			if over := b.overAt(); over.After(end) { // Who is stopped, or sees nothing, is not at rest.
+				end = over
 			}
 		}
 		rested, late := restsSince(end, time.Now(), exchanges...)

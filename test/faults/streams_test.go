@@ -82,8 +82,9 @@ func (p *proxy) hold(ctx context.Context, s *stream, come []byte) bool {
 func (p *proxy) freeze(long time.Duration, resources ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.over = time.Now().Add(long)
 	for _, resource := range resources {
-		p.streams[resource].until = time.Now().Add(long)
+		p.streams[resource].until = p.over
 	}
 }
 
