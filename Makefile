@@ -55,7 +55,7 @@ test-tools: build ## release with Helm and with the code of Flux and Argo CD, wh
 test-node: ## run the story on a real node with containers; needs root and linux, and leaves nothing behind
 	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
 
-churn: ## have 300 objects changed at random for ten minutes, by two Belays of which the leader is killed every minute; CHURN has flags (-objects, -pace, -seed)
+churn: ## have 300 objects changed at random for ten minutes, by two Belays of which the leader is killed every minute, and for five without; CHURN has flags (-objects, -pace, -seed)
 	hack/faults.sh -run TestChurn -churn 10m $(CHURN)
 
 long: ## run what takes longer than CI may: older Kubernetes, releases with other tools, the whole sweep of the schema, many seeds of the simulation, demos on a busy machine

@@ -17,7 +17,7 @@ broken() {
     return 1
   fi
   read -r -a arguments < <(sed -n 's/^arguments: //p' "${patch}")
-  if hack/faults.sh -run TestFaults -source "${source}" -patience 60s "${arguments[@]}" >"${scratch}/$1.log" 2>&1; then
+  if hack/faults.sh -run TestFaults -source "${source}" -patience 90s "${arguments[@]}" >"${scratch}/$1.log" 2>&1; then
     printf '%-26s NOT found\n' "$1"
     return 1
   fi

@@ -2,11 +2,13 @@ package faults
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -27,13 +29,25 @@ type belay struct {
 	ended  chan struct{} // closed when cmd has ended
 	killed bool          // cmd, by the test
 	over   bool          // it is not started again
-	ends   []string      // how it ended, each time that nobody had killed it
+	began  time.Time     // cmd
+	ends   []ending      // those that the test did not make
+}
+
+// ending is how a process ended that the test had not killed.
+type ending struct {
+	how string
+	log string // its last lines
+}
+
+// isOfLease reports whether it ended because it had lost the Lease, as it has to: to be started again.
+func (e ending) isOfLease() bool {
+	return e.how == "exit status 1" && strings.Contains(e.log, "the Lease is lost")
 }
 
 // startBelay starts a Belay in a namespace. It ends with the test.
 func startBelay(t *testing.T, namespace string, args ...string) *belay {
 	t.Helper()
-	b := &belay{dir: t.TempDir(), proxy: newProxy(namespace)}
+	b := &belay{dir: t.TempDir(), proxy: newProxy(namespace, cluster.api, cluster.certificates)}
 	b.proxy.belay = b
 	b.args = append([]string{"--kubeconfig", filepath.Join(b.dir, "kubeconfig"), "--namespace", namespace}, args...)
 	if err := b.writeKubeconfig(); err != nil {
@@ -53,14 +67,15 @@ func startBelay(t *testing.T, namespace string, args ...string) *belay {
 	return b
 }
 
-// writeKubeconfig writes a kubeconfig that leads to the proxy, with its token in a file beside it.
+// writeKubeconfig writes a kubeconfig that leads to the proxy, with a certificate and a token in files beside it.
 func (b *belay) writeKubeconfig() error {
 	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: b.server.URL, CertificateAuthorityData: cluster.certificates.bundle}
-	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{TokenFile: filepath.Join(b.dir, "token")}
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: b.server.URL, CertificateAuthorityData: b.bundle}
+	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{TokenFile: filepath.Join(b.dir, "token"), ClientCertificate: filepath.Join(b.dir, "client.crt"),
+		ClientKey: filepath.Join(b.dir, "client.key")}
 	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	config.CurrentContext = "x"
-	if err := b.useToken("first"); err != nil {
+	if err := errors.Join(b.useToken("first"), b.useCertificate(0)); err != nil {
 		return err
 	}
 	return clientcmd.WriteToFile(*config, filepath.Join(b.dir, "kubeconfig"))
@@ -75,6 +90,14 @@ func (b *belay) useToken(token string) error {
 	defer b.proxy.mu.Unlock()
 	b.token = token
 	return nil
+}
+
+// useCertificate lets connections with this certificate be made and no others, from the moment on that Belay can read it.
+func (b *belay) useCertificate(number int) error {
+	c := b.client[number]
+	err := errors.Join(os.WriteFile(filepath.Join(b.dir, "client.crt"), c.certificate, 0o600), os.WriteFile(filepath.Join(b.dir, "client.key"), c.key, 0o600))
+	b.accepted.Store(int32(number))
+	return err
 }
 
 func (b *belay) logFile() string { return filepath.Join(b.dir, "belay.log") }
@@ -97,13 +120,13 @@ func (b *belay) start() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	b.cmd, b.ended, b.killed = cmd, ended, false
+	b.cmd, b.ended, b.killed, b.began = cmd, ended, false, time.Now()
 	go func() {
 		err := cmd.Wait()
 		close(ended)
 		b.mu.Lock()
-		if !b.killed {
-			b.ends = append(b.ends, fmt.Sprint(err))
+		if how := fmt.Sprint(err); !b.killed || how != "signal: killed" { // It may have ended before it was killed.
+			b.ends = append(b.ends, ending{how, b.logged(5)})
 		}
 		b.mu.Unlock()
 		time.Sleep(pollEvery)
@@ -130,8 +153,15 @@ func (b *belay) kill() {
 	<-ended
 }
 
-// endings returns how it ended, each time that nobody had killed it.
-func (b *belay) endings() []string {
+// age returns for how long the process has been there.
+func (b *belay) age() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.began)
+}
+
+// endings returns how it ended, each time that the test had not killed it.
+func (b *belay) endings() []ending {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.ends)

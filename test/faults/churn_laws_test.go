@@ -23,7 +23,7 @@ func (o *object) check() {
 	if o.inPlace {
 		t.name = "in-place"
 	}
-	for _, words := range breaches(t.verdicts, t.rolledBack, t.verdictsInPlace, t.revisions, t.words, t.sets, t.eventsTold, func(say func(string, ...any)) { o.ended(t, say) }) {
+	for _, words := range breaches(t.verdicts, t.rolledBack, t.revisions, t.words, t.wordsInPlace, t.sets, t.eventsTold, func(say func(string, ...any)) { o.ended(t, say) }) {
 		o.Error(words)
 	}
 	if o.Failed() {
@@ -179,26 +179,6 @@ func (t *told) rolledBack(say func(string, ...any)) {
 			say("%s, asked for at %d, was taken back again at %d", r.from, r.asked, r.rv)
 		}
 		was[r.asked] = true
-	}
-}
-
-// verdictsInPlace: the failure of a Deployment that is guarded in place is of what fails.
-func (t *told) verdictsInPlace(say func(string, ...any)) {
-	versions := map[string]string{}
-	for _, s := range t.sights {
-		if set, ok := s.object.(*appsv1.ReplicaSet); ok {
-			versions[set.Name] = versionOf(set.Spec.Template)
-		}
-	}
-	for _, s := range t.sights {
-		d, ok := s.object.(*appsv1.Deployment)
-		if !ok || d.Annotations[v1alpha1.FailureAnnotation] == "" {
-			continue
-		}
-		failure := struct{ ReplicaSet string }{}
-		if err := json.Unmarshal([]byte(d.Annotations[v1alpha1.FailureAnnotation]), &failure); err != nil || !t.failing(versions[failure.ReplicaSet]) {
-			say("%s was found failed: %s", versions[failure.ReplicaSet], d.Annotations[v1alpha1.FailureAnnotation])
-		}
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	churnFlag   = flag.Duration("churn", 0, "how long TestChurn changes objects; 0: not at all")
+	churnFlag   = flag.Duration("churn", 0, "how long TestChurn changes objects while leaders are killed, and half as long again after that; 0: not at all")
 	objectsFlag = flag.Int("objects", 300, "how many it changes")
 	paceFlag    = flag.Float64("pace", 5, "how many changes it makes in a second, to all objects together")
 )
@@ -36,8 +36,9 @@ type churn struct {
 	made  map[string]int // changes, by what they are called
 }
 
-// TestChurn changes many objects at random, while the Belay that leads is killed again and again. Then each object has to be where it is
-// asked to be, without a false word on the way, and the Belay that leads has to be as it was at the beginning.
+// TestChurn changes many objects at random, while the Belay that leads is killed again and again, and then for half as long while none is.
+// Then each object has to be where it is asked to be, without a false word on the way, and the Belay that has led since the last kill must
+// take no more than the first one did before all this.
 func TestChurn(t *testing.T) {
 	if *churnFlag == 0 {
 		t.Skip("-churn says how long")
@@ -51,6 +52,8 @@ func TestChurn(t *testing.T) {
 		end, stop := time.Now().Add(*churnFlag), c.killLeaders(min(time.Minute, *churnFlag/3))
 		well = c.each("churned", func(o *object) { o.churn(end) })
 		stop()
+		end = time.Now().Add(*churnFlag / 2) // The leader that is weighed at the end has to have had much to do.
+		well = well && c.each("unkilled", func(o *object) { o.churn(end) })
 	}
 	well = well && c.each("good", (*object).settle) && c.each("back", (*object).failHalf)
 	c.each("history", (*object).check)
@@ -175,9 +178,14 @@ func (c *churn) killLeaders(every time.Duration) (stop func()) {
 	return func() { close(over); <-ended }
 }
 
-// told returns what is known of the Belays.
+// told returns what is known of the Belays, and of all objects.
 func (c *churn) told() *told {
 	result := &told{sights: cluster.observer.of(c.namespace)}
+	for _, o := range c.objects {
+		if o.home != nil {
+			result.sights = append(result.sights, cluster.observer.of(o.home.namespace)...)
+		}
+	}
 	for _, b := range c.belays {
 		result.byBelay = append(result.byBelay, b.noted())
 	}
@@ -188,8 +196,12 @@ func (c *churn) told() *told {
 func (c *churn) tellEnd() {
 	c.Logf("%d objects, %v; the leader was killed %d times", len(c.objects), c.made, c.kills)
 	for i, b := range c.belays {
-		if ends := b.endings(); len(ends) > 0 {
-			c.Logf("belay %d has ended by itself: %q", i, ends) // Who loses the Lease does, on a busy machine.
+		for _, e := range b.endings() {
+			say := c.Errorf
+			if e.isOfLease() { // On a busy machine it may be.
+				say = c.Logf
+			}
+			say("belay %d has ended by itself: %s\n%s", i, e.how, e.log)
 		}
 		if c.Failed() {
 			c.Logf("log of belay %d:\n%s", i, b.logged(60))
@@ -202,6 +214,7 @@ type weight struct {
 	goroutines int
 	heap       float64 // in MiB, after a garbage collection
 	stacks     string  // what the goroutines do
+	age        time.Duration
 }
 
 // restBefore is how long the leader asks for nothing but its Lease before it is weighed.
@@ -228,7 +241,7 @@ func (c *churn) weigh() weight {
 		return string(body)
 	}
 	get("/debug/pprof/heap?gc=1")
-	metrics, w := get("/metrics"), weight{stacks: get("/debug/pprof/goroutine?debug=1")}
+	metrics, w := get("/metrics"), weight{stacks: get("/debug/pprof/goroutine?debug=1"), age: c.belays[leader].age()}
 	value := func(name string) float64 {
 		found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(metrics)
 		if found == nil {
@@ -267,7 +280,8 @@ const (
 
 // compare makes sure that the leader takes no more at the end than at the beginning.
 func (c *churn) compare(before, after weight) {
-	c.Logf("the leader had %d goroutines and %.1f MiB of heap at the beginning, %d and %.1f at the end", before.goroutines, before.heap, after.goroutines, after.heap)
+	c.Logf("the leader had %d goroutines and %.1f MiB of heap at the beginning; at the end, %s old, %d and %.1f", before.goroutines, before.heap,
+		after.age.Round(time.Second), after.goroutines, after.heap)
 	if after.goroutines > before.goroutines+moreGoroutines {
 		c.Errorf("%d goroutines, want at most %d more than %d:\n%s", after.goroutines, moreGoroutines, before.goroutines, after.stacks)
 	}

@@ -4,7 +4,9 @@
 // is told again for each of these numbers and each fault: an answer that is lost, a watch that stands still, a process that is killed.
 // Whatever happens, the same has to become of it, which laws_test.go says.
 //
-// They run against the cluster of hack/cluster.sh, which hack/faults.sh starts. What TestFaults/rollback/7/answer-lost-504 was is told again by
+// The laws themselves, and what the proxy does, are tried without a cluster: TestLaws and TestProxy.
+//
+// The stories run against the cluster of hack/cluster.sh, which hack/faults.sh starts. What TestFaults/rollback/7/answer-lost-504 was is told again by
 //
 //	hack/faults.sh -run TestFaults -story '^rollback$' -at 7 -fault answer-lost-504
 //

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/internal/kubeclient"
 )
 
 // watched are the resources that Belay watches.
@@ -21,11 +23,15 @@ type fault struct {
 	long bool
 	// parts says that a write may take effect and Belay not know, so that it is tried at every write.
 	parts bool
+	// onlyWrites says that it is tried at nothing else.
+	onlyWrites bool
 	// leaders says that it is about two Belays of which one leads.
 	leaders bool
+	// later says that it does something to what comes after the request, if there is anything to do it to.
+	later bool
 	// onRequest answers the request in the place of the proxy; pass asks the API server.
 	onRequest func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)
-	// onStreams disturbs the watches, before the request is passed on.
+	// onStreams disturbs the watches, before the request is passed on. It takes effect when something is kept back.
 	onStreams func(p *proxy)
 }
 
@@ -34,6 +40,16 @@ func lost(how string, answered func(p *proxy, w http.ResponseWriter, a *answer))
 	return &fault{name: "answer-lost-" + how, parts: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
 		answered(p, w, pass())
 	}}
+}
+
+// late returns a fault whose write takes effect so much later, when Belay has given up waiting for it and perhaps done it again: that it
+// gives up at once makes no other case of it.
+func late(long time.Duration) *fault {
+	return &fault{name: fmt.Sprintf("write-late-%.0fs", long.Seconds()), long: true, parts: true, onlyWrites: true, later: true,
+		onRequest: func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+			p.passLater(long, r, pass)
+			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
+		}}
 }
 
 // refused returns a fault whose request never reaches the API server.
@@ -72,11 +88,13 @@ func faults() (all []*fault) {
 		}),
 		lost("half", half),
 		lost("cut", func(p *proxy, _ http.ResponseWriter, _ *answer) { p.cut() }),
+		late(20*time.Second),
 		refused("429", says(http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, "Retry-After", "1")),
 		refused("503", says(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "Retry-After", "1")),
 		refused("500", says(http.StatusInternalServerError, metav1.StatusReasonInternalError)),
 		refused("cut", func(p *proxy, _ http.ResponseWriter, _ *http.Request) { p.cut() }),
-		&fault{name: "refused-unanswered", long: true, onRequest: func(_ *proxy, _ http.ResponseWriter, r *http.Request, _ func() *answer) {
+		&fault{name: "refused-unanswered", long: true, onRequest: func(p *proxy, _ http.ResponseWriter, r *http.Request, _ func() *answer) {
+			p.lasts(kubeclient.RequestTimeout)
 			<-r.Context().Done()
 		}},
 		&fault{name: "killed-before", parts: true, onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
@@ -90,8 +108,14 @@ func faults() (all []*fault) {
 		}},
 		frozen(5*time.Second), frozen(25*time.Second), frozen(60*time.Second),
 		&fault{name: "events-late", onStreams: func(p *proxy) { p.delay(1500 * time.Millisecond) }},
-		&fault{name: "certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+		&fault{name: "server-certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
 			p.shown.Store(1)
+			p.cut()
+		}},
+		&fault{name: "client-certificate-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+			if err := p.belay.useCertificate(1); err != nil {
+				panic(err)
+			}
 			p.cut()
 		}},
 		&fault{name: "token-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
@@ -117,6 +141,7 @@ func faults() (all []*fault) {
 func frozen(long time.Duration) *fault {
 	return &fault{name: fmt.Sprintf("stopped-%.0fs", long.Seconds()), long: long > 5*time.Second,
 		onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			p.lasts(long)
 			p.belay.signal(syscall.SIGSTOP)
 			a := pass()
 			time.Sleep(long)

@@ -39,9 +39,9 @@ func tell(t *testing.T, story story, f *fault, at int) *told {
 	result := &told{story: story, sights: cluster.observer.of(s.namespace), events: events.Items}
 	for _, b := range s.belays {
 		result.byBelay = append(result.byBelay, b.noted())
-		for _, how := range b.endings() {
-			if f == nil || !f.leaders { // Who loses the Lease ends.
-				t.Errorf("belay has ended by itself: %s", how)
+		for _, e := range b.endings() {
+			if f == nil || !f.leaders || !e.isOfLease() {
+				t.Errorf("belay has ended by itself: %s\n%s", e.how, e.log)
 			}
 		}
 	}
@@ -68,7 +68,7 @@ func (s *scene) startIn(namespace string, args ...string) {
 	b.awaitWatching(s.T)
 }
 
-// reached reports whether the fault happened.
+// reached reports whether the fault took effect.
 func (t *told) reached() bool {
 	return slices.ContainsFunc(slices.Concat(t.byBelay...), func(e exchange) bool { return e.fault != "" })
 }
@@ -158,6 +158,7 @@ func chosen(t *testing.T, plain map[string]*told) (all []perturbed) {
 				case e.number == 0 || !matches(*faultFlag, f.name) || *atFlag != 0 && *atFlag != e.number:
 				case f.parts && e.writes():
 					writes = append(writes, p)
+				case f.onlyWrites:
 				default:
 					others = append(others, p)
 				}

@@ -31,7 +31,7 @@ func (f *figures) count(t *testing.T, p perturbed) {
 	}
 }
 
-// miss says that a story had ended before the request that the fault was for.
+// miss says that a story had ended before the fault took effect.
 func (f *figures) miss(p perturbed) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,11 +44,12 @@ var kinds = []struct {
 	prefixes []string
 }{
 	{"the answer is lost: a write took effect", []string{"answer-lost-"}},
+	{"unanswered, the write takes effect late", []string{"write-late-"}},
 	{"refused or lost before it took effect", []string{"refused-"}},
 	{"the process is killed, and starts again", []string{"killed-"}},
 	{"the process is stopped for a while", []string{"stopped-"}},
 	{"a watch stands still, lags, or is expired", []string{"watch-", "events-late", "relist-"}},
-	{"certificate or token is rotated", []string{"certificate-", "token-"}},
+	{"certificate or token is rotated", []string{"server-certificate-", "client-certificate-", "token-"}},
 	{"two processes, and one Lease", []string{"lease-", "leader-"}},
 }
 
@@ -81,7 +82,7 @@ func (f *figures) table() string {
 	return table.String()
 }
 
-// happened returns how many stories met the fault.
+// happened returns in how many stories the fault took effect.
 func (f *figures) happened(fault *fault) int { return f.tried[fault.name] - f.missed[fault.name] }
 
 // print prints them, and writes them into the page if that is asked for.
@@ -97,7 +98,7 @@ func (f *figures) print(t *testing.T) {
 	for _, fault := range faults() {
 		all, missed = all+f.happened(fault), missed+f.missed[fault.name]
 	}
-	told := fmt.Sprintf("Kubernetes %s, `-seed %d`: %d stories met their fault, told in %s; %d more had ended before the request that it was for.\n\n%s",
+	told := fmt.Sprintf("Kubernetes %s, `-seed %d`: %d stories met their fault, told in %s; %d more had ended before it took effect.\n\n%s",
 		version.GitVersion, *seedFlag, all, time.Since(f.began).Round(time.Second), missed, f.table())
 	_, _ = os.Stdout.WriteString(told)
 	if *writeFlag {

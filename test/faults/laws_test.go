@@ -1,11 +1,10 @@
 package faults
 
 import (
-	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -51,7 +50,7 @@ func (t *told) moves() (all []move) {
 
 // broken returns which laws the story broke, in words.
 func (t *told) broken() []string {
-	return breaches(t.course, t.verdictFirst, t.revisions, t.words, t.sets, t.heldOnce, t.eventsTold, t.oneLeader)
+	return breaches(t.course, t.verdictFirst, t.revisions, t.words, t.wordsInPlace, t.sets, t.heldOnce, t.eventsTold, t.oneLeader)
 }
 
 // breaches returns what these laws say.
@@ -120,12 +119,18 @@ func (t *told) revisions(say func(string, ...any)) {
 var falseReasons = []string{v1alpha1.ReasonContested, v1alpha1.ReasonNameTaken, v1alpha1.ReasonInvalid, v1alpha1.ReasonDenied, v1alpha1.ReasonSyncFailing,
 	v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonRollbackFailed}
 
-// words: no status says what is not so.
-func (t *told) words(say func(string, ...any)) {
+// versionsOfRevisions returns of which version each ControllerRevision is that the Deployment ran, by its name.
+func (t *told) versionsOfRevisions() map[string]string {
 	versions := map[string]string{}
 	for _, m := range t.moves() {
 		versions[m.revision] = m.version
 	}
+	return versions
+}
+
+// words: no status says what is not so.
+func (t *told) words(say func(string, ...any)) {
+	versions := t.versionsOfRevisions()
 	for _, s := range t.sights {
 		g, ok := s.object.(*v1alpha1.GuardedDeployment)
 		if !ok {
@@ -147,65 +152,10 @@ func (t *told) words(say func(string, ...any)) {
 	}
 }
 
-func (t *told) inPlace() bool { return t.name == "in-place" }
-
-// hold is that a ReplicaSet came to be held at nothing.
-type hold struct {
-	version, set string
-	failure      string // that was stored by then, empty if none was
-}
-
-// holds returns what came to be held at nothing, in its order.
-func (t *told) holds() (all []hold) {
-	failure, was := "", map[string]string{}
-	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
-		switch object := s.object.(type) {
-		case *appsv1.Deployment:
-			failure = object.Annotations[v1alpha1.FailureAnnotation]
-		case *appsv1.ReplicaSet:
-			held := heldAt(object)
-			if held == "0" && was[object.Name] != "0" {
-				all = append(all, hold{versionOf(object.Spec.Template), object.Name, failure})
-			}
-			was[object.Name] = held
-		}
-	}
-	return all
-}
-
-// sets: of a Deployment that is guarded as it is, nothing that fails is labelled good, and nothing is held at nothing before it is said why.
-func (t *told) sets(say func(string, ...any)) {
-	for _, s := range t.sights {
-		set, ok := s.object.(*appsv1.ReplicaSet)
-		if ok && isGood(set) && t.failing(versionOf(set.Spec.Template)) && !strings.HasSuffix(t.fails, "+") {
-			say("the ReplicaSet of %s is labelled good", versionOf(set.Spec.Template))
-		}
-	}
-	for _, h := range t.holds() {
-		if h.failure == "" && !t.gaps {
-			say("%s is held before a failure is stored", h.version)
-		}
-	}
-}
-
-// heldOnce: what fails is held at nothing, once, when it is said that it failed, and nothing else is.
-func (t *told) heldOnce(say func(string, ...any)) {
-	times := map[string]int{}
-	for _, h := range t.holds() {
-		times[h.version]++
-		if !t.failing(h.version) || times[h.version] > 1 {
-			say("%s was held %d times", h.version, times[h.version])
-		}
-		failure := struct{ ReplicaSet string }{}
-		if err := json.Unmarshal([]byte(h.failure), &failure); !t.gaps && (err != nil || failure.ReplicaSet != h.set) {
-			say("%s is held, and the failure that is stored is not of %s: %q", h.version, h.set, h.failure)
-		}
-	}
-}
-
 // eventsTold: no Event tells of what did not happen, and none of a rollback more often than there was one.
 func (t *told) eventsTold(say func(string, ...any)) {
-	rollbacks := 0
+	rollbacks, versions := 0, t.versionsOfRevisions()
+	maps.Copy(versions, t.versionsOfSets())
 	for _, e := range t.events {
 		times := 1
 		if e.Series != nil {
@@ -216,6 +166,10 @@ func (t *told) eventsTold(say func(string, ...any)) {
 		}
 		if slices.Contains(falseReasons, e.Reason) {
 			say("an Event says %s: %s", e.Reason, e.Note)
+		}
+		of, _, told := strings.Cut(e.Note, failed)
+		if version, known := versions[of]; told && known && !t.failing(version) && !t.failing(version+"+") {
+			say("an Event says that %s failed: %s", version, e.Note)
 		}
 		if e.Reason == v1alpha1.ReasonRolledBack {
 			rollbacks += times
@@ -246,27 +200,4 @@ func (t *told) requests() (writes, all int) {
 		}
 	}
 	return writes, all
-}
-
-// restFor is how long a Belay that has nothing to do must ask for nothing, within restWithin of the end of a story.
-const restFor, restWithin = 3 * time.Second, 45 * time.Second
-
-// awaitRest waits until no Belay asks for anything any more.
-func (s *scene) awaitRest() {
-	s.Helper()
-	end := time.Now()
-	s.await("nothing is asked for at rest", func() bool {
-		last := end
-		for _, b := range s.belays {
-			for _, e := range b.noted() {
-				if e.number > 0 && e.at.After(last) {
-					last = e.at
-				}
-			}
-		}
-		if last.Sub(end) > restWithin {
-			s.Fatalf("belay goes on asking at rest\n%s", s.tell())
-		}
-		return time.Since(last) > restFor
-	})
 }

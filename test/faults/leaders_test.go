@@ -2,11 +2,9 @@ package faults
 
 import (
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -26,7 +24,7 @@ func once(f *fault) *fault {
 
 // ofLease returns a fault of the leader's requests about its Lease, from the request of the story on and for so long.
 func ofLease(how string, long time.Duration, meet func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)) *fault {
-	return &fault{name: "lease-" + how, leaders: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+	return &fault{name: "lease-" + how, leaders: true, later: true, onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
 		p.disturbLease(long, meet)
 		pass().write(w)
 	}}
@@ -83,60 +81,25 @@ func (p *proxy) disturbLease(long time.Duration, meet func(p *proxy, w http.Resp
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaseUntil, p.meetLease = time.Now().Add(long), meet
+	p.over = p.leaseUntil
 }
 
 // lateOnce reports whether no answer has come late yet.
 func (p *proxy) lateOnce() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first := !p.late
-	p.late = true
+	first := !p.lateLease
+	p.lateLease = true
 	return first
 }
 
-// tenures returns what is stored about the Lease, in order.
-func tenures(sights []sight) (all []sight) {
-	for _, s := range sights {
-		if _, ok := s.object.(*coordinationv1.Lease); ok {
-			all = append(all, s)
-		}
+// leaseFault returns what is done to a request about the Lease now, nil if nothing is.
+func (p *proxy) leaseFault(q request) func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q.resource != "leases" || time.Now().After(p.leaseUntil) {
+		return nil
 	}
-	return all
-}
-
-// oneLeader: a write takes effect only while the Lease is stored as that process's.
-func (t *told) oneLeader(say func(string, ...any)) {
-	if len(t.byBelay) < 2 {
-		return
-	}
-	owner := map[uint64]int{} // by the resourceVersion of the Lease, who stored it
-	for i, exchanges := range t.byBelay {
-		for _, e := range exchanges {
-			if e.resource == "leases" && e.writes() && e.rv > 0 {
-				owner[e.rv] = i
-			}
-		}
-	}
-	all := tenures(t.sights)
-	for i, exchanges := range t.byBelay {
-		for _, e := range exchanges {
-			if !e.writes() || e.resource == "leases" || e.rv == 0 || e.namespace == "" {
-				continue
-			}
-			after, _ := slices.BinarySearchFunc(all, e.rv, func(s sight, rv uint64) int {
-				if s.rv < rv {
-					return -1
-				}
-				return 1
-			})
-			if after == 0 {
-				say("%s was written before anybody led", e.request)
-				continue
-			}
-			last := all[after-1]
-			if by, known := owner[last.rv]; !known || by != i || *last.object.(*coordinationv1.Lease).Spec.HolderIdentity == "" {
-				say("%s was written at %d by belay %d, and the Lease was stored at %d by belay %d", e.request, e.rv, i, last.rv, by)
-			}
-		}
-	}
+	p.noteEffect()
+	return p.meetLease
 }

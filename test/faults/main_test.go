@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -62,8 +61,7 @@ var (
 var cluster struct {
 	kube         kubernetes.Interface
 	belay        versioned.Interface
-	server       *url.URL
-	transport    http.RoundTripper // of the administrator
+	api          upstream
 	observer     *observer
 	certificates *certificates // of the proxies
 	binary       string        // belay, just built
@@ -74,14 +72,14 @@ var cluster struct {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv("BELAY_FAULTS") == "" {
-		fmt.Println("faults: only the page is looked at; make faults tells the stories")
-		_ = flag.Set("test.run", "^TestPage")
+		fmt.Println("faults: only the page, the laws and the proxy are looked at; make faults tells the stories")
+		_ = flag.Set("test.run", "^Test(Page|Laws|Proxy)")
 		os.Exit(m.Run())
 	}
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given { // Stories wait most of the time, and so do the objects of a churn.
-		atOnce := 30
+	if !given { // Stories wait most of the time, a quarter of it for nothing to happen, and so do the objects of a churn.
+		atOnce := 38
 		if *churnFlag > 0 {
 			atOnce = max(atOnce, *objectsFlag)
 		}
@@ -131,7 +129,7 @@ func setUp(ctx context.Context, scratch string) error {
 		return err
 	}
 	config.QPS, config.UserAgent, config.WarningHandler = -1, "faults", rest.NoWarnings{}
-	if c.server, err = url.Parse(config.Host); err != nil {
+	if c.api.url, err = url.Parse(config.Host); err != nil {
 		return err
 	}
 	if c.kube, err = kubernetes.NewForConfig(config); err != nil {
@@ -140,7 +138,7 @@ func setUp(ctx context.Context, scratch string) error {
 	if c.belay, err = versioned.NewForConfig(config); err != nil {
 		return err
 	}
-	if c.transport, err = rest.TransportFor(config); err != nil {
+	if c.api.transport, err = rest.TransportFor(config); err != nil {
 		return err
 	}
 	if c.certificates, err = newCertificates(); err != nil {

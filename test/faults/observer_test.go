@@ -26,6 +26,23 @@ type sight struct {
 	deleted bool
 }
 
+// resourceOf returns what an object that is observed is called in a request.
+func resourceOf(object runtime.Object) string {
+	switch object.(type) {
+	case *v1alpha1.GuardedDeployment:
+		return "guardeddeployments"
+	case *appsv1.Deployment:
+		return "deployments"
+	case *appsv1.ReplicaSet:
+		return "replicasets"
+	case *appsv1.ControllerRevision:
+		return "controllerrevisions"
+	case *coordinationv1.Lease:
+		return "leases"
+	}
+	return ""
+}
+
 // byVersion orders sights of all objects as they came.
 func byVersion(a, b sight) int { return cmp.Compare(a.rv, b.rv) }
 

@@ -5,13 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path"
+	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,45 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// request is what Belay asks the API server for.
-type request struct {
-	verb        string // get, list, watch, create, update, patch or delete
-	resource    string // with its subresource: deployments/status
-	namespace   string
-	name        string
-	listsAtOnce bool // a watch that begins with all there is
-}
-
-// parse returns what a request asks for. One that is not about one namespace has the last part of its path for a resource.
-func parse(r *http.Request) request {
-	q := request{verb: map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "patch", http.MethodDelete: "delete"}[r.Method]}
-	q.resource = path.Base(r.URL.Path)
-	_, within, namespaced := strings.Cut(r.URL.Path, "/namespaces/")
-	if parts := strings.Split(within, "/"); namespaced && len(parts) > 1 {
-		q.namespace, q.resource = parts[0], parts[1]
-		if len(parts) > 2 {
-			q.name = parts[2]
-		}
-		if len(parts) > 3 {
-			q.resource += "/" + parts[3]
-		}
-	}
-	switch query := r.URL.Query(); {
-	case q.verb != "":
-	case query.Get("watch") == "true" || query.Get("watch") == "1":
-		q.verb, q.listsAtOnce = "watch", query.Get("sendInitialEvents") == "true"
-	case q.name != "":
-		q.verb = "get"
-	default:
-		q.verb = "list"
-	}
-	return q
-}
-
-func (q request) writes() bool { return q.verb != "get" && q.verb != "list" && q.verb != "watch" }
-
-func (q request) String() string { return q.verb + " " + q.resource + " " + q.name }
-
 // exchange is a request and what came of it.
 type exchange struct {
 	request
@@ -66,33 +27,46 @@ type exchange struct {
 	at     time.Time
 	code   int    // of the API server's answer; 0 if it was never asked
 	rv     uint64 // of the object in the answer
-	fault  string // what was done to it
+	fault  string // what was done to it or, because of it, to what came after
 }
 
 // proxy is the way from one Belay to the API server.
 type proxy struct {
 	namespace string // of the story
 	server    *httptest.Server
+	api       upstream
 	belay     *belay
-	shown     atomic.Int32 // which certificate
+	shown     atomic.Int32 // which of its certificates
+	accepted  atomic.Int32 // which of Belay's, and no other
+	*certificates
 
 	mu        sync.Mutex
 	counts    bool // requests, since the story has begun
 	number    int  // of the last one
 	fault     *fault
 	at        int // the number of the request that the fault is for
+	index     int // of that among the exchanges
 	exchanges []exchange
 	streams   map[string]*stream // by resource
 	token     string             // the only one that is let through, any if empty
 
+	over time.Time      // when the fault has ended, zero if it takes no time
+	late sync.WaitGroup // writes that are passed on later
+
 	leaseUntil time.Time // how long requests about the Lease are disturbed
 	meetLease  func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer)
-	late       bool // an answer about the Lease came late
+	lateLease  bool // an answer about the Lease came late
+}
+
+// upstream is the API server, as the administrator reaches it.
+type upstream struct {
+	url       *url.URL
+	transport http.RoundTripper
 }
 
 // newProxy returns a proxy for a story in a namespace.
-func newProxy(namespace string) *proxy {
-	p := &proxy{namespace: namespace, streams: map[string]*stream{}}
+func newProxy(namespace string, api upstream, certificates *certificates) *proxy {
+	p := &proxy{namespace: namespace, api: api, certificates: certificates, streams: map[string]*stream{}}
 	for _, resource := range watched {
 		p.streams[resource] = &stream{}
 	}
@@ -100,14 +74,16 @@ func newProxy(namespace string) *proxy {
 	p.server.EnableHTTP2 = true
 	// A client that knows a server by its address only is not asked about by GetCertificate.
 	p.server.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		return &tls.Config{Certificates: cluster.certificates.pairs[p.shown.Load():][:1], NextProtos: []string{"h2", "http/1.1"}}, nil
+		return &tls.Config{Certificates: p.pairs[p.shown.Load():][:1], NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: p.accepts}, nil
 	}}
 	p.server.Config.ErrorLog = quiet
 	p.server.StartTLS()
 	return p
 }
 
+// close closes the proxy, when it has passed on what is late.
 func (p *proxy) close() {
+	p.late.Wait()
 	p.server.CloseClientConnections()
 	p.server.Close()
 }
@@ -128,13 +104,23 @@ func (p *proxy) note(q request) (index int, f *fault) {
 	if p.counts && q.namespace == p.namespace && q.verb != "watch" && q.resource != "leases" && !(q.verb == "list" && slices.Contains(watched, q.resource)) {
 		p.number++
 		e.number = p.number
-		if e.number == p.at && p.fault != nil {
-			f, e.fault = p.fault, p.fault.name
+		if e.number == p.at {
+			f, p.index = p.fault, len(p.exchanges)
 		}
 	}
 	p.exchanges = append(p.exchanges, e)
 	return len(p.exchanges) - 1, f
 }
+
+// takesEffect notes that the fault has done something. One that comes when there is nothing for it to do was not tried.
+func (p *proxy) takesEffect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.noteEffect()
+}
+
+// noteEffect is takesEffect for who holds the lock.
+func (p *proxy) noteEffect() { p.exchanges[p.index].fault = p.fault.name }
 
 // noted returns all that was asked for so far.
 func (p *proxy) noted() []exchange {
@@ -160,6 +146,9 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if f != nil && f.onRequest != nil {
+		if !f.later {
+			p.takesEffect()
+		}
 		f.onRequest(p, w, r, pass)
 		return
 	}
@@ -169,14 +158,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pass().write(w)
 }
 
-// leaseFault returns what is done to a request about the Lease now, nil if nothing is.
-func (p *proxy) leaseFault(q request) func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if q.resource != "leases" || time.Now().After(p.leaseUntil) {
-		return nil
+// accepts returns an error unless the connection is made with the certificate that counts.
+func (p *proxy) accepts(connection tls.ConnectionState) error {
+	if !bytes.Equal(connection.PeerCertificates[0].Raw, p.client[p.accepted.Load()].raw) {
+		return errors.New("another certificate of the client is wanted")
 	}
-	return p.meetLease
+	return nil
 }
 
 // known reports whether the request has the token that counts.
@@ -214,7 +201,7 @@ func (a *answer) write(w http.ResponseWriter) {
 // ask sends the request on.
 func (p *proxy) ask(r *http.Request, ctx context.Context, body io.Reader) (*http.Response, error) {
 	target := *r.URL
-	target.Scheme, target.Host = cluster.server.Scheme, cluster.server.Host
+	target.Scheme, target.Host = p.api.url.Scheme, p.api.url.Host
 	asked, err := http.NewRequestWithContext(ctx, r.Method, target.String(), body)
 	if err != nil {
 		return nil, err
@@ -222,7 +209,7 @@ func (p *proxy) ask(r *http.Request, ctx context.Context, body io.Reader) (*http
 	asked.Header = r.Header.Clone()
 	asked.Header.Del("Authorization")
 	asked.Header.Del("Accept-Encoding")
-	return cluster.transport.RoundTrip(asked)
+	return p.api.transport.RoundTrip(asked)
 }
 
 // pass asks the API server, whether Belay goes on waiting for the answer or not.
@@ -250,6 +237,35 @@ func (p *proxy) pass(r *http.Request, index int) *answer {
 	defer p.mu.Unlock()
 	p.exchanges[index].code, p.exchanges[index].rv = a.code, rv
 	return a
+}
+
+// passLater passes the request on after some time.
+func (p *proxy) passLater(long time.Duration, r *http.Request, pass func() *answer) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	p.lasts(long)
+	p.late.Go(func() {
+		time.Sleep(long)
+		pass()
+		p.takesEffect()
+	})
+}
+
+// lasts says that the fault takes so long.
+func (p *proxy) lasts(long time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = time.Now().Add(long)
+}
+
+// overAt returns when the fault has ended, or will have.
+func (p *proxy) overAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over
 }
 
 // cut ends all connections, the one of the request that is being answered, too.

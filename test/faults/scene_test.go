@@ -28,6 +28,9 @@ type scene struct {
 	*testing.T
 	namespace string
 	belays    []*belay
+
+	awaited string // what was waited for last
+	isSo    func() bool
 }
 
 // newScene returns a scene in a namespace that is empty. Afterwards it is emptied for another story: to delete it takes the cluster longer
@@ -87,6 +90,7 @@ func (s *scene) empty() {
 // await waits until something is so.
 func (s *scene) await(what string, is func() bool) {
 	s.Helper()
+	s.awaited, s.isSo = what, is
 	for deadline := time.Now().Add(*patience); !is(); time.Sleep(pollEvery) {
 		if time.Now().After(deadline) {
 			s.Fatalf("waited %s until %s\n%s", *patience, what, s.tell())

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"time"
@@ -26,7 +27,10 @@ func (p *proxy) watch(w http.ResponseWriter, r *http.Request, q request) {
 	defer cancel()
 	p.mu.Lock()
 	gone := s.expired && !q.listsAtOnce
-	s.expired = s.expired && !gone
+	if gone {
+		s.expired = false
+		p.noteEffect()
+	}
 	s.end = cancel
 	p.mu.Unlock()
 	if gone {
@@ -47,7 +51,7 @@ func (p *proxy) watch(w http.ResponseWriter, r *http.Request, q request) {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := response.Body.Read(buffer)
-		if n > 0 && p.hold(ctx, s) {
+		if n > 0 && p.hold(ctx, s, buffer[:n]) {
 			_, _ = w.Write(buffer[:n])
 			_ = flush()
 		}
@@ -57,10 +61,14 @@ func (p *proxy) watch(w http.ResponseWriter, r *http.Request, q request) {
 	}
 }
 
-// hold waits until what has come may be passed on, and reports whether there is still somebody to pass it to.
-func (p *proxy) hold(ctx context.Context, s *stream) bool {
+// hold waits until what has come may be passed on, and reports whether there is still somebody to pass it to. A bookmark tells of no change:
+// to keep that back is nothing.
+func (p *proxy) hold(ctx context.Context, s *stream, come []byte) bool {
 	p.mu.Lock()
 	wait := max(time.Until(s.until), s.lag)
+	if wait > 0 && !bytes.Contains(come, []byte("BOOKMARK")) {
+		p.noteEffect()
+	}
 	p.mu.Unlock()
 	select {
 	case <-time.After(wait):
@@ -74,8 +82,9 @@ func (p *proxy) hold(ctx context.Context, s *stream) bool {
 func (p *proxy) freeze(long time.Duration, resources ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.over = time.Now().Add(long)
 	for _, resource := range resources {
-		p.streams[resource].until = time.Now().Add(long)
+		p.streams[resource].until = p.over
 	}
 }
 

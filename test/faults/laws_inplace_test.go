@@ -1,0 +1,105 @@
+package faults
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+func (t *told) inPlace() bool { return t.name == "in-place" }
+
+// hold is that a ReplicaSet came to be held at nothing.
+type hold struct {
+	version, set string
+	failure      string // that was stored by then, empty if none was
+}
+
+// holds returns what came to be held at nothing, in its order.
+func (t *told) holds() (all []hold) {
+	failure, was := "", map[string]string{}
+	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+		switch object := s.object.(type) {
+		case *appsv1.Deployment:
+			failure = object.Annotations[v1alpha1.FailureAnnotation]
+		case *appsv1.ReplicaSet:
+			held := heldAt(object)
+			if held == "0" && was[object.Name] != "0" {
+				all = append(all, hold{versionOf(object.Spec.Template), object.Name, failure})
+			}
+			was[object.Name] = held
+		}
+	}
+	return all
+}
+
+// sets: of a Deployment that is guarded as it is, nothing that fails is labelled good, and nothing is held at nothing before it is said why.
+func (t *told) sets(say func(string, ...any)) {
+	for _, s := range t.sights {
+		set, ok := s.object.(*appsv1.ReplicaSet)
+		if ok && isGood(set) && t.failing(versionOf(set.Spec.Template)) && !strings.HasSuffix(t.fails, "+") {
+			say("the ReplicaSet of %s is labelled good", versionOf(set.Spec.Template))
+		}
+	}
+	for _, h := range t.holds() {
+		if h.failure == "" && !t.gaps {
+			say("%s is held before a failure is stored", h.version)
+		}
+	}
+}
+
+// heldOnce: what fails is held at nothing, once, when it is said that it failed, and nothing else is.
+func (t *told) heldOnce(say func(string, ...any)) {
+	times := map[string]int{}
+	for _, h := range t.holds() {
+		times[h.version]++
+		if !t.failing(h.version) || times[h.version] > 1 {
+			say("%s was held %d times", h.version, times[h.version])
+		}
+		failure := struct{ ReplicaSet string }{}
+		if err := json.Unmarshal([]byte(h.failure), &failure); !t.gaps && (err != nil || failure.ReplicaSet != h.set) {
+			say("%s is held, and the failure that is stored is not of %s: %q", h.version, h.set, h.failure)
+		}
+	}
+}
+
+// failed is what stands, in Belay's words, between the name of what failed and the cause.
+const failed = " failed: "
+
+// versionsOfSets returns of which version each ReplicaSet was, by its name.
+func (t *told) versionsOfSets() map[string]string {
+	versions := map[string]string{}
+	for _, s := range t.sights {
+		if set, ok := s.object.(*appsv1.ReplicaSet); ok {
+			versions[set.Name] = versionOf(set.Spec.Template)
+		}
+	}
+	return versions
+}
+
+// wordsInPlace: neither the failure that is stored with a Deployment nor Belay's words in its condition are about what works.
+func (t *told) wordsInPlace(say func(string, ...any)) {
+	versions := t.versionsOfSets()
+	for _, s := range t.sights {
+		d, ok := s.object.(*appsv1.Deployment)
+		if !ok {
+			continue
+		}
+		if stored := d.Annotations[v1alpha1.FailureAnnotation]; stored != "" {
+			failure := struct{ ReplicaSet string }{}
+			if err := json.Unmarshal([]byte(stored), &failure); err != nil || !t.failing(versions[failure.ReplicaSet]) {
+				say("%s was found failed: %s", versions[failure.ReplicaSet], stored)
+			}
+		}
+		for _, c := range d.Status.Conditions {
+			set, _, ours := strings.Cut(c.Message, failed) // The Deployment controller has other words for a deadline.
+			if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" && ours && !t.failing(versions[set]) {
+				say("a condition says that %s failed: %s", versions[set], c.Message)
+			}
+		}
+	}
+}

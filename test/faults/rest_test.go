@@ -1,0 +1,43 @@
+package faults
+
+import "time"
+
+// restFor is how long a Belay that has nothing to do must ask for nothing, within restWithin of the end of a story. While something is
+// under way it looks every three seconds and writes a status every ten: a loop that is left behind shows in a gap that is longer.
+const restFor, restWithin = 12 * time.Second, 45 * time.Second
+
+// awaitRest waits until no Belay asks for anything any more, and then for the end of the story once more: what a fault has still done
+// must not have changed it.
+func (s *scene) awaitRest() {
+	s.Helper()
+	what, is, end := s.awaited, s.isSo, time.Now()
+	s.await("nothing is asked for at rest", func() bool {
+		var exchanges [][]exchange
+		for _, b := range s.belays {
+			exchanges = append(exchanges, b.noted())
+			if over := b.overAt(); over.After(end) { // Who is stopped, or sees nothing, is not at rest.
+				end = over
+			}
+		}
+		rested, late := restsSince(end, time.Now(), exchanges...)
+		if late {
+			s.Fatalf("belay goes on asking at rest\n%s", s.tell())
+		}
+		return rested
+	})
+	s.await(what+", at rest", is)
+}
+
+// restsSince reports whether nothing has been asked for long enough since the end of a story, and whether something still was so late that it
+// is no rest.
+func restsSince(end, now time.Time, byBelay ...[]exchange) (rested, late bool) {
+	last := end
+	for _, exchanges := range byBelay {
+		for _, e := range exchanges {
+			if e.number > 0 && e.at.After(last) {
+				last = e.at
+			}
+		}
+	}
+	return now.Sub(last) > restFor, last.Sub(end) > restWithin
+}
