@@ -223,6 +223,7 @@ var inPlaceCases = []struct {
 		"new template", "web-v1 -held-at"},
 	{"no ReplicaSet yet, and the good one has a note of another size", inPlace("v2").set("v1", 1, 4, 4, isGood, annotated(setDesired, "2")),
 		"new template", "web-v1 desired-replicas=4"},
+	{"no ReplicaSet yet, at zero", inPlace("v2").set("v1", 1, 0, 0, isGood, annotated(setDesired, "2")).with(wants(0)), "new template", ""},
 	{"at zero", inPlace("v1").set("v1", 1, 0, 0, isGood).with(wants(0)), "no replicas", "rests as ScaledToZero"},
 	{"at zero and held", inPlace("v2").set("v1", 1, 0, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).with(wants(0)), "no replicas", "web-v2 -held-at"},
 
@@ -259,6 +260,8 @@ var inPlaceCases = []struct {
 		"unjudged", "web-v2 -held-at"},
 	{"a release after one that failed, nothing held", inPlace("v3").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0).set("v3", 3, 1, 0).failed("v2", 2, 3).
 		progressing(corev1.ConditionTrue, "NewReplicaSetCreated", ""), "unjudged", "failure gone"},
+	{"a release after one that failed, whose ReplicaSet could not be created", inPlace("v3").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0).set("v3", 3, 1, 0).failed("v2", 2, 3).
+		progressing(corev1.ConditionFalse, "ReplicaSetCreateError", ""), "unjudged", "failure gone"},
 	{"the failed template, asked for again", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 5, 1, 0, hadNumber, isTried("5.1.0")).failed("v2", 2, 3),
 		"unjudged", "failure gone Progressing=True/ReplicaSetUpdated"},
 	{"a failure of another attempt", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 1, 0, isTried("2.2.0")).failed("v2", 2, 3),
@@ -288,6 +291,17 @@ var inPlaceCases = []struct {
 		guarded(func(g *v1alpha1.Guard) { g.OnFailure = v1alpha1.Hold }), "left", "rests as Held"},
 	{"held, and Hold is asked for", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
 		guarded(func(g *v1alpha1.Guard) { g.OnFailure = v1alpha1.Hold }), "left", "web-v2 -held-at"},
+	{"failed, with Hold, and good after all", inPlace("v2").set("v1", 1, 0, 0, isGood).set("v2", 2, 4, 4).failed("v2", 2, 3).
+		guarded(func(g *v1alpha1.Guard) { g.OnFailure, g.SoakSeconds = v1alpha1.Hold, new(int32(0)) }), "left", "web-v2 verdict=good !RolledOut"},
+	{"failed, with Hold, and complete but not soaked", inPlace("v2").set("v1", 1, 0, 0, isGood).set("v2", 2, 4, 4).failed("v2", 2, 3).
+		guarded(func(g *v1alpha1.Guard) { g.OnFailure, g.SoakSeconds = v1alpha1.Hold, new(int32(30)) }), "left", ""},
+	{"failed, and what was told of it is gone, which nobody remembers", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isHeld(0)), "unjudged", "web-v2 -held-at"},
+	{"failed, and what was told of it is gone", forgotten(time.Hour, inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)),
+		"rollback", "failure written Progressing=False/ProgressDeadlineExceeded"},
+	{"failed, and what was told of it is gone again", forgotten(time.Second, inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3)),
+		"rollback", "rests as RolledBack"}, // for a minute
+	{"left, and what was told of it is gone", forgotten(time.Hour, inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3).
+		guarded(func(g *v1alpha1.Guard) { g.OnFailure = v1alpha1.Hold })), "left", "failure written Progressing=False/ProgressDeadlineExceeded"},
 	{"failed, with nothing to go back to", inPlace("v1").set("v1", 1, 4, 0).failed("v1", 1, 0), "left", "rests as NoGoodRevision"},
 	{"failed, and the policy is not there", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isHeld(0)).failed("v2", 2, 3).
 		remembers(func(m *InPlaceMemory) { m.at, m.unheld = "uid-of-v2/2/1", "uid-of-v2/2/1" }), "left", "web-v2 -held-at"},
@@ -318,6 +332,8 @@ var inPlaceCases = []struct {
 		"rollback", ""},
 	{"without a deadline no condition", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
 		progressing(corev1.ConditionTrue, "ReplicaSetUpdated", "").with(func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = nil }), "rollback", "rests as RolledBack"},
+	{"under Recreate nothing may say that it is complete", inPlace("v2").set("v1", 1, 0, 0, isGood).set("v2", 2, 4, 0).failed("v2", 2, 3).
+		progressing(corev1.ConditionTrue, "NewReplicaSetAvailable", "").with(recreate), "rollback", "Progressing=True/ReplicaSetUpdated"},
 	{"Recreate has no condition either", inPlace("v2").set("v1", 1, 4, 4, isGood, isHeld(4), annotated(setMost, "4")).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).
 		progressing(corev1.ConditionTrue, "ReplicaSetUpdated", "").with(recreate), "rollback", "rests as RolledBack"},
 }
@@ -384,6 +400,14 @@ func TestInPlace_Plan(t *testing.T) {
 	}
 }
 
+// forgotten lets a process know of the failure that is told, and others take that away; it was told again so long ago.
+func forgotten(ago time.Duration, s *site) *site {
+	s.Memory = newPlace(s.InPlace).Memory
+	s.Memory.State, s.Memory.restated = v1alpha1.ReasonRolledBack, s.Now.Add(-ago)
+	delete(s.Deployment.Annotations, v1alpha1.FailureAnnotation)
+	return s
+}
+
 // polled lets the time pass, and decides at each poll. The node is fine.
 func polled(d time.Duration, s *site) *site {
 	s.Evidence.answer(nil, []string{"node"})
@@ -409,8 +433,12 @@ func TestInPlace_States(t *testing.T) {
 		{"paused", release(4).with(func(d *appsv1.Deployment) { d.Spec.Paused = true }), v1alpha1.ReasonPaused},
 		{"the label is of no known value", release(4).with(labelled("yes")), ""},
 	} {
-		if got := DecideInPlace(c.site.InPlace).Memory.State; got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		m := DecideInPlace(c.site.InPlace).Memory
+		if m.State != c.want {
+			t.Errorf("%s: %q, want %q", c.name, m.State, c.want)
+		}
+		if looks := c.want == v1alpha1.ReasonProgressing || c.want == v1alpha1.ReasonSoaking; m.UnderWay() != looks {
+			t.Errorf("%s: under way is %v", c.name, m.UnderWay())
 		}
 	}
 }
@@ -431,6 +459,19 @@ func TestInPlace_TriedAgainByTheClusterClock(t *testing.T) {
 	d := DecideInPlace(s.InPlace)
 	if d.Status == nil || d.Status.Progressing == nil || !d.Status.Progressing.LastUpdateTime.Equal(&began) {
 		t.Errorf("the status that is written is %+v, want a condition as of %s", d.Status, began)
+	}
+}
+
+// An attempt at a ReplicaSet that was never asked for before began with it, whatever was written since.
+func TestInPlace_AttemptSince(t *testing.T) {
+	wrote := metav1.NewTime(noon)
+	for label, since := range map[string]metav1.Time{"2.1.0": {}, "2.2.0": wrote} {
+		set := inPlace("v2").set("v2", 2, 1, 0, isTried(label), func(set *appsv1.ReplicaSet) {
+			set.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: FieldManager, Time: &wrote}, {Manager: "another", Time: new(metav1.NewTime(noon.Add(time.Hour)))}}
+		}).Evidence.ReplicaSets[0]
+		if attempt, noted := attemptAt(set); !noted || !attempt.Since.Equal(&since) {
+			t.Errorf("attempt %s, noted %v, is since %s, want %s", label, noted, attempt.Since, since)
+		}
 	}
 }
 
@@ -503,6 +544,8 @@ func TestInPlace_Looks(t *testing.T) {
 		{"good, without a deadline, and its ReplicaSet has pods again", change(rests(inPlace("v1").set("v1", 1, 0, 0, isGood).with(noDeadline)), acted(4)), "look"},
 		{"on the way back, and nothing new", underWay(1), ""},
 		{"on the way back, and one more is ready", underWay(2), "look"},
+		{"on the way back, and scaled", change(underWay(1), generation(6)), "look"},
+		{"on the way back, and another number", change(underWay(1), func(d *appsv1.Deployment) { d.Annotations[SetNumber] = "3" }), "look"},
 		{"rolled back and at rest", back(), "rests as RolledBack"},
 		{"rolled back and scaled", change(back(), generation(6)), "look"},
 		{"rolled back, and a pod of the failed one", change(back(), func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 1 }), "look"},

@@ -1221,6 +1221,8 @@ func TestJudge_CrashingPodIsNotFine(t *testing.T) {
 		{nil, "container web exited with code 1 after 4 restarts in pod a on node node: boom"},
 		{[]*corev1.Pod{up("b")}, "container web exited with code 1 after 4 restarts in pod a on node node: boom; 1 of 2 new pods are fine, and the others on node"},
 		{[]*corev1.Pod{changed(up("b"), restarted(3))}, "container web exited with code 1 after 4 restarts in pod a on node node: boom; 1 of 2 new pods are fine, and the others on node"},
+		{[]*corev1.Pod{up("c"), changed(starting("z"), on("node-z")), changed(starting("b"), on("node-b"))},
+			"container web exited with code 1 after 4 restarts in pod a on node node: boom; 1 of 4 new pods are fine, and the others on node, node-b, node-z"},
 	} {
 		w := watching(int32(len(row.others)) + 1)
 		w.see(seeing(3, append(row.others, up("a"))...))

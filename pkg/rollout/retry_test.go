@@ -66,6 +66,17 @@ func (s *scene) failures(during, restartEvery time.Duration) (at []time.Duration
 	return at
 }
 
+// A release that is left as it is comes up for its next attempt without anything else that happens.
+func TestRetry_OfWhatIsHeld(t *testing.T) {
+	s := crashingRelease(1).hold()
+	if at := s.failures(10*time.Second, 0); len(at) != 1 {
+		t.Fatalf("failed at %s, want once", at)
+	}
+	if d, _ := s.step(); d.Recheck < 45*time.Second || d.Recheck > time.Minute {
+		t.Errorf("to look again in %s, want when a minute is over since it failed", d.Recheck)
+	}
+}
+
 // So many attempts are made as are asked for, and one; each so long after the failure before it, however often the
 // process is started anew.
 func TestRetry_AsManyAsAsked(t *testing.T) {
