@@ -139,8 +139,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.watch(w, r, q)
 		return
 	}
+	body, err := io.ReadAll(r.Body) // before a fault: who is stopped sends no more of it
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
 	index, f := p.note(q)
-	pass := func() *answer { return p.pass(r, index) }
+	pass := func() *answer { return p.pass(r, body, index) }
 	if meet := p.leaseFault(q); meet != nil {
 		meet(p, w, r, pass)
 		return
@@ -213,13 +217,9 @@ func (p *proxy) ask(r *http.Request, ctx context.Context, body io.Reader) (*http
 }
 
 // pass asks the API server, whether Belay goes on waiting for the answer or not.
-func (p *proxy) pass(r *http.Request, index int) *answer {
+func (p *proxy) pass(r *http.Request, body []byte, index int) *answer {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), *patience)
 	defer cancel()
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return &answer{err: err}
-	}
 	response, err := p.ask(r, ctx, bytes.NewReader(body))
 	if err != nil {
 		return &answer{err: err}
