@@ -47,7 +47,7 @@ func lost(how string, answered func(p *proxy, w http.ResponseWriter, a *answer))
 func late(long time.Duration) *fault {
 	return &fault{name: fmt.Sprintf("write-late-%.0fs", long.Seconds()), long: true, parts: true, onlyWrites: true, later: true,
 		onRequest: func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
-			p.passLater(long, r, pass)
+			p.passLater(long, pass)
 			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
 		}}
 }

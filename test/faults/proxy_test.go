@@ -240,12 +240,7 @@ func (p *proxy) pass(r *http.Request, body []byte, index int) *answer {
 }
 
 // passLater passes the request on after some time.
-func (p *proxy) passLater(long time.Duration, r *http.Request, pass func() *answer) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
+func (p *proxy) passLater(long time.Duration, pass func() *answer) {
 	p.lasts(long)
 	p.late.Go(func() {
 		time.Sleep(long)
