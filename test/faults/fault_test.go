@@ -42,11 +42,14 @@ func lost(how string, answered func(p *proxy, w http.ResponseWriter, a *answer))
 	}}
 }
 
+// writeLate is how the names of faults begin whose write takes effect late.
+const writeLate = "write-late-"
+
 // late returns a fault whose write takes effect so much later, when Belay has given up waiting for it and perhaps done it again: that it
 // gives up at once makes no other case of it.
 func late(long time.Duration) *fault {
-	return &fault{name: fmt.Sprintf("write-late-%.0fs", long.Seconds()), long: true, parts: true, onlyWrites: true, later: true,
-		onRequest: func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+	return &fault{name: fmt.Sprintf(writeLate+"%.0fs", long.Seconds()), long: true, parts: true, onlyWrites: true, later: true,
+		onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
 			p.passLater(long, pass)
 			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
 		}}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 func tell(t *testing.T, story story, f *fault, at int) *told {
 	t.Helper()
 	s := newScene(t)
+	s.late = f != nil && strings.HasPrefix(f.name, writeLate)
 	if f != nil && f.leaders {
 		s.start("--leader-elect", "--leader-elect-namespace", s.namespace)
 		s.start("--leader-elect", "--leader-elect-namespace", s.namespace)

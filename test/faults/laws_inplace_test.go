@@ -19,8 +19,13 @@ type hold struct {
 	failure      string // that was stored by then, empty if none was
 }
 
-// holds returns what came to be held at nothing, in its order.
+// holds returns what came to be held at nothing, in its order. One that took effect after it was given up is none of them: Belay has written
+// it for what was asked for then.
 func (t *told) holds() (all []hold) {
+	late := map[uint64]bool{}
+	for _, e := range slices.Concat(t.byBelay...) {
+		late[e.rv] = late[e.rv] || strings.HasPrefix(e.fault, writeLate)
+	}
 	failure, was := "", map[string]string{}
 	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
 		switch object := s.object.(type) {
@@ -28,7 +33,7 @@ func (t *told) holds() (all []hold) {
 			failure = object.Annotations[v1alpha1.FailureAnnotation]
 		case *appsv1.ReplicaSet:
 			held := heldAt(object)
-			if held == "0" && was[object.Name] != "0" {
+			if held == "0" && was[object.Name] != "0" && !late[s.rv] {
 				all = append(all, hold{versionOf(object.Spec.Template), object.Name, failure})
 			}
 			was[object.Name] = held

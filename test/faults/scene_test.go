@@ -28,6 +28,7 @@ type scene struct {
 	*testing.T
 	namespace string
 	belays    []*belay
+	late      bool // a write may take effect after Belay has given it up
 
 	awaited string // what was waited for last
 	isSo    func() bool

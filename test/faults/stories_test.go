@@ -148,7 +148,8 @@ func (s *scene) awaitGoodSet(version string) {
 			return false
 		}
 		for _, set := range v.sets {
-			if heldAt(set) != "" || versionOf(set.Spec.Template) == version && !isGood(set) {
+			leftOver := s.late && *set.Spec.Replicas == 0 && versionOf(set.Spec.Template) != version // until Belay sweeps
+			if heldAt(set) != "" && !leftOver || versionOf(set.Spec.Template) == version && !isGood(set) {
 				return false
 			}
 		}
