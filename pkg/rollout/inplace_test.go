@@ -234,6 +234,7 @@ var inPlaceCases = []struct {
 		"first sight", ""},
 	{"first sight of the first rollout", inPlace("v1").set("v1", 1, 4, 0), "first sight", ""},
 	{"first sight in a rollout", inPlace("v2").set("v1", 1, 3, 3).set("v2", 2, 2, 0), "first sight", "web-v1 verdict=good !Progressing"},
+	{"first sight in a rollout, one pod serves", inPlace("v2").set("v1", 1, 3, 1).set("v2", 2, 2, 0), "first sight", "web-v1 verdict=good !Progressing"},
 	{"first sight in a rollout, nothing served before", inPlace("v2").set("v1", 1, 3, 0).set("v2", 2, 2, 0), "first sight", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
 	{"a release after the first one, which failed", inPlace("v2").set("v1", 1, 3, 3).set("v2", 2, 2, 0).failed("v1", 1, 3), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
 	{"first sight, and a verdict of another ReplicaSet was copied", inPlace("v1").set("v1", 1, 4, 4, func(set *appsv1.ReplicaSet) {
