@@ -1224,7 +1224,7 @@ func TestJudge_CrashingPodIsNotFine(t *testing.T) {
 		{[]*corev1.Pod{up("c"), changed(starting("z"), on("node-z")), changed(starting("b"), on("node-b"))},
 			"container web exited with code 1 after 4 restarts in pod a on node node: boom; 1 of 4 new pods are fine, and the others on node, node-b, node-z"},
 		{[]*corev1.Pod{up("c"), changed(starting("z"), on("node-z")), changed(starting("y"), on("node-y")), changed(starting("b"), on("node-b"))},
-			"container web exited with code 1 after 4 restarts in pod a on node node: boom; 1 of 5 new pods are fine, and the others on node, node-b, node-y and 1 more nodes"},
+			"container web exited with code 1 after 4 restarts in pod a on node node: boom; 1 of 5 new pods are fine, and the others on node, node-b, node-y and 1 more"},
 	} {
 		w := watching(int32(len(row.others)) + 1)
 		w.see(seeing(3, append(row.others, up("a"))...))

@@ -114,7 +114,7 @@ func (p *Progress) whereOthersAre(l *look) string {
 	case len(nodes) == 0:
 		return ""
 	case len(nodes) > few:
-		return fmt.Sprintf(", and the others on %s and %d more nodes", strings.Join(nodes[:few], ", "), len(nodes)-few)
+		return fmt.Sprintf(", and the others on %s and %d more", strings.Join(nodes[:few], ", "), len(nodes)-few)
 	default:
 		return ", and the others on " + strings.Join(nodes, ", ")
 	}
