@@ -52,7 +52,7 @@ func (s *starting) cluster(ctx context.Context, command string) *exec.Cmd {
 	return exec.CommandContext(ctx, filepath.Join(root, "hack", "cluster.sh"), "--dir", s.dir, command)
 }
 
-func (s *starting) kwok() string { return filepath.Join(s.dir, "kwok", "clusters", "belay") }
+func (s *starting) kwok() string { return localcluster.Dir(s.dir) }
 
 // eventually waits for something to succeed during the start.
 func (s *starting) eventually(what string, try func() error) {

@@ -153,7 +153,7 @@ func poll(ctx context.Context, within time.Duration, done wait.ConditionWithCont
 // embedded returns the directory of the embedded cluster. It skips the test on any other.
 func embedded(t *testing.T) string {
 	t.Helper()
-	dir := localcluster.Dir(cluster.kubeconfig)
+	dir := localcluster.Dir(filepath.Dir(cluster.kubeconfig))
 	if !exists(dir) {
 		t.Skip("this needs the embedded cluster, whose processes can be stopped")
 	}

@@ -27,7 +27,7 @@ type component struct {
 // find returns a component of the cluster whose kubeconfig is used.
 func find(t *testing.T, name string) *component {
 	t.Helper()
-	dir := localcluster.Dir(os.Getenv("KUBECONFIG"))
+	dir := localcluster.Dir(filepath.Dir(os.Getenv("KUBECONFIG")))
 	c := &component{name: name, pidFile: localcluster.PIDFile(dir, name)}
 	var err error
 	if c.pid, c.command, err = localcluster.Process(dir, name); errors.Is(err, fs.ErrNotExist) {

@@ -10,16 +10,14 @@ import (
 	"strings"
 )
 
-// Dir returns the directory of the cluster that a kubeconfig is of, which does not exist for any other cluster.
-func Dir(kubeconfig string) string {
-	return filepath.Join(filepath.Dir(kubeconfig), "kwok", "clusters", "belay")
-}
+// Dir returns where kwok has its files of the cluster whose kubeconfig is in a directory. It does not exist for any other cluster.
+func Dir(directory string) string { return filepath.Join(directory, "kwok", "clusters", "belay") }
 
-// PIDFile returns the file that names the process of a component of the cluster in dir.
+// PIDFile returns the file that names the process of a component of the cluster whose files are in dir.
 func PIDFile(dir, component string) string { return filepath.Join(dir, "pids", component+".pid") }
 
-// Process returns the process of a component of the cluster in dir, and its command. A process that is not that, but has its number, is an
-// error, and so is a system without /proc.
+// Process returns the process of such a component, and its command. A process that is not that, but has its number, is an
+// error, and so are one that has ended and nobody has waited for, and a system without /proc.
 func Process(dir, component string) (pid int, command []string, err error) {
 	data, err := os.ReadFile(PIDFile(dir, component))
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
+	"github.com/belay-dev/belay/test/localcluster"
 )
 
 const (
@@ -197,7 +198,7 @@ func (n *node) startKubelet(w worker) (*daemon, error) {
 		"cgroupDriver": "cgroupfs", "cgroupsPerQOS": true, "cgroupRoot": "/" + w.cgroup(), "enforceNodeAllocatable": []string{}, "failCgroupV1": false,
 		"failSwapOn": false, "resolvConf": "",
 		// Of the API server, which asks for logs and streams.
-		"authentication": object{"x509": object{"clientCAFile": filepath.Join(n.scratch, "cluster", "kwok", "clusters", "belay", "pki", "ca.crt")}},
+		"authentication": object{"x509": object{"clientCAFile": filepath.Join(localcluster.Dir(filepath.Join(n.scratch, "cluster")), "pki", "ca.crt")}},
 		// A full disk is no reason to throw images away that come from nowhere, nor pods.
 		"imageGCHighThresholdPercent": 100,
 		"evictionHard":                object{"memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},

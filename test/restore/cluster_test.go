@@ -1,16 +1,13 @@
 package restore
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/belay-dev/belay/pkg/generated/clientset/versioned"
+	"github.com/belay-dev/belay/test/localcluster"
 )
 
 const (
@@ -88,21 +86,15 @@ func (c *cluster) kubeconfig() string { return filepath.Join(c.dir, "kubeconfig"
 // flagsOf returns the flags of a component that runs.
 func (c *cluster) flagsOf(component string) map[string]string {
 	c.Helper()
-	pid, err := os.ReadFile(c.pidFile(component))
-	c.must(err)
-	text, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
+	_, command, err := localcluster.Process(localcluster.Dir(c.dir), component)
 	c.must(err)
 	flags := map[string]string{}
-	for _, argument := range bytes.Split(text, []byte{0}) {
-		if name, value, ok := strings.Cut(string(argument), "="); ok {
+	for _, argument := range command {
+		if name, value, ok := strings.Cut(argument, "="); ok {
 			flags[name] = value
 		}
 	}
 	return flags
-}
-
-func (c *cluster) pidFile(component string) string {
-	return filepath.Join(c.dir, "kwok", "clusters", "belay", "pids", component+".pid")
 }
 
 // save takes a snapshot of etcd, as an operator does.
@@ -123,33 +115,17 @@ func (c *cluster) restore(snapshot string) {
 		"--initial-cluster", c.etcd["--initial-cluster"], "--initial-advertise-peer-urls", c.etcd["--initial-advertise-peer-urls"])
 	c.kwokctl("start", "cluster", "--name", "belay")
 	// What starts before the API server does may end, and kwokctl takes a process for a running one until it is reaped.
+	dir := localcluster.Dir(c.dir)
 	c.eventually("every component runs", func(context.Context) error {
 		for _, component := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"} {
-			if err := c.runs(component); err != nil {
-				_ = os.Remove(c.pidFile(component))
+			if _, _, err := localcluster.Process(dir, component); err != nil {
+				_ = os.Remove(localcluster.PIDFile(dir, component))
 				c.kwokctl("start", "cluster", "--name", "belay")
 				return err
 			}
 		}
 		return nil
 	})
-}
-
-// runs returns an error if a component does not run.
-func (c *cluster) runs(component string) error {
-	text, err := os.ReadFile(c.pidFile(component))
-	if err != nil {
-		return err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return err
-	}
-	command, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err == nil && len(command) == 0 { // a zombie
-		err = fs.ErrNotExist
-	}
-	return err
 }
 
 func (c *cluster) kwokctl(args ...string) {
