@@ -63,10 +63,11 @@ type refusal struct {
 
 // left returns how long there is nothing to try for the Deployment.
 func (r refusal) left(d *appsv1.Deployment) time.Duration {
-	if r.about != askedOf(d) {
+	wait := time.Until(r.until)
+	if wait <= 0 || r.about != askedOf(d) {
 		return 0
 	}
-	return time.Until(r.until)
+	return wait
 }
 
 // askedOf names what a Deployment asks for: each release is another one, whether or not the Deployment controller has seen it, and so is
