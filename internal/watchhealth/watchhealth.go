@@ -59,7 +59,7 @@ type sight struct {
 	reached func() string                         // the resourceVersion that the cache has, empty before it has one
 	newest  func(context.Context) (string, error) // that of the API server
 	highest string                                // of those that it was seen to have
-	last    string                                // of those
+	last    string                                // the one that it had when it was last looked at
 	compare time.Time                             // when to compare the two next
 }
 

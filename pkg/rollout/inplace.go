@@ -128,7 +128,7 @@ func DecideInPlace(o InPlace) InPlaceDecision {
 	d.row = row.name
 	if p.Evidence != nil {
 		d.Memory.lookedAt, d.Memory.seen, d.Memory.settled, d.Memory.due = p.Now, p.glance(), false, time.Time{}
-		d.Memory.holds, d.Memory.failed, d.Memory.met = p.firstHold() != nil, p.failure != nil, p.isMet()
+		d.Memory.holds, d.Memory.met = p.firstHold() != nil, p.isMet()
 	}
 	row.act(p, &d)
 	if d.NeedEvidence || d.NeedDetails.Any() {

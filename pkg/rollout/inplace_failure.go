@@ -191,8 +191,8 @@ func (p *place) tellAgain(d *InPlaceDecision) *StatusChange {
 	return &StatusChange{Progressing: c}
 }
 
-// watchReturn watches whether the good release comes up, until it is all there once. If it does not while pods of the failed one still serve for it, all is left to
-// these again.
+// watchReturn watches whether the good release comes up, until it is all there once. If it does not while pods of the failed one still serve
+// for it, all is left to these again.
 func (p *place) watchReturn(d *InPlaceDecision, inTransition bool) {
 	if p.Memory.back && !inTransition {
 		p.settle(d, v1alpha1.ReasonRolledBack, p.retryAt())

@@ -25,7 +25,6 @@ type InPlaceMemory struct {
 	settled   bool           // there was nothing to do until it shows something else
 	due       time.Time      // when there is all the same, zero for never
 	holds     bool           // ReplicaSets are held, or were at the last look
-	failed    bool           // the Deployment tells of a failure, or did at the last look
 	unheld    string         // the attempt of which the API server has not kept the hold
 	failedAt  time.Time      // when the attempt failed, zero if it has not
 	failure   *failedRelease // how, nil if it has not: others may take away what is told of it
@@ -45,7 +44,7 @@ func (m InPlaceMemory) Holds() bool { return m.holds && !m.observed }
 func (m InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
 
 // Told reports whether the Deployment may tell of a failure.
-func (m InPlaceMemory) Told() bool { return m.failed && !m.observed }
+func (m InPlaceMemory) Told() bool { return m.failure != nil && !m.observed }
 
 // LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
 func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }
