@@ -11,30 +11,34 @@ import (
 type certificates struct {
 	bundle []byte // of those who made what proxies show
 	pairs  [2]tls.Certificate
-	client [2]client
+	client [2]madeCertificate
 }
 
-// client is a certificate of Belay's, in PEM, and as the proxy gets it.
-type client struct{ certificate, key, raw []byte }
+// madeCertificate is one with its key, in PEM, and as TLS uses it.
+type madeCertificate struct {
+	certificate, key []byte
+	pair             tls.Certificate
+}
 
 func newCertificates() (*certificates, error) {
 	c := &certificates{}
 	for i := range c.pairs {
-		for _, host := range []string{"127.0.0.1", "belay"} {
-			certificate, key, err := cert.GenerateSelfSignedCertKey(host, nil, nil)
-			if err != nil {
-				return nil, err
-			}
-			pair, err := tls.X509KeyPair(certificate, key)
-			if err != nil {
-				return nil, err
-			}
-			if host == "belay" {
-				c.client[i] = client{certificate, key, pair.Certificate[0]}
-				continue
-			}
-			c.pairs[i], c.bundle = pair, slices.Concat(c.bundle, certificate)
+		shown, err := newCertificate("127.0.0.1")
+		if err != nil {
+			return nil, err
+		}
+		c.pairs[i], c.bundle = shown.pair, slices.Concat(c.bundle, shown.certificate)
+		if c.client[i], err = newCertificate("belay"); err != nil {
+			return nil, err
 		}
 	}
 	return c, nil
+}
+
+func newCertificate(host string) (made madeCertificate, err error) {
+	if made.certificate, made.key, err = cert.GenerateSelfSignedCertKey(host, nil, nil); err != nil {
+		return made, err
+	}
+	made.pair, err = tls.X509KeyPair(made.certificate, made.key)
+	return made, err
 }

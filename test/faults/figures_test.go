@@ -44,7 +44,7 @@ var kinds = []struct {
 	prefixes []string
 }{
 	{"the answer is lost: a write took effect", []string{"answer-lost-"}},
-	{"unanswered, the write takes effect late", []string{"write-late-"}},
+	{"unanswered, the write takes effect late", []string{writeLate}},
 	{"refused or lost before it took effect", []string{"refused-"}},
 	{"the process is killed, and starts again", []string{"killed-"}},
 	{"the process is stopped for a while", []string{"stopped-"}},

@@ -164,7 +164,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // accepts returns an error unless the connection is made with the certificate that counts.
 func (p *proxy) accepts(connection tls.ConnectionState) error {
-	if !bytes.Equal(connection.PeerCertificates[0].Raw, p.client[p.accepted.Load()].raw) {
+	if !bytes.Equal(connection.PeerCertificates[0].Raw, p.client[p.accepted.Load()].pair.Certificate[0]) {
 		return errors.New("another certificate of the client is wanted")
 	}
 	return nil

@@ -164,11 +164,11 @@ func worst(objects []*unstructured.Unstructured) (code health.HealthStatusCode, 
 // difference returns each object that is out of sync: its name, what it is, and what it would be. As in Argo CD, that is so for as long as
 // the object does not change: what is cached and what a dry run says may be of two moments.
 func (a *application) difference() (texts []string, err error) {
+	compared, err := a.compare()
+	if err != nil {
+		return nil, err
+	}
 	for range 10 {
-		compared, err := a.compare()
-		if err != nil {
-			return nil, err
-		}
 		if texts, err = a.differenceOf(compared); err != nil || len(texts) == 0 {
 			return nil, err
 		}
@@ -180,6 +180,7 @@ func (a *application) difference() (texts []string, err error) {
 		if slices.EqualFunc(compared.Live, again.Live, isAsOld) {
 			break
 		}
+		compared = again
 	}
 	return texts, nil
 }
