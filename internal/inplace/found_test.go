@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -316,17 +317,16 @@ func TestFound_LateHold(t *testing.T) {
 		edit(w, toRecreate)
 		edit(w, func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = new(int32(math.MaxInt32)) })
 		annotate(w, v1alpha1.GuardAnnotation, `{"soakSeconds": 5}`)
-		late := false
+		var late atomic.Bool
 		w.Intercept(func(r request, carryOut func() error) error {
-			if !late && r.Resource == "replicasets" && r.Writes() && strings.Contains(r.Patch, `held-at":"4.`) {
-				late = true
+			if r.Resource == "replicasets" && r.Writes() && strings.Contains(r.Patch, `held-at":"4.`) && late.CompareAndSwap(false, true) {
 				time.AfterFunc(40*time.Second, func() { _ = carryOut() })
 				return context.DeadlineExceeded
 			}
 			return carryOut()
 		})
 		release(w, "bad:2")
-		for !late {
+		for !late.Load() {
 			w.Pass(time.Second)
 		}
 		w.Pass(2 * time.Second)
