@@ -407,6 +407,15 @@ func WantStatus(w *World, name, want string) {
 	}
 }
 
+// WantOnce fails the test unless exactly one Event of this type and reason was sent.
+func WantOnce(w *World, event string) {
+	w.T.Helper()
+	sent := w.EventsSent()
+	if n := len(slices.DeleteFunc(slices.Clone(sent), func(s string) bool { return s != event })); n != 1 {
+		w.T.Errorf("%d Events %q, want 1; all: %v", n, event, sent)
+	}
+}
+
 // DeploymentOf returns a Deployment, nobody's, as somebody would write it who wants the same as g.
 func DeploymentOf(g *v1alpha1.GuardedDeployment) *appsv1.Deployment {
 	d := &appsv1.Deployment{Spec: g.Spec.DeploymentSpec}

@@ -177,7 +177,7 @@ func TestRefusal_ReportedOnce(t *testing.T) {
 					if tries := len(w.Asked(everyWrite[write])); tries > 5 {
 						t.Errorf("%d tries in 10 minutes, want one every 5 minutes", tries)
 					}
-					wantOnce(w, "Warning "+refusal.reason)
+					fake.WantOnce(w, "Warning "+refusal.reason)
 
 					w.Intercept(nil)
 					fake.Release(w, "web", "web:3")
@@ -254,22 +254,8 @@ func TestPruneRevisions_FailureKeepsNoStatusBack(t *testing.T) {
 				})
 				fake.TellStory(w)
 				fake.WantStatus(w, "web", "Ready=True RolledOut")
-				wantOnce(w, "Warning RolledBack")
+				fake.WantOnce(w, "Warning RolledBack")
 			})
 		})
-	}
-}
-
-// wantOnce fails the test unless exactly one Event of this type and reason was sent.
-func wantOnce(w *world, event string) {
-	w.T.Helper()
-	n := 0
-	for _, sent := range w.EventsSent() {
-		if sent == event {
-			n++
-		}
-	}
-	if n != 1 {
-		w.T.Errorf("%d Events %q, want 1; all: %v", n, event, w.EventsSent())
 	}
 }

@@ -26,7 +26,7 @@ func TestNameTaken_NotTouched(t *testing.T) {
 		fake.WantStatus(w, "web", "Ready=False NameTaken")
 		w.Pass(10 * time.Minute)
 		wantUntouched(w, theirs)
-		wantOnce(w, "Warning NameTaken")
+		fake.WantOnce(w, "Warning NameTaken")
 		if looks := len(w.Requested("get", "deployments")); looks < 68 || looks > 72 {
 			t.Errorf("looked at it %d times in 10 minutes, want every 2 s for 2 minutes, then once a minute", looks)
 		}
@@ -82,7 +82,7 @@ func TestNameTaken_OwnerReferenceRemoved(t *testing.T) {
 		w.Pass(10 * time.Minute)
 		fake.WantStatus(w, "web", "Ready=False NameTaken")
 		wantUntouched(w, theirs)
-		wantOnce(w, "Warning NameTaken")
+		fake.WantOnce(w, "Warning NameTaken")
 	})
 }
 
@@ -98,7 +98,7 @@ func TestStrays_CopyIsLeftAlone(t *testing.T) {
 		w.ForgetRequests()
 		w.Pass(10 * time.Minute)
 		wantUntouched(w, theirs)
-		wantOnce(w, "Warning Invalid")
+		fake.WantOnce(w, "Warning Invalid")
 		fake.WantStatus(w, "web", "Ready=True RolledOut")
 		expect.Same(t, "requests", map[string]int{"create events": 1}, fake.Counts(w.Asked(fake.Everything)))
 	})

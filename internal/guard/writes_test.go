@@ -1,17 +1,31 @@
 package guard
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
+	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
 )
+
+var webKey = cache.ObjectName{Namespace: namespace, Name: "web"}
+
+// quietly returns a context whose log is the world's.
+func quietly(w *world) context.Context { return klog.NewContext(context.Background(), w.Logger) }
 
 func TestStillThere(t *testing.T) {
 	owner := fake.Webshop("web", "web:1")
@@ -78,5 +92,127 @@ func TestUpdateRevision_LeavesTheManagedFields(t *testing.T) {
 				t.Errorf("%s states the managed fields %v", update, fields)
 			}
 		}
+	})
+}
+
+// A Deployment gets a template only from its revision as it is live, or as it was answered to the write of the same sync.
+func TestStillRecorded(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		w.UpAndRunning("web")
+		live := w.Objects("controllerrevisions")[0].(*appsv1.ControllerRevision)
+		for name, c := range map[string]struct {
+			change func(seen *appsv1.ControllerRevision)
+			still  bool
+		}{
+			"as it is":             {func(*appsv1.ControllerRevision) {}, true},
+			"another of that name": {func(r *appsv1.ControllerRevision) { r.UID = "another" }, false},
+			"another verdict":      {func(r *appsv1.ControllerRevision) { r.ResourceVersion = "1" }, false},
+			"not seen":             {func(r *appsv1.ControllerRevision) { r.Name = "another" }, false},
+			"gone":                 {nil, false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				seen, run := live.DeepCopy(), live.Name
+				if c.change == nil {
+					run, c.change = "gone", func(r *appsv1.ControllerRevision) { r.Name = "gone" }
+				}
+				c.change(seen)
+				desired := fake.DeploymentOf(fake.Webshop("web", "web:1"))
+				desired.Annotations = map[string]string{v1alpha1.RevisionAnnotation: run}
+				err := p.stillRecorded(quietly(w), webKey, &rollout.Observed{Revisions: []*appsv1.ControllerRevision{seen}}, desired)
+				if c.still {
+					expect.NoError(t, err)
+				} else if !errors.As(err, new(*freshness.StaleError)) {
+					t.Errorf("%v, want that what was seen is stale", err)
+				}
+			})
+		}
+	})
+}
+
+// What is gone already and what a policy keeps is no error, and the others are deleted all the same; all else is one.
+func TestPruneRevisions(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		notFound := apierrors.NewNotFound(schema.GroupResource{Resource: "controllerrevisions"}, "web-1")
+		for name, c := range map[string]struct {
+			answer error
+			fails  bool
+		}{
+			"deleted": {nil, false},
+			"gone":    {notFound, false},
+			"refused": {deniedByPolicy(), false},
+			"failed":  {passing["internal error"], true},
+		} {
+			w.ForgetRequests()
+			w.Intercept(func(r request, _ func() error) error { return c.answer })
+			one := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web-1", UID: "1", ResourceVersion: "1"}}
+			err := p.pruneRevisions(quietly(w), []*appsv1.ControllerRevision{one, one})
+			expect.Same(t, name+": an error", c.fails, err != nil)
+			expect.Same(t, name+": deletes", map[bool]int{false: 2, true: 1}[c.fails], len(w.Requested("delete", "controllerrevisions")))
+		}
+		w.Intercept(nil)
+	})
+}
+
+func TestReportStandstill(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		w.UpAndRunning("web")
+		p.stop() // It would see that it goes on.
+		expect.NoError(t, p.ReportStandstill(quietly(w), webKey, "nothing goes on"))
+		g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
+		stalled := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionStalled)
+		if stalled == nil || stalled.Reason != v1alpha1.ReasonSyncFailing || stalled.Message != "nothing goes on" {
+			t.Errorf("Stalled is %v, want what stands still", stalled)
+		}
+		w.ForgetRequests()
+		if err := p.ReportStandstill(quietly(w), cache.ObjectName{Namespace: namespace, Name: "gone"}, "nothing goes on"); !apierrors.IsNotFound(err) {
+			t.Errorf("%v, want that it is gone", err)
+		}
+		expect.Same(t, "writes for what is gone", map[string]int{}, fake.Counts(w.Asked(request.Writes)))
+	})
+}
+
+// What came back without its verdict is nothing to go on with.
+func TestWrite_NothingFromAnAnswerThatLacks(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		w.UpAndRunning("web")
+		w.Intercept(func(r request, carryOut func() error) error {
+			if o, ok := r.Object.(*appsv1.ControllerRevision); ok {
+				o.Annotations = nil
+			}
+			return carryOut()
+		})
+		mark := w.Objects("controllerrevisions")[0].(*appsv1.ControllerRevision).DeepCopy()
+		answer, err := p.write(quietly(w), webKey, nil, rollout.Decision{Mark: mark})
+		if err == nil || answer.Revision != nil {
+			t.Errorf("%v and error %v, want an error and no revision", answer.Revision, err)
+		}
+		w.Intercept(nil)
+	})
+}
+
+// Only what is said of a value that was put back is related to the Deployment as it was seen.
+func TestRecordEvents_RelatedTo(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		w.UpAndRunning("web")
+		w.ForgetRequests()
+		g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
+		of := func(name string) *appsv1.Deployment {
+			return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		}
+		tell := func(reason, action string) rollout.Event {
+			return rollout.Event{Type: rollout.Normal, Reason: reason, Action: action, Message: "x"}
+		}
+		p.recordEvents(g, nil, of("seen"), []rollout.Event{tell("A", "Act"), tell("B", rollout.ActionPutBack)})
+		p.recordEvents(g, of("written"), of("seen"), []rollout.Event{tell("C", "Act"), tell("D", rollout.ActionPutBack)})
+		w.Pass(time.Second)
+		got := map[string]string{}
+		for _, r := range w.Requested("create", "events") {
+			e := r.Object.(*eventsv1.Event)
+			got[e.Reason] = ""
+			if e.Related != nil {
+				got[e.Reason] = e.Related.Name
+			}
+		}
+		expect.Same(t, "related", map[string]string{"A": "", "B": "seen", "C": "written", "D": "written"}, got)
 	})
 }

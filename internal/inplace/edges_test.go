@@ -205,6 +205,11 @@ func TestEdge_ForbiddenIsToldOnce(t *testing.T) {
 				}
 				w.Pass(time.Second)
 				expect.Same(t, "states", map[string]int{v1alpha1.ReasonDenied: 1}, b.count())
+				for range 15 { // What may be told is taken away and told again, and the refused write is tried again.
+					edit(w, func(d *appsv1.Deployment) { delete(d.Annotations, v1alpha1.FailureAnnotation) })
+					w.Pass(time.Minute)
+				}
+				fake.WantOnce(w, "Warning Denied")
 				w.Intercept(nil)
 				w.Pass(6 * time.Minute)
 				wantRuns(w, heldBack)

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/evidence"
@@ -40,7 +41,8 @@ type (
 type belay struct {
 	*Guard
 	*fake.Process
-	stop func() // and wait until it has ended
+	counted metrics.KubeRegistry
+	stop    func() // and wait until it has ended
 }
 
 // startBelay starts a process. It is stopped when the test ends.
@@ -48,14 +50,15 @@ func startBelay(w *world) *belay { return startBelayWith(w, Options{}) }
 
 func startBelayWith(w *world, o Options) *belay {
 	w.T.Helper()
-	p := &belay{Process: w.NewProcess()}
+	p := &belay{Process: w.NewProcess(), counted: metrics.NewKubeRegistry()}
 	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
 	owned, _ := kubeclient.Informers(watchhealth.New(watchhealth.Undecodable), p.Kube, p.Belay, metav1.NamespaceAll, o.Others != OthersNot)
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))
 	broadcaster := events.NewBroadcaster(&telemetry.EventSink{EventSink: &events.EventSinkImpl{Interface: p.Kube.EventsV1()}, Dropped: telemetry.NewMetrics().EventsDropped})
-	deployments := owned.Apps().V1().Deployments()
-	p.Guard = New(p.Kube, evidence.New(p.Kube), broadcaster.NewRecorder(scheme, rollout.FieldManager), releases.NewMetrics().Of(releases.InPlace), o, deployments)
+	deployments, counter := owned.Apps().V1().Deployments(), releases.NewMetrics()
+	counter.Register(p.counted)
+	p.Guard = New(p.Kube, evidence.New(p.Kube), broadcaster.NewRecorder(scheme, rollout.FieldManager), counter.Of(releases.InPlace), o, deployments)
 	informer := deployments.Informer()
 	must(broadcaster.StartRecordingToSinkWithContext(background))
 	owned.StartWithContext(background)
