@@ -216,3 +216,32 @@ func TestRecordEvents_RelatedTo(t *testing.T) {
 		expect.Same(t, "related", map[string]string{"A": "", "B": "seen", "C": "written", "D": "written"}, got)
 	})
 }
+
+// Once it is let go of, or gone, there is nothing to look at again; where that is refused, there is.
+func TestLetGo_LooksAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer error
+		again  time.Duration
+	}{
+		"let go":  {nil, 0},
+		"gone":    {apierrors.NewNotFound(schema.GroupResource{Resource: "deployments"}, "web"), 0},
+		"refused": {deniedByPolicy(), rollout.RefusedRetry},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorldWith(t, func(w *world, p *belay) {
+				w.UpAndRunning("web")
+				w.Intercept(func(r request, carryOut func() error) error {
+					if everyWrite["update the Deployment"](r) {
+						return c.answer // and the Deployment is as it was
+					}
+					return carryOut()
+				})
+				orphan(w, "web")
+				w.Pass(time.Second)
+				again, err := p.letGo(quietly(w), webKey)
+				expect.NoError(t, err)
+				expect.Same(t, "again", c.again, again)
+			})
+		})
+	}
+}
