@@ -113,7 +113,8 @@ func (r *tagTrial) expectDigest(digest string) {
 	})
 }
 
-// expectServed ends the traffic, and makes sure that every request was answered, and by these versions alone.
+// expectServed ends the traffic once each of these versions has answered, and makes sure that every request was answered, and by them
+// alone. A pod is ready before kube-proxy sends it anything.
 func (r *tagTrial) expectServed(versions ...string) {
 	r.Helper()
 	r.expectAnswers(r.traffic, versions...)
@@ -122,15 +123,15 @@ func (r *tagTrial) expectServed(versions ...string) {
 // expectAnswers is expectServed of any trial.
 func (r *trial) expectAnswers(traffic *traffic, versions ...string) {
 	r.Helper()
+	for _, version := range versions {
+		r.eventually("an answer of "+version, func() error { return traffic.seen.answered(version) })
+	}
 	seen := traffic.stop()
 	say("        %s: failed requests: %d of %d, in %s", r.Name(), len(seen.failures), seen.requests, seen.took.Round(time.Second))
 	if len(seen.failures) > 0 {
 		r.Errorf("%d of %d requests failed, the first: %s", len(seen.failures), seen.requests, seen.failures[0])
 	}
 	for _, version := range versions {
-		if seen.answers[version] == 0 {
-			r.Errorf("%s never answered", version)
-		}
 		delete(seen.answers, version)
 	}
 	if len(seen.answers) > 0 {

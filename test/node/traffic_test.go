@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +70,16 @@ func (s *seen) add(version string, err error) {
 		return
 	}
 	s.answers[version]++
+}
+
+// answered returns an error until a version has answered.
+func (s *seen) answered(version string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answers[version] == 0 {
+		return fmt.Errorf("%v have", slices.Sorted(maps.Keys(s.answers)))
+	}
+	return nil
 }
 
 // ask sends one request and returns the version that answers.
