@@ -16,7 +16,7 @@ import (
 // the spec asks for comes after that, as for every Deployment.
 func (s *state) adopt(d *Decision) report {
 	running := s.named(s.Deployment.Annotations[v1alpha1.RevisionAnnotation])
-	if running != nil && !states(&s.Deployment.Spec.Template, &running.Template) {
+	if running != nil && !states(&s.Deployment.Spec.Template, running.Template()) {
 		running = nil // The annotation is from before somebody else changed the template.
 	}
 	if running == nil && valueOr(s.Deployment.Spec.Replicas, 1) > 0 && rolloutComplete(s.Deployment) {
@@ -83,7 +83,7 @@ func (s *state) whyTaken() string {
 func (s *state) equalsAdoptedRevision() bool {
 	for _, r := range slices.Backward(s.revisions) {
 		if r != s.target {
-			return r.Good() && equality.Semantic.DeepEqual(&r.Template, &s.Deployment.Spec.Template)
+			return r.Good() && equality.Semantic.DeepEqual(r.Template(), &s.Deployment.Spec.Template)
 		}
 	}
 	return false

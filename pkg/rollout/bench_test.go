@@ -27,6 +27,9 @@ func released(b *testing.B, releases int, pods int32) *scene {
 	if got := conditions(&s.Guarded.Status); got != "Ready RolledOut" || len(s.Revisions) != releases {
 		b.Fatalf("%s, with %d revisions", got, len(s.Revisions))
 	}
+	for _, r := range s.Revisions {
+		WithDigest(r) // as in a cache
+	}
 	return s
 }
 
@@ -56,6 +59,7 @@ func BenchmarkDecide(b *testing.B) {
 		for i := range pods {
 			s.Evidence.Pods = append(s.Evidence.Pods, pod(fmt.Sprint("new-", i)))
 		}
+		s.Memory.carried = Decide(s.Observed).Memory.carried // at an earlier look
 		run(fmt.Sprint("look/pods=", pods), s, func(d Decision) bool { return d.Memory.Progress.Phase == PhaseProgressing && d.Recheck == pollInterval })
 	}
 	s := released(b, 2, 3)

@@ -253,7 +253,7 @@ func TestDecide_AllFields(t *testing.T) {
 		row:    "unknown",
 	}
 	got := Decide(s.Observed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}), cmpopts.IgnoreFields(Progress{}, "clock"),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}, carried{}), cmpopts.IgnoreFields(Progress{}, "clock"),
 		cmpopts.IgnoreUnexported(Progress{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
@@ -678,6 +678,7 @@ func TestAfter_CorrectionIsToldOnce(t *testing.T) {
 	s := asking("v1")
 	s.play()
 	s.Deployment.Spec.Replicas = new(int32(1))
+	s.Deployment.Generation++
 	events := []string{}
 	for range 10 {
 		d, _ := s.step()
@@ -703,6 +704,7 @@ func TestAccept_PolicysChange(t *testing.T) {
 		t.Errorf("an accepted answer: %q, %s", told, conditions(&s.Guarded.Status))
 	}
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "evil/v1"
+	s.Deployment.Generation++
 	if d, told := s.step(); d.Correction == "" {
 		t.Errorf("a change after that: %s", told)
 	}

@@ -26,7 +26,7 @@ func desiredDeployment(guarded *v1alpha1.GuardedDeployment, revision *Revision, 
 	desired := desiredMeta(guarded)
 	desired.Annotations = map[string]string{v1alpha1.RevisionAnnotation: revision.Name}
 	guarded.Spec.DeploymentSpec.DeepCopyInto(&desired.Spec)
-	revision.Template.DeepCopyInto(&desired.Spec.Template)
+	revision.Template().DeepCopyInto(&desired.Spec.Template)
 	if len(pinned) > 0 {
 		pinned.in(&desired.Spec.Template)
 		desired.Annotations[v1alpha1.PinnedAnnotation] = pinned.String()

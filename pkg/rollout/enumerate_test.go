@@ -215,7 +215,7 @@ func forbidden(s *scene, d Decision) string {
 		case s.Guarded.Spec.Paused && (!desired.Spec.Paused || len(desired.Spec.Template.Spec.Containers) > 0):
 			return "more than paused is written"
 		case s.Guarded.Spec.Paused:
-		case r == nil || !equality.Semantic.DeepEqual(&r.Template, r.unpinned(&desired.Spec.Template)):
+		case r == nil || !equality.Semantic.DeepEqual(r.Template(), r.unpinned(&desired.Spec.Template)):
 			return "a template that is no revision's"
 		case target == nil || target.Revision < h.highest():
 			return "the Deployment moves before the target is recorded"

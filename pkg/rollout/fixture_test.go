@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -223,7 +224,19 @@ func (s *scene) token(t string) *scene {
 }
 
 // step decides, carries out, and tells what was done.
-func (s *scene) step() (Decision, string) { return s.stepFrom(Decide(s.Observed)) }
+func (s *scene) step() (Decision, string) { return s.stepFrom(decideTwice(s.Observed)) }
+
+// decideTwice decides, and makes sure that the same follows where it is not known that there is nothing to compare.
+func decideTwice(o Observed) Decision {
+	d := Decide(o)
+	o.Memory.carried = carried{}
+	one, other := d, Decide(o)
+	one.Memory.carried, other.Memory.carried = carried{}, carried{}
+	if !reflect.DeepEqual(one, other) {
+		panic(fmt.Sprintf("what was compared before changes the decision:\n%+v\n%+v", one, other))
+	}
+	return d
+}
 
 // stepFrom is step after a first decision.
 func (s *scene) stepFrom(d Decision) (Decision, string) {
@@ -363,7 +376,7 @@ func (s *scene) tell(d Decision) string {
 	return strings.Join(words, ", ")
 }
 
-func image(r *Revision) string { return r.Template.Spec.Containers[0].Image }
+func image(r *Revision) string { return r.Template().Spec.Containers[0].Image }
 
 // conditions says which of the conditions are True, and why: Ready, Reconciling, Stalled.
 func conditions(status *v1alpha1.GuardedDeploymentStatus) string {

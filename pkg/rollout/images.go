@@ -191,7 +191,7 @@ func (l *look) moved(pod string) []v1alpha1.MovedImage {
 			return 0
 		}
 	})
-	return l.was.images().moved(&l.was.Template.Spec, &l.template.Spec, pods)
+	return l.was.images().moved(&l.was.Template().Spec, &l.template.Spec, pods)
 }
 
 // movedWords says which images have moved, of those with which revision was good.
@@ -238,7 +238,7 @@ type pins map[string]string
 func (r *Revision) pins(keys iter.Seq[string]) pins {
 	known, pinned := r.images(), pins{}
 	for key := range keys {
-		image := imageNamed(&r.Template.Spec, key)
+		image := imageNamed(&r.Template().Spec, key)
 		if was := known[key]; image != "" && len(was.Digests) > 0 && !was.Local && !strings.Contains(image, "@") {
 			pinned[key] = repository(image) + "@" + was.Digests[0]
 		}
@@ -258,6 +258,15 @@ func repository(image string) string {
 // String returns the keys, as PinnedAnnotation has them.
 func (p pins) String() string { return strings.Join(slices.Sorted(maps.Keys(p)), ",") }
 
+// references returns all of the pins, in one text.
+func (p pins) references() string {
+	all := ""
+	for _, key := range slices.Sorted(maps.Keys(p)) {
+		all += key + "=" + p[key] + ","
+	}
+	return all
+}
+
 // in sets the pins in a template.
 func (p pins) in(template *corev1.PodTemplateSpec) {
 	for key, image := range imagesIn(&template.Spec) {
@@ -273,7 +282,7 @@ func (r *Revision) unpinned(template *corev1.PodTemplateSpec) *corev1.PodTemplat
 	pinned := r.pins(maps.Keys(r.images()))
 	for key, image := range imagesIn(&template.Spec) {
 		if *image == pinned[key] {
-			*image = imageNamed(&r.Template.Spec, key)
+			*image = imageNamed(&r.Template().Spec, key)
 		}
 	}
 	return template
@@ -304,7 +313,7 @@ func (s *state) pinsFor(r *Revision) pins {
 	case there && valueOr(s.Deployment.Spec.Replicas, 1) == 0 && (back || s.isAsGood(r)):
 		note(keys, s.target.Failure.Images) // The pods to come would pull what failed.
 	case there && current != nil && (back || r.restartFailed()) && !s.isRestart(r, current):
-		note(keys, r.images().moved(&r.Template.Spec, &r.Template.Spec, s.toReplace(r)))
+		note(keys, r.images().moved(&r.Template().Spec, &r.Template().Spec, s.toReplace(r)))
 	case !there:
 		s.noteForReturn(keys, r, s.target.Failure.Images)
 	}

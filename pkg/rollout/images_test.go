@@ -202,7 +202,7 @@ func TestImages_Pins(t *testing.T) {
 	if pinned.String() != "init,volume/model,web" {
 		t.Error(pinned.String())
 	}
-	live := r.Template.DeepCopy()
+	live := r.Template().DeepCopy()
 	pinned.in(live)
 	var set []string
 	for _, image := range imagesIn(&live.Spec) {
@@ -211,7 +211,7 @@ func TestImages_Pins(t *testing.T) {
 	if diff := cmp.Diff([]string{"init@sha256:b", "registry:5000/team/app@sha256:a", "app@sha256:f", "built:1", "models@sha256:e"}, set); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(&r.Template, r.unpinned(live)); diff != "" {
+	if diff := cmp.Diff(r.Template(), r.unpinned(live)); diff != "" {
 		t.Error(diff)
 	}
 }

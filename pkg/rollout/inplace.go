@@ -242,7 +242,7 @@ func (p *place) awaitSet(d *InPlaceDecision) {
 	if d.Set = p.misnoted(); d.Set != nil {
 		return
 	}
-	awaited := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, Template: p.Deployment.Spec.Template, Attempt: Attempt{Number: 1}}
+	awaited := &Revision{ControllerRevision: &appsv1.ControllerRevision{}, template: &p.Deployment.Spec.Template, Attempt: Attempt{Number: 1}}
 	awaited.Name = fmt.Sprintf("generation %d of the Deployment", p.Deployment.Generation)
 	awaited.CreationTimestamp = metav1.NewTime(p.Now) // What was refused before is not about it.
 	p.watch(d, awaited, p.Deployment, p.Evidence, p.limits(awaited))

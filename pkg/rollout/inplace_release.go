@@ -205,10 +205,10 @@ func (p *place) whyNoReturn() string {
 func (p *place) limits(r *Revision) limits {
 	l := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, false)
 	l.inPlace = true // An annotation of a Deployment is copied to its ReplicaSets: it is no place for lines of a log.
-	l.template = &r.Template
+	l.template = r.Template()
 	if p.good != nil {
 		l.was = asRevision(p.good)
-		l.good = &l.was.Template
+		l.good = l.was.Template()
 	}
 	return l
 }
@@ -217,7 +217,7 @@ func (p *place) limits(r *Revision) limits {
 func (p *place) limitsOfGood(r *Revision) limits {
 	l := limitsOf(p.Guard, p.Deployment.Spec.ProgressDeadlineSeconds, true)
 	l.inPlace = true
-	l.template, l.good, l.was = &r.Template, &r.Template, r
+	l.template, l.good, l.was = r.Template(), r.Template(), r
 	return l
 }
 

@@ -93,7 +93,7 @@ func asRevision(set *appsv1.ReplicaSet) *Revision {
 		annotate(revision, v1alpha1.ImagesAnnotation, ran.Images)
 	}
 	attempt, _ := attemptAt(set)
-	return &Revision{ControllerRevision: revision, Template: *withoutHash(&set.Spec.Template), Attempt: attempt}
+	return &Revision{ControllerRevision: revision, template: withoutHash(&set.Spec.Template), Attempt: attempt}
 }
 
 // failedRelease is FailureAnnotation on a Deployment.

@@ -23,6 +23,7 @@ type Memory struct {
 	Refusal Refusal
 
 	written
+	carried    carried       // at the last comparison that found nothing to write
 	unanswered []*unanswered // writes of the Deployment whose answers were lost
 
 	failure    seenFailure

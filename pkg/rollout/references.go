@@ -142,7 +142,7 @@ func (s *state) askForObjects(d *Decision, r *Revision) []Reference {
 	}
 	next := &lookup{rollout: s.rolloutName(), back: back}
 	var unread []Reference
-	for _, object := range lostReferences(&s.lastGood.Template.Spec, &s.target.Template.Spec) {
+	for _, object := range lostReferences(&s.lastGood.Template().Spec, &s.target.Template().Spec) {
 		finding, read := s.Evidence.Objects[object]
 		switch {
 		case known != nil && slices.Contains(known.forbidden, object):

@@ -87,7 +87,7 @@ func (s *state) goodTemplate(r *Revision) *corev1.PodTemplateSpec {
 		return nil
 	}
 	template := withoutHash(r.unpinned(&set.Spec.Template))
-	if !states(template, &r.Template) {
+	if !states(template, r.Template()) {
 		return nil
 	}
 	return template
@@ -110,7 +110,7 @@ func (s *state) asGood(r *Revision) *appsv1.ControllerRevision {
 	delete(marked.Annotations, v1alpha1.ImagesAnnotation)
 	if s.Evidence != nil {
 		ready := slices.DeleteFunc(active(s.Evidence.Pods), func(p *corev1.Pod) bool { return !readyByOwnWord(p) }) // Others may be tolerated.
-		if ran := imagesOf(ready, &r.Template); len(ran) > 0 {
+		if ran := imagesOf(ready, r.Template()); len(ran) > 0 {
 			annotate(marked, v1alpha1.ImagesAnnotation, ran)
 		}
 	}

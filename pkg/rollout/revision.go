@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -34,10 +33,20 @@ const maxNames = 5
 type Revision struct {
 	*appsv1.ControllerRevision
 
-	Template corev1.PodTemplateSpec
 	Failure  Failure // meaningful once it has failed
 	Attempt  Attempt // the attempt under way or the last one
 	Retrying bool    // a further attempt is under way
+
+	template *corev1.PodTemplateSpec // nil until somebody asks for it
+	digest   *digest                 // of the data, nil if it has none
+}
+
+// Template returns the pod template that is recorded.
+func (r *Revision) Template() *corev1.PodTemplateSpec {
+	if r.template == nil {
+		r.template, _ = templateIn(canonical(r.Data.Raw)) // It has been read for its digest.
+	}
+	return r.template
 }
 
 // Attempt is one try at running a revision.
@@ -62,13 +71,6 @@ func (a Attempt) isPossible() bool {
 type Failure struct {
 	Attempt
 	v1alpha1.Failure
-}
-
-// revisionData is what a ControllerRevision stores: the part of the spec that a revision consists of.
-type revisionData struct {
-	Spec struct {
-		Template corev1.PodTemplateSpec `json:"template"`
-	} `json:"spec"`
 }
 
 // Unjudged reports whether the attempt under way has no verdict yet.
@@ -118,24 +120,24 @@ func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.Controll
 // decode returns nil for an object whose name, content and owner do not fit: it is no revision of guarded, or it was
 // changed since it was written.
 func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) *Revision {
-	// What is hashed is what is decoded: of a key that is there twice, a decoder would merge the values.
-	raw := canonical(object.Data.Raw)
-	var data revisionData
-	if !metav1.IsControlledBy(object, guarded) || json.Unmarshal(raw, &data) != nil {
+	if !metav1.IsControlledBy(object, guarded) {
 		return nil
 	}
-	if !mayBeNamed(guarded, raw, object.Name) {
+	data := digestOf(object, guarded.Name, guarded.UID)
+	if !data.fits {
 		return nil
 	}
-	r := &Revision{ControllerRevision: object, Template: data.Spec.Template, Attempt: Attempt{Number: 1}}
+	r := &Revision{ControllerRevision: object, digest: data, Attempt: Attempt{Number: 1}}
 	// An annotation that does not parse says nothing: the verdict stands without it.
-	if json.Unmarshal([]byte(object.Annotations[v1alpha1.FailureAnnotation]), &r.Failure) == nil && r.Failure.isPossible() {
-		r.Attempt = r.Failure.Attempt
-	} else {
-		r.Failure.Attempt = Attempt{Token: r.Failure.Token}
+	if annotation, ok := object.Annotations[v1alpha1.FailureAnnotation]; ok {
+		if json.Unmarshal([]byte(annotation), &r.Failure) == nil && r.Failure.isPossible() {
+			r.Attempt = r.Failure.Attempt
+		} else {
+			r.Failure.Attempt = Attempt{Token: r.Failure.Token}
+		}
+		r.Failure.Message, r.Failure.Log = Clean(r.Failure.Message, maxMessage), Tail(r.Failure.Log) // Anybody may have written them.
+		r.Failure.Time = asStored(r.Failure.Time)
 	}
-	r.Failure.Message, r.Failure.Log = Clean(r.Failure.Message, maxMessage), Tail(r.Failure.Log) // Anybody may have written them.
-	r.Failure.Time = asStored(r.Failure.Time)
 	if annotation, ok := object.Annotations[v1alpha1.AttemptAnnotation]; ok {
 		r.Retrying = true
 		var attempt Attempt
@@ -170,46 +172,37 @@ func lastWritten(object metav1.Object) metav1.Time {
 // compared by meaning: their bytes change when a library is upgraded. One that is not found as it is, is looked for as it
 // would be read back: half a second of a time, for example, is decoded and never encoded.
 func (h history) find(template *corev1.PodTemplateSpec) (*Revision, error) {
+	if r := h.meaning(meaningOf(template)); r != nil {
+		return r, nil
+	}
 	if r := h.equal(template); r != nil {
 		return r, nil
 	}
-	recorded, err := readBack(template)
+	recorded, err := templateIn(recording(template))
 	if err != nil {
 		return nil, err
 	}
 	return h.equal(recorded), nil
 }
 
-// equal returns the newest revision that records just this.
-func (h history) equal(template *corev1.PodTemplateSpec) *Revision {
+// meaning returns the newest revision that means this.
+func (h history) meaning(is meaning) *Revision {
 	for _, r := range slices.Backward(h.revisions) {
-		if equality.Semantic.DeepEqual(&r.Template, template) {
+		if r.digest.meaning == is {
 			return r
 		}
 	}
 	return nil
 }
 
-// readBack returns a template as a revision that records it is decoded. It is an error if it could not be.
-func readBack(template *corev1.PodTemplateSpec) (*corev1.PodTemplateSpec, error) {
-	var data revisionData
-	if err := json.Unmarshal(recording(template), &data); err != nil {
-		return nil, err
+// equal returns the newest revision that records just this. An empty list may be encoded in two ways.
+func (h history) equal(template *corev1.PodTemplateSpec) *Revision {
+	for _, r := range slices.Backward(h.revisions) {
+		if equality.Semantic.DeepEqual(r.Template(), template) {
+			return r
+		}
 	}
-	return &data.Spec.Template, nil
-}
-
-// recording returns what a ControllerRevision stores of a template, with sorted keys, as a patch makes them: data is
-// immutable down to its bytes, and a patch of the metadata, the garbage collector's when it orphans the revision for
-// example, would be refused as a change of it.
-func recording(template *corev1.PodTemplateSpec) []byte {
-	var data revisionData
-	data.Spec.Template = *template
-	raw, err := json.Marshal(data)
-	if err != nil {
-		panic(fmt.Sprintf("encode a template: %v", err))
-	}
-	return canonical(raw)
+	return nil
 }
 
 // named returns the revision of this name, nil if there is none.
@@ -302,9 +295,9 @@ func revisionNames(guarded *v1alpha1.GuardedDeployment, data []byte) []string {
 }
 
 // mayBeNamed reports whether name is one of them. As a rule it is the first: hashing is most of what it costs.
-func mayBeNamed(guarded *v1alpha1.GuardedDeployment, data []byte, name string) bool {
+func mayBeNamed(owner string, uid types.UID, data []byte, name string) bool {
 	for collision := range maxNames {
-		if revisionName(guarded.Name, guarded.UID, data, collision) == name {
+		if revisionName(owner, uid, data, collision) == name {
 			return true
 		}
 	}
@@ -316,21 +309,6 @@ func revisionName(owner string, uid types.UID, data []byte, collision int) strin
 	hash := hex.EncodeToString(sum[:5])
 	owner = owner[:min(len(owner), 253-1-len(hash))]
 	return strings.TrimRight(owner, "-.") + "-" + hash
-}
-
-// canonical returns raw as JSON with sorted keys and no spaces: the API server may store it otherwise.
-func canonical(raw []byte) []byte {
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	var value any
-	if !json.Valid(raw) || decoder.Decode(&value) != nil {
-		return raw
-	}
-	data, err := json.Marshal(value)
-	if err != nil {
-		return raw
-	}
-	return data
 }
 
 // withRequest returns revision as the spec asks for it again: with the highest number and, if attempt is given, unjudged.
@@ -367,11 +345,11 @@ func withVerdict(revision *Revision, failure *Failure) *appsv1.ControllerRevisio
 	return updated
 }
 
-// toWrite returns a copy to be changed and written. It leaves out the managed fields, of which a cache has a part: the API server
-// keeps its own.
+// toWrite returns a copy to be changed and written. It leaves out the managed fields, of which a cache has a part (the
+// API server keeps its own), and the digest.
 func toWrite(revision *appsv1.ControllerRevision) *appsv1.ControllerRevision {
 	updated := revision.DeepCopy()
-	updated.ManagedFields = nil
+	updated.ManagedFields, updated.Data.Object = nil, nil
 	return updated
 }
 

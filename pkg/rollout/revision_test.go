@@ -144,7 +144,7 @@ func TestDecode_DoubledKeys(t *testing.T) {
 	g := newGuarded("v1")
 	r := recorded(g, 1)
 	r.Data.Raw = []byte(strings.Replace(string(r.Data.Raw), `{"spec":`, `{"spec":{"template":{"spec":{"hostNetwork":true}}},"spec":`, 1))
-	if got := decode(g, r); got != nil && got.Template.Spec.HostNetwork {
+	if got := decode(g, r); got != nil && got.Template().Spec.HostNetwork {
 		t.Error("the host's network was smuggled in")
 	}
 }

@@ -84,6 +84,7 @@ func TestCorrect_FightIsSlow(t *testing.T) {
 			begun, writes := s.Now, []time.Duration{}
 			for s.Now.Sub(begun) < 3*time.Hour {
 				fight.change(s.Deployment, int(s.Now.Unix()))
+				s.Deployment.Generation++
 				s.Memory.rival = "argocd-controller"
 				d, _ := s.step()
 				if d.Deployment != nil {

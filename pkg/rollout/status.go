@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -112,9 +113,9 @@ func (s *state) report(d *Decision, r report) {
 	}
 	after := before.DeepCopy()
 	s.describe(after, d, r)
-	news := !equality.Semantic.DeepEqual(before, after)
+	news := !sameStatus(before, after)
 	s.mirror(after, d)
-	mirrored := !news && !equality.Semantic.DeepEqual(before, after)
+	mirrored := !news && !sameStatus(before, after)
 	if news || told != before {
 		d.Events = append(d.Events, eventsOf(told, after)...)
 	}
@@ -126,6 +127,11 @@ func (s *state) report(d *Decision, r report) {
 		d.Status = after
 		d.Memory.reportedAt = s.Now
 	}
+}
+
+// sameStatus reports whether two of them say the same. That they are equal to the last bit, as they are at rest, is found out for less.
+func sameStatus(a, b *v1alpha1.GuardedDeploymentStatus) bool {
+	return reflect.DeepEqual(a, b) || equality.Semantic.DeepEqual(a, b)
 }
 
 // describe sets what Belay itself has to say.

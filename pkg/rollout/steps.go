@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -26,6 +27,10 @@ const (
 // does. Writing the template begins a rollout.
 func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	moving, pinned := s.runningName() != r.Name, s.pinsFor(r)
+	carried := s.carriedBy(r, pinned)
+	if carried != nil && *carried == s.Memory.carried {
+		return nil
+	}
 	desired := desiredDeployment(s.Guarded, r, pinned)
 	busy := s.put(d, desired)
 	if busy != nil && s.Deployment != nil && carries(s.Deployment, desired) {
@@ -36,6 +41,9 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 		return busy
 	}
 	if d.Deployment == nil {
+		if s.blockedWrite == nil {
+			d.Memory.carried = *carried
+		}
 		return nil
 	}
 	if moving && r.lastVerdictGood() {
@@ -52,6 +60,36 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	}
 	begun := underWay(d.Memory.Progress, doing)
 	return &begun
+}
+
+// carried is all that the comparison of a Deployment with what is desired of it depends on. It is remembered where nothing had to be written:
+// as long as it is the same, there is nothing to compare.
+type carried struct {
+	guarded    int64     // its generation
+	deployment types.UID // and its generation
+	generation int64
+	revision   string // which follows from its template
+	pinned     string
+	metadata   [4]string // of the Deployment, as far as it is Belay's
+	accepted   string    // Memory.accepted
+}
+
+// carriedBy returns what it is now for the revision with these pins, nil if there is no Deployment of ours.
+func (s *state) carriedBy(r *Revision, pinned pins) *carried {
+	if s.Deployment == nil || s.foreign {
+		return nil
+	}
+	labels, annotations := s.Deployment.Labels, s.Deployment.Annotations
+	return &carried{
+		guarded:    s.Guarded.Generation,
+		deployment: s.Deployment.UID,
+		generation: s.Deployment.Generation,
+		revision:   r.Name,
+		pinned:     pinned.references(),
+		metadata: [...]string{labels[v1alpha1.GuardedLabel], annotations[v1alpha1.RevisionAnnotation], annotations[v1alpha1.AppliedAnnotation],
+			annotations[v1alpha1.PinnedAnnotation]},
+		accepted: s.Memory.accepted,
+	}
 }
 
 // overwritesForeignTemplate reports whether writing desired puts its template in the place of another one, what somebody else wrote for
@@ -182,15 +220,15 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 // restart of it is judged like a release.
 func (s *state) limits(r *Revision, knownGood bool, restart string) limits {
 	limits := limitsOf(&s.Guarded.Spec.Guard, s.Guarded.Spec.ProgressDeadlineSeconds, knownGood && restart == "")
-	limits.template = &r.Template
+	limits.template = r.Template()
 	limits.log = limits.log && !r.Failed() && !r.failedWith(restart) // It has been read, at the verdict.
 	switch {
 	case restart != "":
 		limits.template, limits.good, limits.was = &s.Deployment.Spec.Template, s.goodTemplate(r), r
 	case knownGood:
-		limits.good, limits.was = &r.Template, r
+		limits.good, limits.was = r.Template(), r
 	case s.lastGood != nil:
-		limits.good, limits.was = &s.lastGood.Template, s.lastGood
+		limits.good, limits.was = s.lastGood.Template(), s.lastGood
 	}
 	return limits
 }
