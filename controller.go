@@ -132,13 +132,13 @@ func (c *Controller) next(ctx context.Context) bool {
 		return false
 	}
 	defer c.queue.Done(key)
-	c.begin(key)
+	began := c.begin(key)
 	defer c.end(key)
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "object", key)
 	ctx = klog.NewContext(ctx, logger)
 
 	recheck, err := c.reconcile(ctx, key)
-	c.standstill.After(ctx, key, err)
+	c.standstill.After(ctx, key, began, err)
 	var stale *freshness.StaleError
 	switch {
 	case err == nil:
@@ -188,11 +188,13 @@ func (c *Controller) Alive() error {
 	return nil
 }
 
-// begin notes that a worker is at key.
-func (c *Controller) begin(key cache.ObjectName) {
+// begin notes that a worker is at key, and returns since when.
+func (c *Controller) begin(key cache.ObjectName) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.working[key] = time.Now()
+	began := time.Now()
+	c.working[key] = began
+	return began
 }
 
 // end notes that the worker is done with key.

@@ -56,28 +56,30 @@ type state struct {
 	reportAt time.Time // when to write it into the status; zero once it is there
 }
 
-// After notes how a sync of key has ended.
-func (t *Tracker) After(ctx context.Context, key cache.ObjectName, err error) {
+// After notes how a sync of key has ended that began at a time. A minute is over when one that began after it fails: a process that was
+// stopped for a minute in the middle of a sync has not tried for one.
+func (t *Tracker) After(ctx context.Context, key cache.ObjectName, began time.Time, err error) {
 	if err == nil || errors.As(err, new(*MinorError)) {
 		t.movesOn(ctx, key)
 		return
 	}
-	t.standsStill(ctx, key, err)
+	t.standsStill(ctx, key, began, err)
 }
 
-func (t *Tracker) standsStill(ctx context.Context, key cache.ObjectName, why error) {
+func (t *Tracker) standsStill(ctx context.Context, key cache.ObjectName, began time.Time, why error) {
 	t.mu.Lock()
-	at, now := t.keys[key], time.Now()
+	at := t.keys[key]
 	if at == nil {
+		now := time.Now()
 		at = &state{since: now, reportAt: now.Add(tellAfter)}
 		t.keys[key] = at
 	}
 	since := at.since
-	log := !at.told && now.Sub(since) >= tellAfter
+	log := !at.told && began.Sub(since) >= tellAfter
 	at.told = at.told || log
-	report := !at.reportAt.IsZero() && !now.Before(at.reportAt)
+	report := !at.reportAt.IsZero() && !began.Before(at.reportAt)
 	if report {
-		at.reportAt = now.Add(reportAgain)
+		at.reportAt = time.Now().Add(reportAgain)
 	}
 	t.mu.Unlock()
 	if log {

@@ -87,7 +87,7 @@ func TestAfter(t *testing.T) {
 				tracker := New(&s.still, s.report)
 				for _, sync := range row.syncs {
 					time.Sleep(sync.at - time.Since(s.began))
-					tracker.After(t.Context(), sync.key, sync.err)
+					tracker.After(t.Context(), sync.key, time.Now(), sync.err)
 				}
 				expect.Same(t, "keys that stand still", row.still, s.still.now)
 				expect.Same(t, "reports", row.reports, s.reports)
@@ -96,11 +96,28 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// A process that is stopped in the middle of a sync has not tried meanwhile.
+func TestAfter_StoppedInASync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &seen{began: time.Now()}
+		tracker := New(&s.still, s.report)
+		for range 2 {
+			began := time.Now()
+			time.Sleep(time.Hour)
+			tracker.After(t.Context(), web, began, errors.New("etcd is full"))
+		}
+		expect.Same(t, "keys that stand still", 0, s.still.now)
+		tracker.After(t.Context(), web, time.Now(), errors.New("etcd is full"))
+		expect.Same(t, "keys that stand still", 1, s.still.now)
+		expect.Same(t, "reports", 1, len(s.reports))
+	})
+}
+
 // What is forgotten of a key when it moves on is everything.
 func TestAfter_KeysAreForgotten(t *testing.T) {
 	tracker := New(&still{}, func(context.Context, cache.ObjectName, string) error { return nil })
 	for _, err := range slices.Repeat([]error{errors.New("etcd is full"), nil}, 3) {
-		tracker.After(t.Context(), web, err)
+		tracker.After(t.Context(), web, time.Now(), err)
 	}
 	expect.Same(t, "keys that are remembered", 0, len(tracker.keys))
 }
