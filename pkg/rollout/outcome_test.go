@@ -425,3 +425,21 @@ func TestAfter_LostCorrectionUnderAPolicy(t *testing.T) {
 		t.Errorf("told of %v, want the correction once; corrections %d", told, s.Memory.corrections)
 	}
 }
+
+// A process that knows nothing yet of what is up says no more about a new number of replicas than one that has watched it.
+func TestRun_ScaledAfterARestart(t *testing.T) {
+	for name, s := range map[string]*scene{
+		"good":        asking("v1").knows("v1", 1, good).runningName("v1"),
+		"rolled back": asking("v2").knows("v1", 1, good).knows("v2", 2, failed).runningName("v1"),
+	} {
+		s.up().play()
+		s.scale(new(int32(5))).restart()
+		if done := s.play(); len(done) != 1 || !strings.HasPrefix(done[0], "run v1 x5, ") || strings.Contains(done[0], "Progressing") || strings.Contains(done[0], ",Normal ") {
+			t.Errorf("%s: %q", name, done)
+		}
+		s.up()
+		if done := s.play(); strings.Contains(strings.Join(done, "; "), "Warning") || strings.Contains(strings.Join(done, "; "), "Normal") {
+			t.Errorf("%s, with all pods: %q", name, done)
+		}
+	}
+}

@@ -51,7 +51,11 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 			pinned.in(d.Template)
 		}
 	}
-	if moving || s.overwritesForeignTemplate(desired) || !d.Memory.Progress.isFor(r) {
+	began := moving || s.overwritesForeignTemplate(desired)
+	if !began && r.Good() {
+		d.Memory.Progress = s.progressOf(d.Memory.Progress, r, true)
+	}
+	if began || !d.Memory.Progress.isFor(r) {
 		d.Memory.Progress = newProgress(r, s.Now, s.Now.Add(s.PollInterval))
 	}
 	d.recheckIn(s.PollInterval)
@@ -174,16 +178,7 @@ func (s *state) contested(d *Decision, changed string) *report {
 // watch looks after the rollout to the revision that the Deployment carries, and returns its progress. knownGood says
 // that the revision was good before.
 func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
-	progress := d.Memory.Progress
-	if !progress.isFor(r) {
-		progress = newProgress(r, s.Now, s.Now)
-		switch {
-		case r.Failed():
-			progress.Phase = PhaseFailed
-		case knownGood && completedBefore(s.Deployment) && !s.mayRunMoved(r):
-			progress.Phase, progress.number = PhaseHealthy, s.numberBefore(r)
-		}
-	}
+	progress := s.progressOf(d.Memory.Progress, r, knownGood)
 	renumbered := knownGood && progress.isRenumbered(s.Deployment)
 	hint := rolloutComplete(s.Deployment)
 	waiting := progress.Phase == PhaseFailed && !hint && !renumbered
@@ -213,6 +208,22 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 		d.recheckIn(progress.pollAfter.Sub(s.Now))
 	}
 	d.Memory.Progress = progress
+	return progress
+}
+
+// progressOf returns the progress of the rollout to the revision that the Deployment carries: the remembered one or, of what nobody
+// watched in this process, what the Deployment controller says.
+func (s *state) progressOf(remembered Progress, r *Revision, knownGood bool) Progress {
+	if remembered.isFor(r) {
+		return remembered
+	}
+	progress := newProgress(r, s.Now, s.Now)
+	switch {
+	case r.Failed():
+		progress.Phase = PhaseFailed
+	case knownGood && completedBefore(s.Deployment) && !s.mayRunMoved(r):
+		progress.Phase, progress.number = PhaseHealthy, s.numberBefore(r)
+	}
 	return progress
 }
 
