@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that test/faults finds what it is for: breaks Belay on purpose, as each file in test/faults/mutants says, and fails if the
-# stories come out well all the same. Arguments name some of them, without ".patch".
+# stories come out well all the same, or if no law that it breaks is told. Arguments name some of them, without ".patch".
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,7 +9,7 @@ trap 'rm -rf "${scratch}"' EXIT
 
 # broken NAME: succeeds if the tests fail on a belay with this patch.
 broken() {
-  local patch=test/faults/mutants/$1.patch source=${scratch}/$1 arguments
+  local patch=test/faults/mutants/$1.patch source=${scratch}/$1 arguments found
   mkdir "${source}"
   git ls-files -z --cached -- '*.go' go.mod go.sum | tar --create --null --files-from=- | tar --extract --directory="${source}"
   if ! git -C "${source}" apply "${PWD}/${patch}" || ! go -C "${source}" build -o "${scratch}/belay" .; then
@@ -21,7 +21,13 @@ broken() {
     printf '%-26s NOT found\n' "$1"
     return 1
   fi
-  printf '%-26s found: %s\n' "$1" "$(sed -n 's/^ *[a-z]*_test.go:[0-9]*: //p' "${scratch}/$1.log" | grep -v 'requests$\|^-seed' | head -1)"
+  found=$(sed -n 's/^ *\(faults\|stories\)_test.go:[0-9]*: //p' "${scratch}/$1.log" | grep -v 'requests$\|^-seed\|^GuardedDeployment: \|^Deployment: ' | cut -c1-160 | sort | uniq -c | sort -rn | head -3)
+  if [[ ! ${found} ]]; then
+    printf '%-26s NOT found: the tests fail otherwise\n' "$1"
+    tail -5 "${scratch}/$1.log"
+    return 1
+  fi
+  printf '%s found:\n%s\n' "$1" "${found}"
 }
 
 if (($# == 0)); then

@@ -19,11 +19,11 @@ func (o *object) check() {
 	if err != nil {
 		o.Fatal(err)
 	}
-	t := &told{story: story{name: "churn", fails: strings.Join(o.fails, " ")}, sights: cluster.observer.of(o.namespace), events: events.Items}
+	t := &told{story: story{name: "churn", fails: strings.Join(o.fails, " ")}, sights: cluster.observer.of(o.namespace), events: events.Items, random: true}
 	if o.inPlace {
 		t.name = "in-place"
 	}
-	for _, words := range breaches(t.verdicts, t.rolledBack, t.revisions, t.words, t.wordsInPlace, t.sets, t.eventsTold, func(say func(string, ...any)) { o.ended(t, say) }) {
+	for _, words := range breaches(t.verdicts, t.rolledBack, t.revisions, t.words, t.wordsInPlace, t.sets, t.held, t.eventsTold, func(say func(string, ...any)) { o.ended(t, say) }) {
 		o.Error(words)
 	}
 	if o.Failed() {
@@ -63,10 +63,11 @@ func base(version string) string { return strings.TrimSuffix(version, "+") }
 
 // judgement is what was stored of a version.
 type judgement struct {
-	rv      uint64
-	version string
-	verdict string // empty while an attempt is under way
-	failure string
+	rv       uint64
+	revision string
+	version  string
+	verdict  string // empty while an attempt is under way
+	failure  string
 }
 
 // judgements returns what the ControllerRevisions said, one after the other.
@@ -82,7 +83,7 @@ func (t *told) judgements() (all []judgement) {
 		if err := json.Unmarshal(r.Data.Raw, &data); err != nil || len(data.Spec.Template.Spec.Containers) == 0 {
 			panic(fmt.Sprintf("the data of ControllerRevision %s: %s", r.Name, r.Data.Raw))
 		}
-		j := judgement{rv: s.rv, version: versionOf(data.Spec.Template), failure: r.Annotations[v1alpha1.FailureAnnotation]}
+		j := judgement{rv: s.rv, revision: r.Name, version: versionOf(data.Spec.Template), failure: r.Annotations[v1alpha1.FailureAnnotation]}
 		if r.Annotations[v1alpha1.AttemptAnnotation] == "" {
 			j.verdict = r.Annotations[v1alpha1.VerdictAnnotation]
 		}

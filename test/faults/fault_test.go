@@ -121,7 +121,7 @@ func faults() (all []*fault) {
 			}
 			p.cut()
 		}},
-		&fault{name: "token-rotated", onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
+		&fault{name: tokenRotated, onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, _ func() *answer) {
 			if err := p.belay.useToken("second"); err != nil {
 				panic(err)
 			}
@@ -139,6 +139,8 @@ func faults() (all []*fault) {
 	}
 	return append(all, ofLeaders()...)
 }
+
+const tokenRotated = "token-rotated"
 
 // frozen returns a fault that stops the process while it waits for an answer.
 func frozen(long time.Duration) *fault {

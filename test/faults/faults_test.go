@@ -38,7 +38,7 @@ func tell(t *testing.T, story story, f *fault, at int) *told {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result := &told{story: story, sights: cluster.observer.of(s.namespace), events: events.Items}
+	result := &told{story: story, sights: cluster.observer.of(s.namespace), events: events.Items, undisturbed: f == nil}
 	for _, b := range s.belays {
 		result.byBelay = append(result.byBelay, b.noted())
 		for _, e := range b.endings() {
@@ -116,7 +116,11 @@ func TestFaults(t *testing.T) {
 	}
 	figures := newFigures()
 	t.Cleanup(func() { figures.print(t) })
-	for _, p := range chosen(t, plain) {
+	all := chosen(t, plain)
+	if len(all) == 0 {
+		t.Fatal("there is no such fault at such a request of such a story")
+	}
+	for _, p := range all {
 		t.Run(fmt.Sprintf("%s/%d/%s", p.name, p.at, p.fault.name), func(t *testing.T) {
 			t.Parallel()
 			defer figures.count(t, p)

@@ -57,17 +57,25 @@ func (t *told) sets(say func(string, ...any)) {
 	}
 }
 
-// heldOnce: what fails is held at nothing, once, when it is said that it failed, and nothing else is.
-func (t *told) heldOnce(say func(string, ...any)) {
-	times := map[string]int{}
+// held: nothing but what fails is held at nothing, and when it is, it is said that it failed.
+func (t *told) held(say func(string, ...any)) {
 	for _, h := range t.holds() {
-		times[h.version]++
-		if !t.failing(h.version) || times[h.version] > 1 {
-			say("%s was held %d times", h.version, times[h.version])
+		if !t.failing(h.version) {
+			say("%s was held, and works", h.version)
 		}
 		failure := struct{ ReplicaSet string }{}
 		if err := json.Unmarshal([]byte(h.failure), &failure); !t.gaps && (err != nil || failure.ReplicaSet != h.set) {
 			say("%s is held, and the failure that is stored is not of %s: %q", h.version, h.set, h.failure)
+		}
+	}
+}
+
+// heldOnce: what fails is held once.
+func (t *told) heldOnce(say func(string, ...any)) {
+	times := map[string]int{}
+	for _, h := range t.holds() {
+		if times[h.version]++; times[h.version] > 1 {
+			say("%s was held %d times", h.version, times[h.version])
 		}
 	}
 }

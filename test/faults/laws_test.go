@@ -1,14 +1,13 @@
 package faults
 
 import (
+	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
@@ -19,6 +18,8 @@ type told struct {
 	sights  []sight
 	byBelay [][]exchange
 	events  []eventsv1.Event
+	// undisturbed says that nothing was done to Belay, and random that what people do was chosen by chance.
+	undisturbed, random bool
 }
 
 // move is a template that the Deployment had for a while.
@@ -28,7 +29,7 @@ type move struct {
 	revision  string // the ControllerRevision that Belay says it is
 }
 
-// moves returns the templates that the Deployment had, one after the other.
+// moves returns the templates that the Deployment had, one after the other. One that differs in anything is another one, whatever its version.
 func (t *told) moves() (all []move) {
 	last := ""
 	for _, s := range t.sights {
@@ -37,7 +38,7 @@ func (t *told) moves() (all []move) {
 			continue
 		}
 		version := versionOf(d.Spec.Template)
-		if key := string(d.UID) + version; key != last {
+		if key := string(d.UID) + mustJSON(d.Spec.Template); key != last {
 			if len(all) > 0 {
 				all[len(all)-1].until = s.rv
 			}
@@ -50,7 +51,16 @@ func (t *told) moves() (all []move) {
 
 // broken returns which laws the story broke, in words.
 func (t *told) broken() []string {
-	return breaches(t.course, t.verdictFirst, t.revisions, t.words, t.wordsInPlace, t.sets, t.heldOnce, t.eventsTold, t.oneLeader)
+	return breaches(t.course, t.replicas, t.paused, t.verdictFirst, t.revisions, t.words, t.wordsInPlace, t.sets, t.held, t.heldOnce, t.eventsTold, t.untold, t.oneLeader)
+}
+
+// mustJSON returns a value as JSON.
+func mustJSON(value any) string {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	return string(data)
 }
 
 // breaches returns what these laws say.
@@ -73,15 +83,47 @@ func (t *told) course(say func(string, ...any)) {
 	}
 }
 
+// replicas: the Deployment never has another number of pods than somebody asked for.
+func (t *told) replicas(say func(string, ...any)) {
+	asked := map[int32]bool{}
+	for _, s := range t.sights {
+		if g, ok := s.object.(*v1alpha1.GuardedDeployment); ok {
+			asked[*g.Spec.Replicas] = true
+		}
+	}
+	for _, s := range t.sights {
+		if d, ok := s.object.(*appsv1.Deployment); ok && len(asked) > 0 && !asked[*d.Spec.Replicas] {
+			say("the Deployment has %d replicas", *d.Spec.Replicas)
+		}
+	}
+}
+
+// paused: while the spec is paused, no template changes.
+func (t *told) paused(say func(string, ...any)) {
+	paused, last := false, ""
+	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+		switch object := s.object.(type) {
+		case *v1alpha1.GuardedDeployment:
+			paused = object.Spec.Paused && !s.deleted
+		case *appsv1.Deployment:
+			template := mustJSON(object.Spec.Template)
+			if paused && last != "" && template != last {
+				say("the Deployment came to %s while it was paused", versionOf(object.Spec.Template))
+			}
+			last = template
+		}
+	}
+}
+
 // failing reports whether a version has to fail. What fails does so, too, when it is restarted.
 func (t *told) failing(version string) bool {
 	fails := strings.Fields(t.fails)
 	return slices.Contains(fails, version) || slices.Contains(fails, strings.TrimSuffix(version, "+"))
 }
 
-// verdictFirst: what failed is stored before the Deployment moves away from it.
+// verdictFirst: that an attempt failed is stored before the Deployment moves away from it.
 func (t *told) verdictFirst(say func(string, ...any)) {
-	moves := t.moves()
+	moves, judgements := t.moves(), t.judgements()
 	if t.inPlace() || t.gaps {
 		return
 	}
@@ -89,9 +131,9 @@ func (t *told) verdictFirst(say func(string, ...any)) {
 		if i+1 == len(moves) || !t.failing(m.version) {
 			continue
 		}
-		stored := slices.ContainsFunc(t.sights, func(s sight) bool {
-			r, ok := s.object.(*appsv1.ControllerRevision)
-			return ok && r.Name == m.revision && s.rv > m.rv && s.rv < m.until && r.Annotations[v1alpha1.FailureAnnotation] != ""
+		stored := slices.ContainsFunc(judgements, func(j judgement) bool {
+			failed := j.verdict == v1alpha1.VerdictFailed || (strings.HasSuffix(m.version, "+") && j.failure != "") // What was good stays it.
+			return j.revision == m.revision && j.rv > m.rv && j.rv < m.until && failed
 		})
 		if !stored {
 			say("the Deployment left %s with no failure stored", m.version)
@@ -112,71 +154,6 @@ func (t *told) revisions(say func(string, ...any)) {
 			say("the ControllerRevisions %s and %s have the same template", was, r.Name)
 		}
 		names[key] = r.Name
-	}
-}
-
-// falseReasons are words about what did not happen in any story.
-var falseReasons = []string{v1alpha1.ReasonContested, v1alpha1.ReasonNameTaken, v1alpha1.ReasonInvalid, v1alpha1.ReasonDenied, v1alpha1.ReasonSyncFailing,
-	v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonRollbackFailed}
-
-// versionsOfRevisions returns of which version each ControllerRevision is that the Deployment ran, by its name.
-func (t *told) versionsOfRevisions() map[string]string {
-	versions := map[string]string{}
-	for _, m := range t.moves() {
-		versions[m.revision] = m.version
-	}
-	return versions
-}
-
-// words: no status says what is not so.
-func (t *told) words(say func(string, ...any)) {
-	versions := t.versionsOfRevisions()
-	for _, s := range t.sights {
-		g, ok := s.object.(*v1alpha1.GuardedDeployment)
-		if !ok {
-			continue
-		}
-		if f := g.Status.Failure; f != nil && !t.failing(versions[f.Revision]) && !t.failing(versions[f.Revision]+"+") {
-			say("the status says that %s failed: %s", versions[f.Revision], f.Message)
-		}
-		if good := versions[g.Status.GoodRevision]; t.failing(good) {
-			say("the status says that %s is good", good)
-		}
-		c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady)
-		if c != nil && slices.Contains(falseReasons, c.Reason) {
-			say("a condition says %s: %s", c.Reason, c.Message)
-		}
-		if c != nil && (c.Reason == v1alpha1.ReasonRolledBack || c.Reason == v1alpha1.ReasonRestartFailed) && g.Status.Failure == nil {
-			say("a condition says %s, and the status has no failure", c.Reason)
-		}
-	}
-}
-
-// eventsTold: no Event tells of what did not happen, and none of a rollback more often than there was one.
-func (t *told) eventsTold(say func(string, ...any)) {
-	rollbacks, versions := 0, t.versionsOfRevisions()
-	maps.Copy(versions, t.versionsOfSets())
-	for _, e := range t.events {
-		times := 1
-		if e.Series != nil {
-			times = int(e.Series.Count)
-		}
-		if e.ReportingController != "belay" {
-			continue
-		}
-		if slices.Contains(falseReasons, e.Reason) {
-			say("an Event says %s: %s", e.Reason, e.Note)
-		}
-		of, _, told := strings.Cut(e.Note, failed)
-		if version, known := versions[of]; told && known && !t.failing(version) && !t.failing(version+"+") {
-			say("an Event says that %s failed: %s", version, e.Note)
-		}
-		if e.Reason == v1alpha1.ReasonRolledBack {
-			rollbacks += times
-		}
-	}
-	if most := len(strings.Fields(t.fails)); rollbacks > most {
-		say("%d Events tell of a rollback, of %d at most", rollbacks, most)
 	}
 }
 

@@ -44,6 +44,7 @@ var (
 	atFlag      = flag.Int("at", 0, "try them at this request only")
 	patience    = flag.Duration("patience", 150*time.Second, "how long to wait for anything: the longest fault takes a minute, and belay tries again within another half")
 	writeFlag   = flag.Bool("write", false, "write what the tests have to tell into docs/reliability.md")
+	serverFlag  = flag.Bool("server", false, "tell all stories while the API server and etcd of the cluster are killed and started again, too")
 	sourceFlag  = flag.String("source", root, "the directory of the belay to build")
 
 	// quiet is where the proxies complain: connections are cut all the time.

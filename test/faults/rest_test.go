@@ -28,16 +28,23 @@ func (s *scene) awaitRest() {
 	s.await(what+", at rest", is)
 }
 
+// restOthers is how many requests there may be in restFor that have no number: each of three caches is compared with what is stored, and
+// its watch may have to be opened again.
+const restOthers = 6
+
 // restsSince reports whether nothing has been asked for long enough since the end of a story, and whether something still was so late that it
 // is no rest.
 func restsSince(end, now time.Time, byBelay ...[]exchange) (rested, late bool) {
-	last := end
+	last, of := end, 0
 	for _, exchanges := range byBelay {
 		for _, e := range exchanges {
-			if e.number > 0 && e.at.After(last) {
+			switch {
+			case e.number > 0 && e.at.After(last):
 				last = e.at
+			case e.number == 0 && e.resource != "leases" && now.Sub(e.at) < restFor:
+				of++
 			}
 		}
 	}
-	return now.Sub(last) > restFor, last.Sub(end) > restWithin
+	return now.Sub(last) > restFor && of <= restOthers*len(byBelay), last.Sub(end) > restWithin
 }

@@ -63,6 +63,9 @@ func (c *component) restart(down time.Duration) error {
 
 // TestServer tells all stories at the same time, while what they run on is killed and started again.
 func TestServer(t *testing.T) {
+	if !*serverFlag {
+		t.Skip("-server says that the cluster is for that")
+	}
 	for _, name := range []string{"kube-apiserver", "etcd"} {
 		t.Run(name, func(t *testing.T) {
 			c := find(t, name)

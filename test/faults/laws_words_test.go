@@ -1,0 +1,180 @@
+package faults
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+	"github.com/belay-dev/belay/pkg/rollout"
+)
+
+// falseReasons are words about what did not happen in any story, nor in the churn, and noWaits what in no story is waited for. For a
+// busy Deployment controller or scheduler, a fake node and pods that end slowly it may be.
+var (
+	falseReasons = []string{v1alpha1.ReasonContested, v1alpha1.ReasonNameTaken, v1alpha1.ReasonInvalid, v1alpha1.ReasonDenied, v1alpha1.ReasonSyncFailing,
+		v1alpha1.ReasonNoGoodRevision, v1alpha1.ReasonHeld, v1alpha1.ReasonRollbackFailed}
+	noWaits = []string{v1alpha1.ReasonScaledToZero, v1alpha1.ReasonWaitingForSchedulingGate, v1alpha1.ReasonWaitingForReadinessGate, v1alpha1.ReasonWaitingForRoom,
+		v1alpha1.ReasonWaitingForQuota, v1alpha1.ReasonWaitingForWebhook, v1alpha1.ReasonWaitingForRegistry, v1alpha1.ReasonWaitingForVolume,
+		v1alpha1.ReasonWaitingForInjection}
+)
+
+// reasons are those with which what does this may be found failed. Where Belay was away for as long as the deadline, that may be over.
+var reasons = map[string][]string{
+	"crash":   {v1alpha1.FailureCrashLoop, v1alpha1.FailureDeadlineExceeded},
+	"missing": {v1alpha1.FailureImagePull, v1alpha1.FailureDeadlineExceeded},
+}
+
+// deeds returns what each version does.
+func (t *told) deeds() map[string]string {
+	does := map[string]string{}
+	for _, s := range t.sights {
+		if d, ok := s.object.(*appsv1.Deployment); ok {
+			_, does[versionOf(d.Spec.Template)], _ = strings.Cut(d.Spec.Template.Spec.Containers[0].Image, ":")
+		}
+	}
+	return does
+}
+
+// versionsOfRevisions returns of which version each ControllerRevision is that the Deployment ran, by its name.
+func (t *told) versionsOfRevisions() map[string]string {
+	versions := map[string]string{}
+	for _, m := range t.moves() {
+		versions[m.revision] = m.version
+	}
+	return versions
+}
+
+// words: no status says what is not so.
+func (t *told) words(say func(string, ...any)) {
+	var d *appsv1.Deployment // as it was then
+	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+		switch object := s.object.(type) {
+		case *appsv1.Deployment:
+			if d = object; s.deleted {
+				d = nil
+			}
+		case *v1alpha1.GuardedDeployment:
+			t.failureTold(object, say)
+			if c := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionReady); c != nil && !s.deleted {
+				t.conditionTold(object, c, d, say)
+			}
+		}
+	}
+}
+
+// failureTold: what a status says to be failed or good is that.
+func (t *told) failureTold(g *v1alpha1.GuardedDeployment, say func(string, ...any)) {
+	versions := t.versionsOfRevisions()
+	if f := g.Status.Failure; f != nil {
+		version := versions[f.Revision]
+		if !t.failing(version) && !t.failing(version+"+") {
+			say("the status says that %s failed: %s", version, f.Message)
+		}
+		if may, known := reasons[t.deeds()[version]]; known && !slices.Contains(may, f.Reason) {
+			say("the status says that %s failed by %s", version, f.Reason)
+		}
+	}
+	if good := versions[g.Status.GoodRevision]; t.failing(good) {
+		say("the status says that %s is good", good)
+	}
+}
+
+// conditionTold: what Ready says, with the Deployment as it was then, is so.
+func (t *told) conditionTold(g *v1alpha1.GuardedDeployment, c *metav1.Condition, d *appsv1.Deployment, say func(string, ...any)) {
+	runs := t.versionsOfRevisions()[g.Status.RunningRevision]
+	isReady, isBack := c.Status == metav1.ConditionTrue, c.Reason == v1alpha1.ReasonRolledBack
+	switch {
+	case t.isFalse(c.Reason):
+		say("a condition says %s: %s", c.Reason, c.Message)
+	case isReady != (c.Reason == v1alpha1.ReasonRolledOut):
+		say("a condition says that Ready is %s by %s", c.Status, c.Reason)
+	case isReady && t.failing(runs):
+		say("a condition says that %s is ready", runs)
+	case isBack && d != nil && t.failing(versionOf(d.Spec.Template)):
+		say("a condition says %s while %s runs", c.Reason, versionOf(d.Spec.Template))
+	case (isBack || c.Reason == v1alpha1.ReasonRestartFailed) && g.Status.Failure == nil:
+		say("a condition says %s, and the status has no failure", c.Reason)
+	case c.Reason == v1alpha1.ReasonPaused && c.ObservedGeneration == g.Generation && !g.Spec.Paused:
+		say("a condition says %s, and the spec is not", c.Reason)
+	}
+}
+
+// isFalse reports whether a reason is one that nothing in the story is a reason for.
+func (t *told) isFalse(reason string) bool {
+	switch {
+	case reason == v1alpha1.ReasonSyncFailing && t.refusedForLong():
+		return false
+	case t.random:
+		return slices.Contains(falseReasons, reason)
+	case reason == v1alpha1.ReasonRestartFailed:
+		return !strings.Contains(t.fails, "+")
+	default:
+		return slices.Contains(falseReasons, reason) || slices.Contains(noWaits, reason)
+	}
+}
+
+// refusedForLong reports whether Belay may have been without a good answer for longer than a minute: client-go reads a token anew once in
+// a minute.
+func (t *told) refusedForLong() bool {
+	return slices.ContainsFunc(slices.Concat(t.byBelay...), func(e exchange) bool { return e.fault == tokenRotated })
+}
+
+// eventsTold: no Event tells of what did not happen, and none of a rollback more often than there was one.
+func (t *told) eventsTold(say func(string, ...any)) {
+	versions := t.versionsOfRevisions()
+	maps.Copy(versions, t.versionsOfSets())
+	for _, e := range t.eventsOfBelay() {
+		if t.isFalse(e.Reason) {
+			say("an Event says %s: %s", e.Reason, e.Note)
+		}
+		of, _, told := strings.Cut(e.Note, failed)
+		of, restarted := strings.CutPrefix(of, "the restart of ")
+		if version, known := versions[of]; told && known && !t.failing(version+"+") && (restarted || !t.failing(version)) {
+			say("an Event says that %s failed: %s", version, e.Note)
+		}
+		if good, _, told := strings.Cut(e.Note, " is good and running"); told && t.failing(versions[good]) {
+			say("an Event says that %s is good", versions[good])
+		}
+		if _, back, told := strings.Cut(e.Note, " is back on "); told && t.failing(versions[strings.FieldsFunc(back, isEndOfName)[0]]) {
+			say("an Event says that the Deployment is back on what failed: %s", e.Note)
+		}
+	}
+	if told, most := t.rollbacksTold(), len(strings.Fields(t.fails)); told > most {
+		say("%d Events tell of a rollback, of %d at most", told, most)
+	}
+}
+
+// eventsOfBelay returns those that Belay has recorded.
+func (t *told) eventsOfBelay() []eventsv1.Event {
+	return slices.DeleteFunc(slices.Clone(t.events), func(e eventsv1.Event) bool { return e.ReportingController != "belay" })
+}
+
+// isEndOfName reports whether a letter follows a name in a sentence.
+func isEndOfName(letter rune) bool { return letter == ' ' || letter == ',' }
+
+// untold: where nothing is disturbed, an Event tells of every rollback.
+func (t *told) untold(say func(string, ...any)) {
+	if most := len(strings.Fields(t.fails)); t.undisturbed && t.rollbacksTold() != most {
+		say("%d Events tell of a rollback, want %d", t.rollbacksTold(), most)
+	}
+}
+
+// rollbacksTold returns how many Events tell of a rollback, or of a restart that was undone.
+func (t *told) rollbacksTold() (n int) {
+	for _, e := range t.eventsOfBelay() {
+		if e.Reason != v1alpha1.ReasonRolledBack && (e.Reason != v1alpha1.ReasonRestartFailed || e.Action != rollout.ActionPutBack) {
+			continue
+		}
+		n++
+		if e.Series != nil {
+			n += int(e.Series.Count) - 1
+		}
+	}
+	return n
+}

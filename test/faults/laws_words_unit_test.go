@@ -1,0 +1,183 @@
+package faults
+
+import (
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
+)
+
+// scripted is a story of a good version 1, a crashing version 2 and a rollback, with what is stored in it, in its order.
+type scripted struct {
+	*told
+	rv uint64
+}
+
+func newScripted() *scripted {
+	return &scripted{told: &told{story: story{name: "rollback", runs: "1 2 1", fails: "2"}}}
+}
+
+func (s *scripted) store(object runtime.Object) {
+	s.rv++
+	s.sights = append(s.sights, sight{rv: s.rv, object: object})
+}
+
+// run stores a Deployment of this version, whose revision is called "web-" and that.
+func (s *scripted) run(does, version string) *appsv1.Deployment {
+	d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Replicas: new(int32(2)), Template: template(does, version)}}
+	d.Name, d.UID, d.Annotations = name, "uid", map[string]string{v1alpha1.RevisionAnnotation: "web-" + version}
+	s.store(d)
+	return d
+}
+
+// judge stores a revision with its verdict.
+func (s *scripted) judge(does, version string, annotations map[string]string) {
+	r := &appsv1.ControllerRevision{Data: runtime.RawExtension{Raw: []byte(`{"spec":{"template":` + mustJSON(template(does, version)) + `}}`)}}
+	r.Name, r.Annotations, r.OwnerReferences = "web-"+version, annotations, []metav1.OwnerReference{{UID: "owner"}}
+	s.store(r)
+}
+
+var foundFailed = map[string]string{v1alpha1.VerdictAnnotation: v1alpha1.VerdictFailed, v1alpha1.FailureAnnotation: "{}"}
+
+// say stores a status, of a spec that asks for version 2.
+func (s *scripted) say(status metav1.ConditionStatus, reason string, change func(g *v1alpha1.GuardedDeployment)) {
+	g := &v1alpha1.GuardedDeployment{}
+	g.Name, g.Generation = name, 2
+	g.Spec.Replicas, g.Spec.Template = new(int32(2)), template("crash", "2")
+	g.Status = v1alpha1.GuardedDeploymentStatus{RunningRevision: "web-1", GoodRevision: "web-1", Failure: &v1alpha1.Failure{Revision: "web-2", Reason: v1alpha1.FailureCrashLoop}}
+	g.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: status, Reason: reason, ObservedGeneration: 2}}
+	if change != nil {
+		change(g)
+	}
+	s.store(g)
+}
+
+func TestLaws_Words(t *testing.T) {
+	const yes, no = metav1.ConditionTrue, metav1.ConditionFalse
+	runs := func(revision string) func(*v1alpha1.GuardedDeployment) {
+		return func(g *v1alpha1.GuardedDeployment) { g.Status.RunningRevision = revision }
+	}
+	failed := func(revision, reason string) func(*v1alpha1.GuardedDeployment) {
+		return func(g *v1alpha1.GuardedDeployment) {
+			g.Status.Failure = &v1alpha1.Failure{Revision: revision, Reason: reason}
+		}
+	}
+	for name, c := range map[string]struct {
+		status metav1.ConditionStatus
+		reason string
+		change func(*v1alpha1.GuardedDeployment)
+		early  bool // while version 2 runs
+		want   string
+	}{
+		"rolled out":                      {yes, v1alpha1.ReasonRolledOut, nil, false, ""},
+		"rolled out, and it crashes":      {yes, v1alpha1.ReasonRolledOut, runs("web-2"), true, "a condition says that 2 is ready"},
+		"rolled back":                     {no, v1alpha1.ReasonRolledBack, nil, false, ""},
+		"rolled back, and it is not":      {no, v1alpha1.ReasonRolledBack, nil, true, "a condition says RolledBack while 2 runs"},
+		"rolled back, and ready":          {yes, v1alpha1.ReasonRolledBack, nil, false, "Ready is True by RolledBack"},
+		"rolled out, and not ready":       {no, v1alpha1.ReasonRolledOut, nil, false, "Ready is False by RolledOut"},
+		"rolled back, and nothing failed": {no, v1alpha1.ReasonRolledBack, func(g *v1alpha1.GuardedDeployment) { g.Status.Failure = nil }, false, "has no failure"},
+		"the good one failed":             {no, v1alpha1.ReasonRolledBack, failed("web-1", v1alpha1.FailureCrashLoop), false, "says that 1 failed"},
+		"another failure":                 {no, v1alpha1.ReasonRolledBack, failed("web-2", v1alpha1.FailureImagePull), false, "2 failed by ImagePull"},
+		"the bad one good":                {no, v1alpha1.ReasonRolledBack, func(g *v1alpha1.GuardedDeployment) { g.Status.GoodRevision = "web-2" }, false, "says that 2 is good"},
+		"nothing is contested":            {no, v1alpha1.ReasonContested, nil, false, "says Contested"},
+		"there is no quota":               {no, v1alpha1.ReasonWaitingForQuota, nil, false, "says WaitingForQuota"},
+		"the controller may be slow":      {no, v1alpha1.ReasonWaitingForDeploymentController, nil, false, ""},
+		"nothing was restarted":           {no, v1alpha1.ReasonRestartFailed, nil, false, "says RestartFailed"},
+		"paused, and it is not":           {no, v1alpha1.ReasonPaused, nil, false, "says Paused, and the spec is not"},
+		"paused":                          {no, v1alpha1.ReasonPaused, func(g *v1alpha1.GuardedDeployment) { g.Spec.Paused = true }, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScripted()
+			s.run("good", "1")
+			s.run("crash", "2")
+			if c.early {
+				s.say(c.status, c.reason, c.change)
+			}
+			s.run("good", "1")
+			if !c.early {
+				s.say(c.status, c.reason, c.change)
+			}
+			wantBreach(t, s.words, c.want)
+		})
+	}
+}
+
+func TestLaws_EventsOfAStory(t *testing.T) {
+	for note, want := range map[string]string{
+		"web-1 is good and running":                                         "",
+		"web-2 is good and running":                                         "an Event says that 2 is good",
+		"web-2 failed: it crashes; the Deployment is back on web-1, until":  "",
+		"web-2 failed: it crashes; the Deployment is back on web-2 (older)": "back on what failed",
+		"web-1 failed: it crashes":                                          "an Event says that 1 failed",
+		"the restart of web-1 failed: it crashes":                           "an Event says that 1 failed",
+	} {
+		s := newScripted()
+		s.run("good", "1")
+		s.run("crash", "2")
+		s.events = []eventsv1.Event{{ReportingController: "belay", Reason: "CrashLoop", Note: note}}
+		wantBreach(t, s.eventsTold, want)
+	}
+	s := newScripted()
+	wantBreach(t, s.untold, "")
+	s.undisturbed = true
+	wantBreach(t, s.untold, "0 Events tell of a rollback, want 1")
+	back := eventsv1.Event{ReportingController: "belay", Reason: v1alpha1.ReasonRolledBack}
+	s.events = []eventsv1.Event{back}
+	wantBreach(t, s.untold, "")
+	s.events = append(s.events, back)
+	wantBreach(t, s.eventsTold, "2 Events tell of a rollback")
+}
+
+func TestLaws_Course(t *testing.T) {
+	s := newScripted()
+	s.run("good", "1")
+	s.run("crash", "2")
+	s.judge("crash", "2", foundFailed)
+	s.run("good", "1")
+	for _, law := range []law{s.course, s.verdictFirst, s.replicas, s.paused, s.revisions} {
+		wantBreach(t, law, "")
+	}
+	labelled := s.run("good", "1")
+	labelled.Spec.Template.Labels["added"] = "x"
+	wantBreach(t, s.course, `the Deployment ran "1 2 1 1"`)
+
+	s.say(metav1.ConditionFalse, v1alpha1.ReasonRolledBack, nil)
+	s.run("good", "1").Spec.Replicas = new(int32)
+	wantBreach(t, s.replicas, "the Deployment has 0 replicas")
+
+	s.say(metav1.ConditionFalse, v1alpha1.ReasonPaused, func(g *v1alpha1.GuardedDeployment) { g.Spec.Paused = true })
+	s.run("crash", "2")
+	wantBreach(t, s.paused, "the Deployment came to 2 while it was paused")
+
+	other := s.sights[2].object.(*appsv1.ControllerRevision).DeepCopy()
+	other.Name = "another"
+	s.store(other)
+	wantBreach(t, s.revisions, "have the same template")
+}
+
+// What is stored of the attempt before is no verdict on this one.
+func TestLaws_VerdictFirst(t *testing.T) {
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		want        string
+	}{
+		"found failed": {foundFailed, ""},
+		"under way": {map[string]string{v1alpha1.VerdictAnnotation: v1alpha1.VerdictFailed, v1alpha1.FailureAnnotation: "{}", v1alpha1.AttemptAnnotation: "{}"},
+			"left 2 with no failure stored"},
+		"good, with a failure": {map[string]string{v1alpha1.VerdictAnnotation: v1alpha1.VerdictGood, v1alpha1.FailureAnnotation: "{}"}, "left 2 with no failure stored"},
+		"nothing":              {nil, "left 2 with no failure stored"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScripted()
+			s.run("good", "1")
+			s.run("crash", "2")
+			s.judge("crash", "2", c.annotations)
+			s.run("good", "1")
+			wantBreach(t, s.verdictFirst, c.want)
+		})
+	}
+}
