@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -34,11 +35,12 @@ func tell(t *testing.T, story story, f *fault, at int) *told {
 	}
 	story.told(s)
 	s.awaitRest()
-	events, err := cluster.kube.EventsV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	result := &told{story: story, sights: cluster.observer.of(s.namespace), events: events.Items, undisturbed: f == nil}
+	var events *eventsv1.EventList
+	s.insist(func() (err error) {
+		events, err = cluster.kube.EventsV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{})
+		return err
+	})
+	result := &told{story: story, sights: cluster.observer.of(s.namespace), events: events.Items, undisturbed: f == nil && !story.gaps}
 	for _, b := range s.belays {
 		result.byBelay = append(result.byBelay, b.noted())
 		for _, e := range b.endings() {
@@ -123,7 +125,7 @@ func TestFaults(t *testing.T) {
 	for _, p := range all {
 		t.Run(fmt.Sprintf("%s/%d/%s", p.name, p.at, p.fault.name), func(t *testing.T) {
 			t.Parallel()
-			defer figures.count(t, p)
+			defer figures.count(t, p, len(all))
 			result := tell(t, p.story, p.fault, p.at)
 			if !result.reached() {
 				figures.miss(p)

@@ -14,6 +14,7 @@ import (
 type figures struct {
 	mu                     sync.Mutex
 	began                  time.Time
+	ended                  int
 	tried, missed, against map[string]int // by fault
 }
 
@@ -21,11 +22,14 @@ func newFigures() *figures {
 	return &figures{began: time.Now(), tried: map[string]int{}, missed: map[string]int{}, against: map[string]int{}}
 }
 
-// count counts a story that has ended.
-func (f *figures) count(t *testing.T, p perturbed) {
+// count counts a story that has ended, of so many, and says how far it is now and then.
+func (f *figures) count(t *testing.T, p perturbed, of int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.tried[p.fault.name]++
+	if f.ended++; f.ended%100 == 0 {
+		fmt.Printf("%d of %d stories, after %s\n", f.ended, of, time.Since(f.began).Round(time.Second))
+	}
 	if t.Failed() {
 		f.against[p.fault.name]++
 	}

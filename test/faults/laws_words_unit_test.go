@@ -144,6 +144,17 @@ func TestLaws_Course(t *testing.T) {
 	labelled := s.run("good", "1")
 	labelled.Spec.Template.Labels["added"] = "x"
 	wantBreach(t, s.course, `the Deployment ran "1 2 1 1"`)
+	s.gaps = true
+	wantBreach(t, s.course, `the Deployment ran "1 2 1 1"`)
+	s.sights = s.sights[:1]
+	wantBreach(t, s.course, "") // The others were missed.
+	s.run("crash", "2")
+	wantBreach(t, s.course, `the Deployment ran "1 2"`)
+	s = newScripted()
+	s.run("good", "1")
+	s.run("crash", "2")
+	s.judge("crash", "2", foundFailed)
+	s.run("good", "1")
 
 	s.say(metav1.ConditionFalse, v1alpha1.ReasonRolledBack, nil)
 	s.run("good", "1").Spec.Replicas = new(int32)

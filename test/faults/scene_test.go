@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -50,11 +51,13 @@ func openScene(t *testing.T) *scene {
 	select {
 	case s.namespace = <-cluster.empty:
 	default:
-		created, err := cluster.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "faults-", Labels: map[string]string{runLabel: cluster.run}}}, metav1.CreateOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.namespace = created.Name
+		s.insist(func() error {
+			created, err := cluster.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "faults-", Labels: map[string]string{runLabel: cluster.run}}}, metav1.CreateOptions{})
+			if err == nil {
+				s.namespace = created.Name
+			}
+			return err
+		})
 		s.await("the namespace has its service account", func() bool {
 			_, err := cluster.kube.CoreV1().ServiceAccounts(s.namespace).Get(t.Context(), "default", metav1.GetOptions{})
 			return err == nil
@@ -65,27 +68,31 @@ func openScene(t *testing.T) *scene {
 
 // empty deletes all that a story leaves, and lets another one have the namespace when that is gone.
 func (s *scene) empty() {
-	ctx, background := context.Background(), metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}
-	all := metav1.ListOptions{}
-	for what, err := range map[string]error{
-		"GuardedDeployments": cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).DeleteCollection(ctx, background, all),
-		"Deployments":        cluster.kube.AppsV1().Deployments(s.namespace).DeleteCollection(ctx, background, all),
-		"Leases":             cluster.kube.CoordinationV1().Leases(s.namespace).DeleteCollection(ctx, background, all),
-		"Events":             cluster.kube.EventsV1().Events(s.namespace).DeleteCollection(ctx, background, all),
-	} {
-		if err != nil {
-			s.Errorf("delete the %s: %v", what, err)
-			return
-		}
-	}
+	err := errors.New("nothing is deleted yet")
 	for deadline := time.Now().Add(*patience); time.Now().Before(deadline); time.Sleep(pollEvery) {
+		if err != nil { // The API server may be away.
+			err = s.deleteAll()
+			continue
+		}
 		if v := cluster.observer.now(s.namespace); v.guarded == nil && v.deployment == nil && len(v.sets)+len(v.revisions) == 0 && v.lease == nil {
 			cluster.observer.forget(s.namespace)
 			cluster.empty <- s.namespace
 			return
 		}
 	}
-	s.Errorf("what a story left in %s is not gone after %s", s.namespace, *patience)
+	s.Errorf("what a story left in %s is not gone after %s: %v", s.namespace, *patience, err)
+}
+
+// deleteAll has all deleted that a story makes, and what belongs to it.
+func (s *scene) deleteAll() error {
+	ctx, background := context.Background(), metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}
+	all := metav1.ListOptions{}
+	return errors.Join(
+		cluster.belay.BelayV1alpha1().GuardedDeployments(s.namespace).DeleteCollection(ctx, background, all),
+		cluster.kube.AppsV1().Deployments(s.namespace).DeleteCollection(ctx, background, all),
+		cluster.kube.CoordinationV1().Leases(s.namespace).DeleteCollection(ctx, background, all),
+		cluster.kube.EventsV1().Events(s.namespace).DeleteCollection(ctx, background, all),
+	)
 }
 
 // await waits until something is so.
