@@ -10,8 +10,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// giveUpWaiting is how long a cache may lag behind our own write. After that it is believed as it is: an API server
-// restored from a backup may have gone back in time. Every write is conditional, so a stale decision cannot be stored.
+// giveUpWaiting is how long to wait for a cache that lags behind our own write. After that it is Unseen's caller who has to read what is
+// missing.
 const giveUpWaiting = 30 * time.Second
 
 // Tracker knows what was last written for each key, to which store that will come. It relies on one worker at a time per
@@ -52,27 +52,31 @@ func (t *Tracker) Wrote(key cache.ObjectName, store cache.Store, resourceVersion
 }
 
 // Unseen returns the resourceVersion of the last write for key that store did not show at the last check: of one that was
-// made since, that is. It is empty if there was none.
+// made since or, at the beginning of a sync, of one that was waited for in vain. It is empty if there was none.
 func (t *Tracker) Unseen(key cache.ObjectName, store cache.Store) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.written[key][store].resourceVersion
 }
 
-// Check returns a StaleError while a cache has not shown what was written for key. Versions that cannot be compared
-// count as shown.
+// Check returns a StaleError while a cache has not shown what was written for key, for giveUpWaiting at the longest. Versions that cannot
+// be compared count as shown.
 func (t *Tracker) Check(key cache.ObjectName) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for store, write := range t.written[key] {
 		seen := store.LastStoreSyncResourceVersion()
 		order, err := resourceversion.CompareResourceVersion(seen, write.resourceVersion)
-		if err == nil && order < 0 && time.Since(write.at) < giveUpWaiting {
+		switch lags := err == nil && order < 0; {
+		case !lags:
+			delete(t.written[key], store)
+		case time.Since(write.at) < giveUpWaiting:
 			return Stale(fmt.Sprintf("the cache (at %s, after our own write at %s)", seen, write.resourceVersion))
 		}
-		delete(t.written[key], store)
 	}
-	delete(t.written, key)
+	if len(t.written[key]) == 0 {
+		delete(t.written, key)
+	}
 	return nil
 }
 

@@ -61,8 +61,9 @@ func TestReconcile_WatchThatLagsForLong(t *testing.T) {
 			w.Pass(time.Minute)
 		}
 		if len(w.Asked(fake.Everything)) == 0 {
-			t.Error("nothing was tried in 10 minutes, want the cache to be believed after 30 s")
+			t.Error("nothing was tried in 10 minutes, want what the cache lacks to be read after 30 s")
 		}
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
 		wantCalm(w, 300)
 		w.Intercept(nil)
 		w.LetGo(resource)
@@ -230,4 +231,30 @@ func TestBrokenWatch_GuardedDeploymentVanishes(t *testing.T) {
 		}
 		expect.Same(t, "unseen writes", 0, belay.fresh.Len())
 	})
+}
+
+// What is asked for again while the cache of revisions shows nothing is not told of by what was found of it before.
+func TestReconcile_AskedAgainUnseen(t *testing.T) {
+	for name, lag := range map[string]time.Duration{"a while": 40 * time.Second, "long": 10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.UpAndRunning("web")
+				w.Node.Set("web:2", fake.Crashing)
+				fake.Release(w, "web", "web:2")
+				w.Pass(4 * time.Minute)
+				fake.WantStatus(w, "web", "Ready=False RolledBack")
+				w.ForgetRequests()
+				w.Hold("controllerrevisions")
+				fake.Release(w, "web", "web:1")
+				w.Pass(29 * time.Second)
+				fake.Release(w, "web", "web:2")
+				w.Pass(lag)
+				w.LetGo("controllerrevisions")
+				w.Pass(5 * time.Minute)
+				fake.WantStatus(w, "web", "Ready=False RolledBack")
+				fake.WantOnce(w, "Warning CrashLoop")
+				fake.WantOnce(w, "Warning RolledBack")
+			})
+		})
+	}
 }

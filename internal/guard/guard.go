@@ -108,7 +108,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 	if err := g.fresh.Check(key); err != nil {
 		return 0, err
 	}
-	observed, err := g.observe(key)
+	observed, err := g.observe(ctx, key)
 	if apierrors.IsNotFound(err) {
 		g.memories.Forget(key)
 		g.fresh.Forget(key)
@@ -161,37 +161,41 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 	}
 }
 
-// observe gathers what the caches and this process know about key.
-func (g *Guard) observe(key cache.ObjectName) (rollout.Observed, error) {
-	guarded, err := g.objects.GuardedDeployments(key.Namespace).Get(key.Name)
+// observe gathers what the caches and this process know about key. What a cache should show of Belay's own writes by now, and does not, is
+// read live: by what was so before them, an outcome would be told a second time.
+func (g *Guard) observe(ctx context.Context, key cache.ObjectName) (o rollout.Observed, err error) {
+	lags := func(store cache.Store) bool { return g.fresh.Unseen(key, store) != "" }
+	o.Memory, o.PollInterval = g.memories.Of(key), g.evidence.Interval()
+	if o.GuardedLive = lags(g.objectStore); o.GuardedLive {
+		o.Guarded, err = g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	} else {
+		o.Guarded, err = g.objects.GuardedDeployments(key.Namespace).Get(key.Name)
+	}
 	if err != nil {
-		return rollout.Observed{}, err
+		return o, err
 	}
-	deployment, err := g.deployments.Deployments(key.Namespace).Get(key.Name)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return rollout.Observed{}, err
+	if o.DeploymentLive = lags(g.deploymentStore); o.DeploymentLive {
+		o.Deployment, err = g.readDeployment(ctx, key)
+	} else if o.Deployment, err = g.deployments.Deployments(key.Namespace).Get(key.Name); apierrors.IsNotFound(err) {
+		o.Deployment, err = nil, nil
 	}
-	controlled, err := g.controlled.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
 	if err != nil {
-		return rollout.Observed{}, err
+		return o, err
 	}
-	var strays []string
+	controlled, err := g.controlled.ByTypedIndex(byController, ownerKey(key.Namespace, o.Guarded.UID))
+	if err != nil {
+		return o, err
+	}
 	for _, d := range controlled {
 		if cache.MetaObjectToName(d) != key {
-			strays = append(strays, d.Name)
+			o.Strays = append(o.Strays, d.Name)
 		}
 	}
-	slices.Sort(strays)
-	revisions, err := g.revisions.ByTypedIndex(byController, ownerKey(key.Namespace, guarded.UID))
-	if err != nil {
-		return rollout.Observed{}, err
+	slices.Sort(o.Strays)
+	if o.RevisionsLive = lags(g.revisionStore); o.RevisionsLive {
+		o.Revisions, err = g.readRevisions(ctx, o.Guarded)
+	} else {
+		o.Revisions, err = g.revisions.ByTypedIndex(byController, ownerKey(key.Namespace, o.Guarded.UID))
 	}
-	return rollout.Observed{
-		Guarded:      guarded,
-		Deployment:   deployment,
-		Strays:       strays,
-		Revisions:    revisions,
-		Memory:       g.memories.Of(key),
-		PollInterval: g.evidence.Interval(),
-	}, nil
+	return o, err
 }
