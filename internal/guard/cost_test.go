@@ -80,7 +80,6 @@ func restingObjects(tb testing.TB, name string) (*v1alpha1.GuardedDeployment, *a
 		tb.Fatal("there is no status to write")
 	}
 	g.Status = *status
-	rollout.WithDigest(revision)
 	return g, d, revision
 }
 

@@ -104,7 +104,11 @@ func TestStillRecorded(t *testing.T) {
 			change func(seen *appsv1.ControllerRevision)
 			still  bool
 		}{
-			"as it is":             {func(*appsv1.ControllerRevision) {}, true},
+			"as it is": {func(*appsv1.ControllerRevision) {}, true},
+			"as it was answered just now": {func(r *appsv1.ControllerRevision) {
+				r.ResourceVersion = "999999"
+				p.fresh.Wrote(webKey, p.revisionStore, r.ResourceVersion)
+			}, true},
 			"another of that name": {func(r *appsv1.ControllerRevision) { r.UID = "another" }, false},
 			"another verdict":      {func(r *appsv1.ControllerRevision) { r.ResourceVersion = "1" }, false},
 			"not seen":             {func(r *appsv1.ControllerRevision) { r.Name = "another" }, false},
@@ -115,6 +119,7 @@ func TestStillRecorded(t *testing.T) {
 				if c.change == nil {
 					run, c.change = "gone", func(r *appsv1.ControllerRevision) { r.Name = "gone" }
 				}
+				p.fresh.Forget(webKey)
 				c.change(seen)
 				desired := fake.DeploymentOf(fake.Webshop("web", "web:1"))
 				desired.Annotations = map[string]string{v1alpha1.RevisionAnnotation: run}

@@ -132,10 +132,13 @@ func TestWriteSet(t *testing.T) {
 		for name, c := range map[string]rollout.SetChange{
 			"a label":       {Labels: map[string]*string{"mine": new("1")}},
 			"an annotation": {Annotations: map[string]*string{"mine": new("1")}},
-			"replicas":      {Replicas: new(int32(4))},
+			"replicas":      {Replicas: new(int32(5))},
 		} {
+			w.ForgetRequests()
 			expect.NoError(t, write(c))
+			patch := writes(w)[0].Patch
 			now := setOf(w, "good:1")
+			expect.Same(t, name+": replicas", c.Replicas != nil, strings.Contains(patch, `"replicas":5`))
 			expect.Same(t, name+": that label", c.Labels != nil, now.Labels["mine"] == "1")
 			expect.Same(t, name+": that annotation", c.Annotations != nil, now.Annotations["mine"] == "1")
 			for key, value := range set.Labels {
@@ -233,9 +236,12 @@ func TestReconcile_WaitsForOwnWrites(t *testing.T) {
 			}
 			return carryOut()
 		})
-		for len(w.Requested("patch", "deployments/status")) == 0 {
-			w.Pass(time.Second)
+		for range 300 {
+			if w.Pass(time.Second); len(w.Requested("patch", "deployments/status")) > 0 {
+				break
+			}
 		}
+		expect.Same(t, "writes of the status", 1, len(w.Requested("patch", "deployments/status")))
 		w.ForgetRequests()
 		w.Pass(25 * time.Second) // After 30 s the cache is believed.
 		expect.Same(t, "requests", map[string]int{}, fake.Counts(w.Asked(fake.Everything)))

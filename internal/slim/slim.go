@@ -16,7 +16,6 @@ import (
 	"k8s.io/utils/lru"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 const (
@@ -76,7 +75,6 @@ func (s *slimmer) slim(object any) (any, error) {
 		s.slimSpec(&object.Spec)
 	case *appsv1.ControllerRevision: // of which there are most
 		object.Labels, object.Annotations = intern(s, object.Labels), intern(s, object.Annotations)
-		rollout.WithDigest(object)
 	}
 	return object, nil
 }

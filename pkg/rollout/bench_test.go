@@ -27,9 +27,7 @@ func released(b *testing.B, releases int, pods int32) *scene {
 	if got := conditions(&s.Guarded.Status); got != "Ready RolledOut" || len(s.Revisions) != releases {
 		b.Fatalf("%s, with %d revisions", got, len(s.Revisions))
 	}
-	for _, r := range s.Revisions {
-		WithDigest(r) // as in a cache
-	}
+	s.step()
 	return s
 }
 

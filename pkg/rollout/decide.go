@@ -99,8 +99,13 @@ func (s *state) decide(r *row) Decision {
 
 func newState(o Observed) *state {
 	o.Memory = o.recall()
-	s := &state{Observed: o, history: newHistory(o.Guarded, o.Revisions)}
-	s.target, s.unrecordable = s.find(&o.Guarded.Spec.Template)
+	s := &state{Observed: o, history: newHistory(o.Guarded, o.Revisions, o.Memory.digests...)}
+	s.Memory.digests = s.digests
+	template := &o.Guarded.Spec.Template
+	if s.Memory.asked.generation != o.Guarded.Generation {
+		s.Memory.asked = asked{o.Guarded.Generation, meaningOf(template)}
+	}
+	s.target, s.unrecordable = s.findMeaning(s.Memory.asked.meaning, template)
 	s.lastGood = s.newestGood(s.target)
 	s.noteFailure()
 	if s.foreign = o.Deployment != nil && !metav1.IsControlledBy(o.Deployment, o.Guarded); s.foreign {

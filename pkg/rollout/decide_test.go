@@ -253,7 +253,7 @@ func TestDecide_AllFields(t *testing.T) {
 		row:    "unknown",
 	}
 	got := Decide(s.Observed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}, carried{}), cmpopts.IgnoreFields(Progress{}, "clock"),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}, carried{}), cmpopts.IgnoreFields(Memory{}, "asked", "digests"), cmpopts.IgnoreFields(Progress{}, "clock"),
 		cmpopts.IgnoreUnexported(Progress{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
@@ -702,6 +702,11 @@ func TestAccept_PolicysChange(t *testing.T) {
 	s.after(time.Hour)
 	if _, told := s.step(); told != "" || !strings.HasPrefix(conditions(&s.Guarded.Status), "Ready") {
 		t.Errorf("an accepted answer: %q, %s", told, conditions(&s.Guarded.Status))
+	}
+	again := *s
+	again.Memory.accepted = "" // It is not known any more.
+	if d, told := again.step(); d.Correction == "" {
+		t.Errorf("an answer that was not accepted: %s", told)
 	}
 	s.Deployment.Spec.Template.Spec.Containers[0].Image = "evil/v1"
 	s.Deployment.Generation++

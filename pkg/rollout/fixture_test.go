@@ -4,8 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -226,10 +226,10 @@ func (s *scene) token(t string) *scene {
 // step decides, carries out, and tells what was done.
 func (s *scene) step() (Decision, string) { return s.stepFrom(decideTwice(s.Observed)) }
 
-// decideTwice decides, and makes sure that the same follows where it is not known that there is nothing to compare.
+// decideTwice decides, and makes sure that the same follows where nothing is known of what was compared and decoded before.
 func decideTwice(o Observed) Decision {
 	d := Decide(o)
-	o.Memory.carried = carried{}
+	o.Memory.carried, o.Memory.digests, o.Memory.asked = carried{}, nil, asked{}
 	one, other := d, Decide(o)
 	one.Memory.carried, other.Memory.carried = carried{}, carried{}
 	if !reflect.DeepEqual(one, other) {

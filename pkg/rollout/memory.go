@@ -24,6 +24,8 @@ type Memory struct {
 
 	written
 	carried    carried       // at the last comparison that found nothing to write
+	asked      asked         // last
+	digests    []digested    // of the revisions that were observed last; it is replaced, never changed
 	unanswered []*unanswered // writes of the Deployment whose answers were lost
 
 	failure    seenFailure

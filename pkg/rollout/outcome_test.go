@@ -443,3 +443,45 @@ func TestRun_ScaledAfterARestart(t *testing.T) {
 		}
 	}
 }
+
+// What raises no generation is compared all the same, and so is another Deployment of that name.
+func TestRun_ComparesAgain(t *testing.T) {
+	for name, change := range map[string]func(d *appsv1.Deployment){
+		"nothing":         nil,
+		"the label":       func(d *appsv1.Deployment) { delete(d.Labels, v1alpha1.GuardedLabel) },
+		"the revision":    func(d *appsv1.Deployment) { d.Annotations[v1alpha1.RevisionAnnotation] = "theirs" },
+		"the hash":        func(d *appsv1.Deployment) { d.Annotations[v1alpha1.AppliedAnnotation] = "theirs" },
+		"another of that": func(d *appsv1.Deployment) { d.UID, d.Spec.Replicas = "another", new(int32(9)) },
+	} {
+		s := asking("v1").scale(new(int32(3)))
+		s.play()
+		s.up().play()
+		if change != nil {
+			s.Deployment = s.Deployment.DeepCopy()
+			change(s.Deployment)
+		}
+		if d, told := s.step(); (d.Deployment != nil) != (change != nil) {
+			t.Errorf("%s: %q", name, told)
+		}
+	}
+}
+
+// A revision is decoded once, and anew when it is another object, or another process.
+func TestDecide_DecodesOnce(t *testing.T) {
+	s := asking("v1")
+	s.play()
+	s.up().play()
+	s.step()
+	known := s.Memory.digests
+	if len(known) != 1 || !known[0].fits || known[0].object != s.Revisions[0] {
+		t.Fatalf("digests %+v, want that of the revision", known)
+	}
+	s.Memory.digests = []digested{{object: s.Revisions[0]}} // as if it did not fit
+	if d := Decide(s.Observed); d.Record == nil {
+		t.Error("the known digest is not used")
+	}
+	s.Memory.digests = []digested{{object: s.Revisions[0].DeepCopy()}}
+	if d := Decide(s.Observed); d.Record != nil || !d.Memory.digests[0].fits {
+		t.Error("the digest of another object is used")
+	}
+}

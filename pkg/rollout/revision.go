@@ -38,7 +38,7 @@ type Revision struct {
 	Retrying bool    // a further attempt is under way
 
 	template *corev1.PodTemplateSpec // nil until somebody asks for it
-	digest   *digest                 // of the data, nil if it has none
+	meaning  meaning
 }
 
 // Template returns the pod template that is recorded.
@@ -95,13 +95,21 @@ type history struct {
 	revisions []*Revision
 	// invalid names those whose content or owner does not fit their name. They are never used.
 	invalid []string
+	digests []digested // of all that were observed
 }
 
-// newHistory sorts and decodes what was observed.
-func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.ControllerRevision) history {
+// newHistory sorts and decodes what was observed. known are digests of what was observed before.
+func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.ControllerRevision, known ...digested) history {
 	var h history
 	for _, object := range observed {
-		if revision := decode(guarded, object); revision != nil {
+		one := digested{object: object}
+		if i := slices.IndexFunc(known, func(k digested) bool { return k.object == object }); i >= 0 {
+			one = known[i]
+		} else {
+			one.digest = digestOf(guarded, object)
+		}
+		h.digests = append(h.digests, one)
+		if revision := one.decode(); revision != nil {
 			h.revisions = append(h.revisions, revision)
 		} else {
 			h.invalid = append(h.invalid, object.Name)
@@ -120,14 +128,16 @@ func newHistory(guarded *v1alpha1.GuardedDeployment, observed []*appsv1.Controll
 // decode returns nil for an object whose name, content and owner do not fit: it is no revision of guarded, or it was
 // changed since it was written.
 func decode(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) *Revision {
-	if !metav1.IsControlledBy(object, guarded) {
+	return digested{object, digestOf(guarded, object)}.decode()
+}
+
+// decode is decode of a revision whose digest is known.
+func (d digested) decode() *Revision {
+	if !d.fits {
 		return nil
 	}
-	data := digestOf(object, guarded.Name, guarded.UID)
-	if !data.fits {
-		return nil
-	}
-	r := &Revision{ControllerRevision: object, digest: data, Attempt: Attempt{Number: 1}}
+	object := d.object
+	r := &Revision{ControllerRevision: object, meaning: d.meaning, Attempt: Attempt{Number: 1}}
 	// An annotation that does not parse says nothing: the verdict stands without it.
 	if annotation, ok := object.Annotations[v1alpha1.FailureAnnotation]; ok {
 		if json.Unmarshal([]byte(annotation), &r.Failure) == nil && r.Failure.isPossible() {
@@ -168,15 +178,19 @@ func lastWritten(object metav1.Object) metav1.Time {
 	return last
 }
 
-// find returns the revision with this template, nil if there is none, and an error if there cannot be one. Templates are
-// compared by meaning: their bytes change when a library is upgraded. One that is not found as it is, is looked for as it
-// would be read back: half a second of a time, for example, is decoded and never encoded.
+// find returns the revision with this template, nil if there is none, and an error if there cannot be one. As a rule it is recorded in the
+// same bytes. Otherwise templates are compared as they are read back, by what they mean: their bytes change when a library is upgraded, and
+// half a second of a time, for example, is decoded and never encoded.
 func (h history) find(template *corev1.PodTemplateSpec) (*Revision, error) {
-	if r := h.meaning(meaningOf(template)); r != nil {
-		return r, nil
-	}
-	if r := h.equal(template); r != nil {
-		return r, nil
+	return h.findMeaning(meaningOf(template), template)
+}
+
+// findMeaning is find of a template whose meaning is known.
+func (h history) findMeaning(is meaning, template *corev1.PodTemplateSpec) (*Revision, error) {
+	for _, r := range slices.Backward(h.revisions) {
+		if r.meaning == is {
+			return r, nil
+		}
 	}
 	recorded, err := templateIn(recording(template))
 	if err != nil {
@@ -185,17 +199,7 @@ func (h history) find(template *corev1.PodTemplateSpec) (*Revision, error) {
 	return h.equal(recorded), nil
 }
 
-// meaning returns the newest revision that means this.
-func (h history) meaning(is meaning) *Revision {
-	for _, r := range slices.Backward(h.revisions) {
-		if r.digest.meaning == is {
-			return r
-		}
-	}
-	return nil
-}
-
-// equal returns the newest revision that records just this. An empty list may be encoded in two ways.
+// equal returns the newest revision that records just this.
 func (h history) equal(template *corev1.PodTemplateSpec) *Revision {
 	for _, r := range slices.Backward(h.revisions) {
 		if equality.Semantic.DeepEqual(r.Template(), template) {
@@ -281,7 +285,7 @@ func OtherName(guarded *v1alpha1.GuardedDeployment, revision *appsv1.ControllerR
 
 // IsRevisionOf reports whether the name, the content and the owner of object fit: it is a revision of guarded.
 func IsRevisionOf(guarded *v1alpha1.GuardedDeployment, object *appsv1.ControllerRevision) bool {
-	return decode(guarded, object) != nil
+	return digestOf(guarded, object).fits
 }
 
 // revisionNames returns the names that a revision with this canonical data may have, in the order in which they are
@@ -295,9 +299,9 @@ func revisionNames(guarded *v1alpha1.GuardedDeployment, data []byte) []string {
 }
 
 // mayBeNamed reports whether name is one of them. As a rule it is the first: hashing is most of what it costs.
-func mayBeNamed(owner string, uid types.UID, data []byte, name string) bool {
+func mayBeNamed(guarded *v1alpha1.GuardedDeployment, data []byte, name string) bool {
 	for collision := range maxNames {
-		if revisionName(owner, uid, data, collision) == name {
+		if revisionName(guarded.Name, guarded.UID, data, collision) == name {
 			return true
 		}
 	}
@@ -345,11 +349,11 @@ func withVerdict(revision *Revision, failure *Failure) *appsv1.ControllerRevisio
 	return updated
 }
 
-// toWrite returns a copy to be changed and written. It leaves out the managed fields, of which a cache has a part (the
-// API server keeps its own), and the digest.
+// toWrite returns a copy to be changed and written. It leaves out the managed fields, of which a cache has a part: the API server
+// keeps its own.
 func toWrite(revision *appsv1.ControllerRevision) *appsv1.ControllerRevision {
 	updated := revision.DeepCopy()
-	updated.ManagedFields, updated.Data.Object = nil, nil
+	updated.ManagedFields = nil
 	return updated
 }
 

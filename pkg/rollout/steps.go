@@ -66,8 +66,8 @@ func (s *state) run(d *Decision, r *Revision, doing string) *report {
 	return &begun
 }
 
-// carried is all that the comparison of a Deployment with what is desired of it depends on. It is remembered where nothing had to be written:
-// as long as it is the same, there is nothing to compare.
+// carried is what tells that a Deployment is as it was when it was compared with what is desired of it, and nothing had to be written: as
+// long as it is the same, there is nothing to compare. A value that is only written otherwise, 1024 for 1Ki, raises no generation.
 type carried struct {
 	guarded    int64     // its generation
 	deployment types.UID // and its generation
@@ -78,9 +78,9 @@ type carried struct {
 	accepted   string    // Memory.accepted
 }
 
-// carriedBy returns what it is now for the revision with these pins, nil if there is no Deployment of ours.
+// carriedBy returns what it is now for the revision with these pins, nil if there is no Deployment.
 func (s *state) carriedBy(r *Revision, pinned pins) *carried {
-	if s.Deployment == nil || s.foreign {
+	if s.Deployment == nil {
 		return nil
 	}
 	labels, annotations := s.Deployment.Labels, s.Deployment.Annotations
