@@ -389,10 +389,6 @@ func TestStandstill_ToldOnceAndEnds(t *testing.T) {
 		stop, goOn func(w *world)
 		says       string
 	}{
-		"a cache that shows nothing new": {
-			func(w *world) { w.Hold("controllerrevisions") },
-			func(w *world) { w.LetGo("controllerrevisions") },
-			"the cache of ControllerRevisions is older than the API server's"},
 		"the same error again and again": {
 			func(w *world) {
 				w.Intercept(func(r request, carryOut func() error) error {
