@@ -58,7 +58,7 @@ func TestAdoption(t *testing.T) {
 		{"a revision of its own that it runs is not recorded again", asking("v1").knows("v1", 1, good).runningName("v1").with(func(s *scene) {
 			s.Deployment.OwnerReferences = nil
 			s.Deployment.Annotations[v1alpha1.AdoptAnnotation] = "web"
-		}), []string{takenOver, "run v1 x3, Reconciling Progressing, again in 3s"}},
+		}), []string{takenOver, "run v1 x3, Ready RolledOut, Normal RolledOut, again in 3s"}},
 		{"a revision of its own that it only claims to run is not believed", asking("v2").scale(nil).knows("v1", 1, good).finds("theirs").with(func(s *scene) {
 			s.Deployment.Annotations[v1alpha1.RevisionAnnotation] = s.revision("v1").Name
 		}), []string{"record theirs as 2", takenOver, "record v2 as 3"}},

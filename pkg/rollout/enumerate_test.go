@@ -167,7 +167,9 @@ func decideStrictly(t *testing.T, s *scene) Decision {
 	}
 	shuffled := before
 	slices.Reverse(shuffled.Revisions)
-	if again := Decide(shuffled); !reflect.DeepEqual(d, again) {
+	again, first := Decide(shuffled), d
+	again.Memory.digests, first.Memory.digests = nil, nil // They are in the order of the revisions.
+	if !reflect.DeepEqual(first, again) {
 		t.Errorf("decided twice, differently: %s, and %s", s.tell(d), s.tell(again))
 	}
 	return d
