@@ -52,6 +52,7 @@ func (t *told) versionsOfRevisions() map[string]string {
 
 // words: no status says what is not so.
 func (t *told) words(say func(string, ...any)) {
+	versions, does := t.versionsOfRevisions(), t.deeds()
 	var d *appsv1.Deployment // as it was then
 	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
 		switch object := s.object.(type) {
@@ -60,23 +61,22 @@ func (t *told) words(say func(string, ...any)) {
 				d = nil
 			}
 		case *v1alpha1.GuardedDeployment:
-			t.failureTold(object, say)
+			t.failureTold(object, versions, does, say)
 			if c := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionReady); c != nil && !s.deleted {
-				t.conditionTold(object, c, d, say)
+				t.conditionTold(object, c, versions, d, say)
 			}
 		}
 	}
 }
 
 // failureTold: what a status says to be failed or good is that.
-func (t *told) failureTold(g *v1alpha1.GuardedDeployment, say func(string, ...any)) {
-	versions := t.versionsOfRevisions()
+func (t *told) failureTold(g *v1alpha1.GuardedDeployment, versions, does map[string]string, say func(string, ...any)) {
 	if f := g.Status.Failure; f != nil {
 		version := versions[f.Revision]
 		if !t.failing(version) && !t.failing(version+"+") {
 			say("the status says that %s failed: %s", version, f.Message)
 		}
-		if may, known := reasons[t.deeds()[version]]; known && !slices.Contains(may, f.Reason) {
+		if may, known := reasons[does[version]]; known && !slices.Contains(may, f.Reason) {
 			say("the status says that %s failed by %s", version, f.Reason)
 		}
 	}
@@ -86,8 +86,8 @@ func (t *told) failureTold(g *v1alpha1.GuardedDeployment, say func(string, ...an
 }
 
 // conditionTold: what Ready says, with the Deployment as it was then, is so.
-func (t *told) conditionTold(g *v1alpha1.GuardedDeployment, c *metav1.Condition, d *appsv1.Deployment, say func(string, ...any)) {
-	runs := t.versionsOfRevisions()[g.Status.RunningRevision]
+func (t *told) conditionTold(g *v1alpha1.GuardedDeployment, c *metav1.Condition, versions map[string]string, d *appsv1.Deployment, say func(string, ...any)) {
+	runs := versions[g.Status.RunningRevision]
 	isReady, isBack := c.Status == metav1.ConditionTrue, c.Reason == v1alpha1.ReasonRolledBack
 	switch {
 	case t.isFalse(c.Reason):

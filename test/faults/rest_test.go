@@ -35,16 +35,16 @@ const restOthers = 6
 // restsSince reports whether nothing has been asked for long enough since the end of a story, and whether something still was so late that it
 // is no rest.
 func restsSince(end, now time.Time, byBelay ...[]exchange) (rested, late bool) {
-	last, of := end, 0
+	last, others := end, 0
 	for _, exchanges := range byBelay {
 		for _, e := range exchanges {
 			switch {
 			case e.number > 0 && e.at.After(last):
 				last = e.at
 			case e.number == 0 && e.resource != "leases" && now.Sub(e.at) < restFor:
-				of++
+				others++
 			}
 		}
 	}
-	return now.Sub(last) > restFor && of <= restOthers*len(byBelay), last.Sub(end) > restWithin
+	return now.Sub(last) > restFor && others <= restOthers*len(byBelay), last.Sub(end) > restWithin
 }
