@@ -1,6 +1,7 @@
 package fakecluster
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -406,6 +407,9 @@ func WantStatus(w *World, name, want string) {
 		w.T.Errorf("after %s, %s is %s, want %s", time.Since(w.Began), name, got, want)
 	}
 }
+
+// Context returns a context whose log is the world's.
+func (w *World) Context() context.Context { return klog.NewContext(context.Background(), w.Logger) }
 
 // WantOnce fails the test unless exactly one Event of this type and reason was sent.
 func WantOnce(w *World, event string) {

@@ -10,7 +10,6 @@ import (
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/component-base/metrics"
-	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/evidence"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -59,7 +58,7 @@ type belay struct {
 func startBelay(w *world) *belay {
 	w.T.Helper()
 	p := &belay{Process: w.NewProcess(), counted: metrics.NewKubeRegistry()}
-	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
+	background, end := context.WithCancel(w.Context())
 	watches := watchhealth.New(watchhealth.Undecodable)
 	owned, guarded := kubeclient.Informers(watches, p.Kube, p.Belay, metav1.NamespaceAll, false)
 	scheme := k8sruntime.NewScheme()

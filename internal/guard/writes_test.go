@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -23,9 +21,6 @@ import (
 )
 
 var webKey = cache.ObjectName{Namespace: namespace, Name: "web"}
-
-// quietly returns a context whose log is the world's.
-func quietly(w *world) context.Context { return klog.NewContext(context.Background(), w.Logger) }
 
 func TestStillThere(t *testing.T) {
 	owner := fake.Webshop("web", "web:1")
@@ -123,7 +118,7 @@ func TestStillRecorded(t *testing.T) {
 				c.change(seen)
 				desired := fake.DeploymentOf(fake.Webshop("web", "web:1"))
 				desired.Annotations = map[string]string{v1alpha1.RevisionAnnotation: run}
-				err := p.stillRecorded(quietly(w), webKey, &rollout.Observed{Revisions: []*appsv1.ControllerRevision{seen}}, desired)
+				err := p.stillRecorded(w.Context(), webKey, &rollout.Observed{Revisions: []*appsv1.ControllerRevision{seen}}, desired)
 				if c.still {
 					expect.NoError(t, err)
 				} else if !errors.As(err, new(*freshness.StaleError)) {
@@ -150,7 +145,7 @@ func TestPruneRevisions(t *testing.T) {
 			w.ForgetRequests()
 			w.Intercept(func(r request, _ func() error) error { return c.answer })
 			one := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web-1", UID: "1", ResourceVersion: "1"}}
-			err := p.pruneRevisions(quietly(w), []*appsv1.ControllerRevision{one, one})
+			err := p.pruneRevisions(w.Context(), []*appsv1.ControllerRevision{one, one})
 			expect.Same(t, name+": an error", c.fails, err != nil)
 			expect.Same(t, name+": deletes", map[bool]int{false: 2, true: 1}[c.fails], len(w.Requested("delete", "controllerrevisions")))
 		}
@@ -162,14 +157,14 @@ func TestReportStandstill(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {
 		w.UpAndRunning("web")
 		p.stop() // It would see that it goes on.
-		expect.NoError(t, p.ReportStandstill(quietly(w), webKey, "nothing goes on"))
+		expect.NoError(t, p.ReportStandstill(w.Context(), webKey, "nothing goes on"))
 		g, _ := fake.Read[*v1alpha1.GuardedDeployment](w, "web")
 		stalled := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionStalled)
 		if stalled == nil || stalled.Reason != v1alpha1.ReasonSyncFailing || stalled.Message != "nothing goes on" {
 			t.Errorf("Stalled is %v, want what stands still", stalled)
 		}
 		w.ForgetRequests()
-		if err := p.ReportStandstill(quietly(w), cache.ObjectName{Namespace: namespace, Name: "gone"}, "nothing goes on"); !apierrors.IsNotFound(err) {
+		if err := p.ReportStandstill(w.Context(), cache.ObjectName{Namespace: namespace, Name: "gone"}, "nothing goes on"); !apierrors.IsNotFound(err) {
 			t.Errorf("%v, want that it is gone", err)
 		}
 		expect.Same(t, "writes for what is gone", map[string]int{}, fake.Counts(w.Asked(request.Writes)))
@@ -187,7 +182,7 @@ func TestWrite_NothingFromAnAnswerThatLacks(t *testing.T) {
 			return carryOut()
 		})
 		mark := w.Objects("controllerrevisions")[0].(*appsv1.ControllerRevision).DeepCopy()
-		answer, err := p.write(quietly(w), webKey, nil, rollout.Decision{Mark: mark})
+		answer, err := p.write(w.Context(), webKey, nil, rollout.Decision{Mark: mark})
 		if err == nil || answer.Revision != nil {
 			t.Errorf("%v and error %v, want an error and no revision", answer.Revision, err)
 		}
@@ -243,7 +238,7 @@ func TestLetGo_LooksAgain(t *testing.T) {
 				})
 				orphan(w, "web")
 				w.Pass(time.Second)
-				again, err := p.letGo(quietly(w), webKey)
+				again, err := p.letGo(w.Context(), webKey)
 				expect.NoError(t, err)
 				expect.Same(t, "again", c.again, again)
 			})

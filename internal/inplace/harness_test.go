@@ -16,7 +16,6 @@ import (
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/component-base/metrics"
-	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/evidence"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -51,7 +50,7 @@ func startBelay(w *world) *belay { return startBelayWith(w, Options{}) }
 func startBelayWith(w *world, o Options) *belay {
 	w.T.Helper()
 	p := &belay{Process: w.NewProcess(), counted: metrics.NewKubeRegistry()}
-	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
+	background, end := context.WithCancel(w.Context())
 	owned, _ := kubeclient.Informers(watchhealth.New(watchhealth.Undecodable), p.Kube, p.Belay, metav1.NamespaceAll, o.Others != OthersNot)
 	scheme := k8sruntime.NewScheme()
 	must(belayscheme.AddToScheme(scheme))

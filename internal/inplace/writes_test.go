@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -21,9 +20,6 @@ import (
 )
 
 var webKey = cache.ObjectName{Namespace: fake.Namespace, Name: "web"}
-
-// quietly returns a context whose log is the world's.
-func quietly(w *world) context.Context { return klog.NewContext(context.Background(), w.Logger) }
 
 // isStale reports whether an error says that what was decided on is not so any more.
 func isStale(err error) bool { return errors.As(err, new(*freshness.StaleError)) }
@@ -85,7 +81,7 @@ func TestStillAsked(t *testing.T) {
 					seen.Annotations = map[string]string{}
 				}
 				c.change(seen)
-				got, err := p.stillAsked(quietly(w), seen)
+				got, err := p.stillAsked(w.Context(), seen)
 				if c.still {
 					expect.NoError(t, err)
 					expect.Same(t, "what is live", live.ResourceVersion, got.ResourceVersion)
@@ -107,7 +103,7 @@ func TestCarryOut_LooksBeforeItMoves(t *testing.T) {
 		carryOut := func(change *rollout.SetChange) error {
 			w.ForgetRequests()
 			change.Set = set
-			_, _, err := p.carryOut(quietly(w), webKey, &rollout.InPlace{Deployment: seen, Evidence: &rollout.Evidence{}}, rollout.InPlaceDecision{Set: change})
+			_, _, err := p.carryOut(w.Context(), webKey, &rollout.InPlace{Deployment: seen, Evidence: &rollout.Evidence{}}, rollout.InPlaceDecision{Set: change})
 			return err
 		}
 		if err := carryOut(&rollout.SetChange{Replicas: new(int32(1))}); !isStale(err) {
@@ -126,7 +122,7 @@ func TestWriteSet(t *testing.T) {
 		set := setOf(w, "good:1").DeepCopy()
 		write := func(c rollout.SetChange) error {
 			c.Set = set
-			_, err := p.writeSet(quietly(w), &c)
+			_, err := p.writeSet(w.Context(), &c)
 			return err
 		}
 		for name, c := range map[string]rollout.SetChange{
@@ -200,7 +196,7 @@ func TestReportStandstill(t *testing.T) {
 			return nil
 		})
 		for _, name := range []string{"web", "free", "gone"} {
-			expect.NoError(t, report(quietly(w), cache.ObjectName{Namespace: fake.Namespace, Name: name}, "nothing goes on"))
+			expect.NoError(t, report(w.Context(), cache.ObjectName{Namespace: fake.Namespace, Name: name}, "nothing goes on"))
 		}
 		expect.Same(t, "told by the other", []string{"free: nothing goes on", "gone: nothing goes on"}, others)
 		wantEvents(w, "Warning SyncFailing")
