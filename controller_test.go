@@ -72,7 +72,7 @@ func startBelay(w *world) *belay {
 func startBelayWith(w *world, cluster *fake.Process, c clients) *belay {
 	w.T.Helper()
 	p := &belay{Process: cluster}
-	background, end := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
+	background, end := context.WithCancel(w.Context())
 	var err error
 	p.process, err = start(background, c, options{})
 	must(err)

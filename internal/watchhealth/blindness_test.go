@@ -13,7 +13,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-base/metrics"
-	"k8s.io/klog/v2"
 
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/internal/kubeclient"
@@ -62,7 +61,7 @@ func inWatchedWorld(t *testing.T, test func(w *watched)) {
 		w.guarded = guarded.Belay().V1alpha1().GuardedDeployments().Lister().GuardedDeployments(fake.Namespace)
 		owned.Apps().V1().Deployments().Informer()
 		w.Register(w.counted)
-		ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), w.Logger))
+		ctx, cancel := context.WithCancel(w.Context())
 		w.T.Cleanup(func() { cancel(); owned.Shutdown(); guarded.Shutdown() })
 		owned.StartWithContext(ctx)
 		guarded.StartWithContext(ctx)
