@@ -47,7 +47,11 @@ func fresh(t *testing.T, part, want string) {
 	}
 }
 
-// TestPage_Faults makes sure that the table names what is tried, and nothing else, and that its sums are right.
+// leastStories is how many stories have to have met their fault for the page to show it.
+const leastStories = 1500
+
+// TestPage_Faults makes sure that the table names what is tried, and nothing else, that it was tried often enough, and that its sums are
+// right.
 func TestPage_Faults(t *testing.T) {
 	_, told, _ := cut(t, "faults")
 	start := strings.Index(told, "| fault")
@@ -68,6 +72,12 @@ func TestPage_Faults(t *testing.T) {
 		if !strings.Contains(f.table(), "`"+fault.name+"`") {
 			t.Errorf("%s is of none of the kinds", fault.name)
 		}
+		if f.tried[fault.name] == 0 {
+			t.Errorf("%s was never met", fault.name)
+		}
+	}
+	if all < leastStories {
+		t.Errorf("%d stories met their fault, want at least %d", all, leastStories)
 	}
 	if want := f.table(); told[start:] != want {
 		t.Errorf("the table is\n%s\nwant\n%s\nwrite it by: hack/faults.sh -stories 0 -write", told[start:], want)
