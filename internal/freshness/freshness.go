@@ -10,20 +10,21 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// giveUpWaiting is how long to wait for a cache that lags behind our own write. After that it is Unseen's caller who has to read what is
-// missing.
+// giveUpWaiting is how long to wait for a cache that lags behind our own write. After that, what the cache does not show has to be read
+// from the API server.
 const giveUpWaiting = 30 * time.Second
 
-// Tracker knows what was last written for each key, to which store that will come. It relies on one worker at a time per
-// key, as the workqueue guarantees.
+// Tracker knows what the API server has last shown of each key, in the answer to a write or to a read, and to which store that will come.
+// It relies on one worker at a time per key, as the workqueue guarantees.
 type Tracker struct {
-	mu      sync.Mutex
-	written map[cache.ObjectName]map[cache.Store]write
+	mu    sync.Mutex
+	shown map[cache.ObjectName]map[cache.Store]shown
 }
 
-type write struct {
-	resourceVersion string
-	at              time.Time
+// shown is what a store has to reach.
+type shown struct {
+	resourceVersion string    // empty if it is not known
+	wait            time.Time // until when to wait for it
 }
 
 // StaleError says that a decision was, or would be, made from an old state. A sync shortly after helps.
@@ -36,27 +37,50 @@ func Stale(what string) error {
 	return &StaleError{what + " is older than the API server's"}
 }
 
-// New returns a Tracker that knows of no write.
+// New returns a Tracker that knows of nothing.
 func New() *Tracker {
-	return &Tracker{written: map[cache.ObjectName]map[cache.Store]write{}}
+	return &Tracker{shown: map[cache.ObjectName]map[cache.Store]shown{}}
 }
 
-// Wrote remembers that the API server answered a write for key with this resourceVersion, which store will have to show.
+// Wrote remembers that the API server answered a write for key with this resourceVersion, which store will have to show: it is waited for.
 func (t *Tracker) Wrote(key cache.ObjectName, store cache.Store, resourceVersion string) {
+	t.note(key, store, shown{resourceVersion, time.Now().Add(giveUpWaiting)})
+}
+
+// Read remembers that an object of key was read from the API server, at this resourceVersion. Until store shows that, it lags.
+func (t *Tracker) Read(key cache.ObjectName, store cache.Store, resourceVersion string) {
+	t.note(key, store, shown{resourceVersion: resourceVersion})
+}
+
+// Lost remembers that a write for key was sent and not answered well: it may have taken effect, and store may not show it for long. Until
+// something is read or written, it lags.
+func (t *Tracker) Lost(key cache.ObjectName, store cache.Store) {
+	t.note(key, store, shown{})
+}
+
+func (t *Tracker) note(key cache.ObjectName, store cache.Store, now shown) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.written[key] == nil {
-		t.written[key] = map[cache.Store]write{}
+	if t.shown[key] == nil {
+		t.shown[key] = map[cache.Store]shown{}
 	}
-	t.written[key][store] = write{resourceVersion, time.Now()}
+	t.shown[key][store] = now
 }
 
-// Unseen returns the resourceVersion of the last write for key that store did not show at the last check: of one that was
-// made since or, at the beginning of a sync, of one that was waited for in vain. It is empty if there was none.
+// Lags reports whether store did not show, at the last check, what the API server has shown of key, or may not have. After Check let the
+// sync begin, that has to be read from the API server.
+func (t *Tracker) Lags(key cache.ObjectName, store cache.Store) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, lags := t.shown[key][store]
+	return lags
+}
+
+// Unseen returns the resourceVersion that store lags behind, empty if it does not or that is not known.
 func (t *Tracker) Unseen(key cache.ObjectName, store cache.Store) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.written[key][store].resourceVersion
+	return t.shown[key][store].resourceVersion
 }
 
 // Check returns a StaleError while a cache has not shown what was written for key, for giveUpWaiting at the longest. Versions that cannot
@@ -64,32 +88,35 @@ func (t *Tracker) Unseen(key cache.ObjectName, store cache.Store) string {
 func (t *Tracker) Check(key cache.ObjectName) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for store, write := range t.written[key] {
+	for store, shown := range t.shown[key] {
+		if shown.resourceVersion == "" {
+			continue
+		}
 		seen := store.LastStoreSyncResourceVersion()
-		order, err := resourceversion.CompareResourceVersion(seen, write.resourceVersion)
+		order, err := resourceversion.CompareResourceVersion(seen, shown.resourceVersion)
 		switch lags := err == nil && order < 0; {
 		case !lags:
-			delete(t.written[key], store)
-		case time.Since(write.at) < giveUpWaiting:
-			return Stale(fmt.Sprintf("the cache (at %s, after our own write at %s)", seen, write.resourceVersion))
+			delete(t.shown[key], store)
+		case time.Now().Before(shown.wait):
+			return Stale(fmt.Sprintf("the cache (at %s, after our own write at %s)", seen, shown.resourceVersion))
 		}
 	}
-	if len(t.written[key]) == 0 {
-		delete(t.written, key)
+	if len(t.shown[key]) == 0 {
+		delete(t.shown, key)
 	}
 	return nil
 }
 
-// Len returns of how many keys a write is known that was not shown at the last check.
+// Len returns of how many keys something is known that a cache did not show at the last check.
 func (t *Tracker) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.written)
+	return len(t.shown)
 }
 
 // Forget drops what is known of an object that is gone.
 func (t *Tracker) Forget(key cache.ObjectName) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.written, key)
+	delete(t.shown, key)
 }

@@ -137,9 +137,38 @@ func TestCheck_KeepsNothingOfFreshKeys(t *testing.T) {
 	f, store := New(), newStore("10")
 	f.Wrote(webKey, store, "10")
 	wantFresh(t, f, webKey)
-	if len(f.written) != 0 {
-		t.Errorf("%d keys are remembered, want none", len(f.written))
+	if f.Len() != 0 {
+		t.Errorf("%d keys are remembered, want none", f.Len())
 	}
+}
+
+// What was read is not waited for, and a write whose answer was lost neither: what the cache does not show of them has to be read.
+func TestLags(t *testing.T) {
+	f, store := New(), newStore("10")
+	wantLags := func(step string, lags bool, unseen string) {
+		t.Helper()
+		wantFresh(t, f, webKey)
+		if f.Lags(webKey, store) != lags || f.Unseen(webKey, store) != unseen {
+			t.Errorf("%s: lags %t, behind %q, want %t and %q", step, f.Lags(webKey, store), f.Unseen(webKey, store), lags, unseen)
+		}
+	}
+	wantLags("at first", false, "")
+	f.Read(webKey, store, "11")
+	wantLags("read", true, "11")
+	store.Bookmark("11")
+	wantLags("shown", false, "")
+	f.Lost(webKey, store)
+	store.Bookmark("99")
+	wantLags("lost", true, "")
+	f.Read(webKey, store, "100")
+	wantLags("read after that", true, "100")
+	store.Bookmark("100")
+	wantLags("shown after that", false, "")
+	f.Lost(webKey, store)
+	f.Wrote(webKey, store, "101")
+	wantStale(t, f, webKey)
+	store.Bookmark("101")
+	wantLags("written and shown", false, "")
 }
 
 func TestTracker_Concurrent(t *testing.T) {

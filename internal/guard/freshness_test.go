@@ -258,3 +258,65 @@ func TestReconcile_AskedAgainUnseen(t *testing.T) {
 		})
 	}
 }
+
+// A write has taken effect, its answer is lost, and the cache stands still from before: what has become of it is read.
+func TestReconcile_LostAnswerAndFrozenWatch(t *testing.T) {
+	for name, c := range map[string]struct {
+		resource string
+		isIt     func(r request) bool
+	}{
+		"of the rollout": {"deployments", func(r request) bool { return r.Verb == "update" && r.Resource == "deployments" }},
+		"of the verdict": {"controllerrevisions", func(r request) bool { return verdictOf(r) == v1alpha1.VerdictFailed }},
+		"of the status":  {"guardeddeployments", func(r request) bool { return r.Verb == "update" && r.Resource == "guardeddeployments" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.UpAndRunning("web")
+				w.Node.Set("web:2", fake.Crashing)
+				fake.Release(w, "web", "web:2")
+				w.Intercept(func(r request, carryOut func() error) error {
+					if !c.isIt(r) {
+						return carryOut()
+					}
+					w.Intercept(nil)
+					w.Hold(c.resource)
+					expect.NoError(t, carryOut())
+					return lostAnswers["gateway timeout"]
+				})
+				w.Pass(4 * time.Minute)
+				fake.WantStatus(w, "web", "Ready=False RolledBack")
+				expect.Same(t, "what runs", "web:1", w.Image("web"))
+				w.LetGo(c.resource)
+				w.Pass(5 * time.Minute)
+				fake.WantStatus(w, "web", "Ready=False RolledBack")
+				fake.WantOnce(w, "Warning RolledBack")
+				expect.Same(t, "what ran", []string{"web:1", "web:2", "web:1"}, endingOf(w).Ran)
+			})
+		})
+	}
+}
+
+// The same of the verdict that what was held is good after all, when what fails is to be rolled back from then on.
+func TestReconcile_LostGoodVerdictAndFrozenWatch(t *testing.T) {
+	inWorld(t, func(w *world) {
+		holdFailed(w)
+		good := false
+		w.Intercept(func(r request, carryOut func() error) error {
+			if verdictOf(r) != v1alpha1.VerdictGood {
+				return carryOut()
+			}
+			w.Hold("controllerrevisions")
+			expect.NoError(t, carryOut())
+			good = true
+			return lostAnswers["gateway timeout"]
+		})
+		w.Node.Set("web:2", fake.Running)
+		until(w, func() bool { return good })
+		fake.Edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Spec.Guard.OnFailure = v1alpha1.Rollback })
+		w.Pass(30 * time.Second)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		w.LetGo("controllerrevisions")
+		w.Pass(5 * time.Minute)
+		expect.Same(t, "what ran", []string{"web:1", "web:2"}, endingOf(w).Ran)
+	})
+}

@@ -141,10 +141,13 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 		}
 		switch {
 		case decision.NeedDeployment:
-			o.Deployment, err = g.readDeployment(ctx, key)
+			o.Deployment, err = g.observeDeployment(ctx, key)
 			o.DeploymentLive = true
+		case decision.NeedTarget:
+			err = g.stillRecorded(ctx, key, o, decision.Target)
+			o.TargetLive = true
 		case decision.NeedRevisions:
-			o.Revisions, err = g.readRevisions(ctx, o.Guarded)
+			o.Revisions, err = g.readRevisions(ctx, key, o.Guarded)
 			o.RevisionsLive = true
 		case decision.NeedEvidence:
 			o.Evidence, err = g.memories.Read(ctx, key, o.Deployment)
@@ -161,21 +164,20 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 	}
 }
 
-// observe gathers what the caches and this process know about key. What a cache should show of Belay's own writes by now, and does not, is
-// read live: by what was so before them, an outcome would be told a second time.
+// observe gathers what the caches and this process know about key. What a cache should show by now, and does not, is read live: by what was
+// so before it, an outcome would be told a second time.
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName) (o rollout.Observed, err error) {
-	lags := func(store cache.Store) bool { return g.fresh.Unseen(key, store) != "" }
 	o.Memory, o.PollInterval = g.memories.Of(key), g.evidence.Interval()
-	if o.GuardedLive = lags(g.objectStore); o.GuardedLive {
-		o.Guarded, err = g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	if o.GuardedLive = g.fresh.Lags(key, g.objectStore); o.GuardedLive {
+		o.Guarded, err = g.readGuarded(ctx, key)
 	} else {
 		o.Guarded, err = g.objects.GuardedDeployments(key.Namespace).Get(key.Name)
 	}
 	if err != nil {
 		return o, err
 	}
-	if o.DeploymentLive = lags(g.deploymentStore); o.DeploymentLive {
-		o.Deployment, err = g.readDeployment(ctx, key)
+	if o.DeploymentLive = g.fresh.Lags(key, g.deploymentStore); o.DeploymentLive {
+		o.Deployment, err = g.observeDeployment(ctx, key)
 	} else if o.Deployment, err = g.deployments.Deployments(key.Namespace).Get(key.Name); apierrors.IsNotFound(err) {
 		o.Deployment, err = nil, nil
 	}
@@ -192,8 +194,8 @@ func (g *Guard) observe(ctx context.Context, key cache.ObjectName) (o rollout.Ob
 		}
 	}
 	slices.Sort(o.Strays)
-	if o.RevisionsLive = lags(g.revisionStore); o.RevisionsLive {
-		o.Revisions, err = g.readRevisions(ctx, o.Guarded)
+	if o.RevisionsLive = g.fresh.Lags(key, g.revisionStore); o.RevisionsLive {
+		o.Revisions, err = g.readRevisions(ctx, key, o.Guarded)
 	} else {
 		o.Revisions, err = g.revisions.ByTypedIndex(byController, ownerKey(key.Namespace, o.Guarded.UID))
 	}

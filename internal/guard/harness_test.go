@@ -51,11 +51,20 @@ type belay struct {
 	*Guard
 	*fake.Process
 	counted metrics.KubeRegistry
+	lead    func() // begins to work
 	stop    func() // and wait until it has ended
 }
 
 // startBelay starts a process. It is stopped when the test ends.
 func startBelay(w *world) *belay {
+	w.T.Helper()
+	p := standBy(w)
+	p.lead()
+	return p
+}
+
+// standBy starts a process that has its caches and does not work, like one that waits for the Lease.
+func standBy(w *world) *belay {
 	w.T.Helper()
 	p := &belay{Process: w.NewProcess(), counted: metrics.NewKubeRegistry()}
 	background, end := context.WithCancel(w.Context())
@@ -78,14 +87,13 @@ func startBelay(w *world) *belay {
 	guarded.StartWithContext(background)
 
 	ctx, cancel := context.WithCancel(background)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		fake.Drive(ctx, p.Reconcile, objects.Informer(), deployments.Informer(), revisions.Informer())
-	}()
+	var work sync.WaitGroup
+	p.lead = func() {
+		work.Go(func() { fake.Drive(ctx, p.Reconcile, objects.Informer(), deployments.Informer(), revisions.Informer()) })
+	}
 	p.stop = sync.OnceFunc(func() {
 		cancel()
-		<-done
+		work.Wait()
 		end()
 		owned.Shutdown()
 		guarded.Shutdown()

@@ -237,3 +237,26 @@ func TestEvents_ArriveAfterAnOutage(t *testing.T) {
 		expect.Counted(t, p.counted, "belay_events_dropped_total 0")
 	})
 }
+
+// What took effect is counted once, also if its answer was lost.
+func TestMetrics_LostAnswers(t *testing.T) {
+	inWorldWith(t, func(w *world, p *belay) {
+		w.UpAndRunning("web")
+		w.Node.Set("web:2", fake.Crashing)
+		w.Intercept(func(r request, carryOut func() error) error {
+			if err := carryOut(); err != nil || !r.Writes() || r.Resource == "events" {
+				return err
+			}
+			return lostAnswers["gateway timeout"]
+		})
+		fake.Release(w, "web", "web:2")
+		w.Pass(10 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		expect.Same(t, "one release that failed", []string{
+			`belay_failed_releases_total{cause="ExitCode",kind="GuardedDeployment"} 1`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="failed",reason="CrashLoop"} 1`,
+			`belay_releases_total{kind="GuardedDeployment",outcome="good",reason=""} 1`,
+			`belay_rollbacks_total{kind="GuardedDeployment"} 1`,
+		}, expect.Scraped(t, p.counted, "belay_failed_releases_total", "belay_releases_total", "belay_rollbacks_total"))
+	})
+}

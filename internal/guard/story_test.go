@@ -175,3 +175,25 @@ func shortestPause(requests []request) time.Duration {
 	}
 	return slices.Min(pauses)
 }
+
+// A pause after a rollback is no other rollback, nor one after a release another release.
+func TestStory_PauseTellsNothingAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pause := func() {
+			for _, paused := range []bool{true, false} {
+				fake.Edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Spec.Paused = paused })
+				w.Pass(time.Minute)
+			}
+		}
+		w.UpAndRunning("web")
+		pause()
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		fake.WantOnce(w, "Normal RolledOut")
+		w.Node.Set("web:2", fake.Crashing)
+		fake.Release(w, "web", "web:2")
+		w.Pass(5 * time.Minute)
+		pause()
+		fake.WantStatus(w, "web", "Ready=False RolledBack")
+		fake.WantOnce(w, "Warning RolledBack")
+	})
+}

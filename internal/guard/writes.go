@@ -42,15 +42,18 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.O
 	if err != nil {
 		return false, err
 	}
-	if outcome.Done {
-		g.count(d)
+	for _, count := range outcome.Counts {
+		g.count(count)
 	}
 	if outcome.Again {
 		*o = outcome.Observed
 		return true, nil
 	}
 	unpruned := g.pruneRevisions(ctx, d.Prune) // keeps nothing from being reported
-	if err := g.updateStatus(ctx, key, o.Guarded, d.Status); err != nil {
+	if err := g.updateStatus(ctx, key, o.Guarded, d.Status); apierrors.IsConflict(err) {
+		g.memories.Keep(key, outcome.Superseded)
+		return false, err
+	} else if err != nil {
 		g.memories.Keep(key, outcome.Unreported)
 		return false, err
 	}
@@ -61,19 +64,13 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.O
 	return false, nil
 }
 
-// count counts what was decided and has been written.
-func (g *Guard) count(d rollout.Decision) {
-	if d.RollBack {
+func (g *Guard) count(c rollout.Count) {
+	if c.RolledBack {
 		g.counter.RolledBack()
 	}
-	if d.Verdict == nil {
-		return
+	if c.Verdict != nil {
+		g.counter.Judged(c.Verdict, c.Cause)
 	}
-	cause := ""
-	if d.Verdict.Failure != "" {
-		cause = d.Memory.Progress.Failure.Cause
-	}
-	g.counter.Judged(d.Verdict, cause)
 }
 
 // write makes the first write of a decision, if it has one, and returns what the API server answered.
@@ -84,7 +81,7 @@ func (g *Guard) write(ctx context.Context, key cache.ObjectName, o *rollout.Obse
 	case d.Mark != nil:
 		answer.Revision, err = g.updateRevision(ctx, key, d.Mark)
 	case d.Deployment != nil:
-		return g.putDeployment(ctx, key, o, d.Deployment, d.Template)
+		return g.putDeployment(ctx, key, o, d)
 	}
 	if err != nil {
 		answer.Revision = nil // It may have come back without its label or verdict: that is nothing to go on with.
@@ -92,9 +89,17 @@ func (g *Guard) write(ctx context.Context, key cache.ObjectName, o *rollout.Obse
 	return answer, err
 }
 
+// sent notes that a write for key, to what store is a cache of, was answered with err. Unless it was refused, it may have taken effect:
+// client-go sends a request again by itself, and a conflict can be the answer to the second one.
+func (g *Guard) sent(key cache.ObjectName, store cache.Store, err error) {
+	if err != nil && refusalOf(err, "write", 0) == nil {
+		g.fresh.Lost(key, store)
+	}
+}
+
 // recordRevision creates or updates the revision that the spec asks for, and returns what the API server answered.
 func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rollout.Observed, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
-	if err := g.stillAsked(ctx, o); err != nil {
+	if err := g.stillAsked(ctx, key, o); err != nil {
 		return nil, err
 	}
 	if revision.ResourceVersion != "" {
@@ -103,6 +108,7 @@ func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rol
 	client := g.kube.AppsV1().ControllerRevisions(key.Namespace)
 	for {
 		created, err := client.Create(ctx, revision, metav1.CreateOptions{FieldManager: FieldManager})
+		g.sent(key, g.revisionStore, err)
 		if err == nil {
 			g.fresh.Wrote(key, g.revisionStore, created.ResourceVersion)
 			klog.FromContext(ctx).Info("Recorded a revision", "revision", created.Name, "number", created.Revision)
@@ -133,6 +139,7 @@ func (g *Guard) recordRevision(ctx context.Context, key cache.ObjectName, o *rol
 // updateRevision updates a revision, its number, its attempt or its verdict, and returns what the API server answered.
 func (g *Guard) updateRevision(ctx context.Context, key cache.ObjectName, revision *appsv1.ControllerRevision) (*appsv1.ControllerRevision, error) {
 	updated, err := g.kube.AppsV1().ControllerRevisions(revision.Namespace).Update(ctx, revision, metav1.UpdateOptions{FieldManager: FieldManager})
+	g.sent(key, g.revisionStore, err)
 	if err != nil {
 		return nil, fmt.Errorf("update ControllerRevision %s: %w", revision.Name, err)
 	}
@@ -160,20 +167,26 @@ func checkIntact(written, answer *appsv1.ControllerRevision) error {
 	return nil
 }
 
-// putDeployment writes desired, and template if it is given, into the Deployment, or creates it. Everything that the decision
-// rests on is read live before, at the same time, and nothing is written if any of it has changed.
-func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed,
-	desired *appsv1.Deployment, template *corev1.PodTemplateSpec,
-) (answer rollout.Answer, err error) {
+// putDeployment writes what was decided into the Deployment, or creates it. Everything that the decision rests on is read live before, at
+// the same time, and nothing is written if any of it has changed.
+func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *rollout.Observed, d rollout.Decision) (answer rollout.Answer, err error) {
+	desired := d.Deployment
 	var before *appsv1.Deployment
 	var questions errgroup.Group
-	questions.Go(func() error { return g.stillAsked(ctx, o) })
-	questions.Go(func() error { return g.stillRecorded(ctx, key, o, desired) })
+	questions.Go(func() error { return g.stillAsked(ctx, key, o) })
+	if rollout.StatesTemplate(desired) { // Otherwise, whatever runs goes on running.
+		revision := desired.Annotations[v1alpha1.RevisionAnnotation]
+		questions.Go(func() error { return g.stillRecorded(ctx, key, o, revision) })
+		if d.Target != revision { // It is taken back, by its verdict.
+			questions.Go(func() error { return g.stillRecorded(ctx, key, o, d.Target) })
+		}
+	}
 	questions.Go(func() (err error) {
 		if o.Deployment == nil {
 			return nil
 		}
 		if before, err = g.readDeployment(ctx, key); err == nil && !stillThere(before, o.Deployment) {
+			g.fresh.Lost(key, g.deploymentStore)
 			err = freshness.Stale("the cache of Deployments")
 		}
 		return err
@@ -184,10 +197,11 @@ func (g *Guard) putDeployment(ctx context.Context, key cache.ObjectName, o *roll
 	var written *appsv1.Deployment
 	client := g.kube.AppsV1().Deployments(key.Namespace)
 	if before != nil {
-		written, err = client.Update(ctx, rollout.Overlay(before, desired, template), metav1.UpdateOptions{FieldManager: FieldManager})
+		written, err = client.Update(ctx, rollout.Overlay(before, desired, d.Template), metav1.UpdateOptions{FieldManager: FieldManager})
 	} else {
 		written, err = client.Create(ctx, desired, metav1.CreateOptions{FieldManager: FieldManager})
 	}
+	g.sent(key, g.deploymentStore, err)
 	answer = rollout.Answer{Before: before, Manager: FieldManager, Lost: err != nil}
 	if apierrors.IsAlreadyExists(err) {
 		return answer, freshness.Stale("the cache of Deployments")
@@ -225,40 +239,38 @@ func (g *Guard) letGo(ctx context.Context, key cache.ObjectName) (time.Duration,
 }
 
 // stillAsked makes sure, live and once in a sync, that the spec asks for the same as when it was decided.
-func (g *Guard) stillAsked(ctx context.Context, o *rollout.Observed) error {
+func (g *Guard) stillAsked(ctx context.Context, key cache.ObjectName, o *rollout.Observed) error {
 	if o.GuardedLive {
 		return nil
 	}
 	guarded := o.Guarded
-	live, err := g.belay.BelayV1alpha1().GuardedDeployments(guarded.Namespace).Get(ctx, guarded.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return freshness.Stale("the cache of GuardedDeployments")
-	}
-	if err != nil {
+	live, err := g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("get GuardedDeployment: %w", err)
 	}
 	retry := v1alpha1.RetryAnnotation
-	if live.UID != guarded.UID || live.Generation != guarded.Generation || live.DeletionTimestamp != nil ||
+	if err != nil || live.UID != guarded.UID || live.Generation != guarded.Generation || live.DeletionTimestamp != nil ||
 		live.Annotations[retry] != guarded.Annotations[retry] {
+		g.fresh.Lost(key, g.objectStore)
 		return freshness.Stale("the cache of GuardedDeployments")
 	}
 	o.GuardedLive = true
 	return nil
 }
 
-// stillRecorded makes sure that the revision to run is as it was when it was decided: live, or by the answer to the write
-// of this very sync.
-func (g *Guard) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, desired *appsv1.Deployment) error {
-	name := desired.Annotations[v1alpha1.RevisionAnnotation]
+// stillRecorded makes sure that the revision of this name is as it was when it was decided: live, or by the answer to the write of this
+// very sync.
+func (g *Guard) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, name string) error {
 	i := slices.IndexFunc(o.Revisions, func(r *appsv1.ControllerRevision) bool { return r.Name == name })
-	if !rollout.StatesTemplate(desired) || (i >= 0 && g.fresh.Unseen(key, g.revisionStore) == o.Revisions[i].ResourceVersion) {
-		return nil // Without a template, whatever runs goes on running.
+	if i >= 0 && g.fresh.Unseen(key, g.revisionStore) == o.Revisions[i].ResourceVersion {
+		return nil
 	}
-	live, err := g.kube.AppsV1().ControllerRevisions(desired.Namespace).Get(ctx, name, metav1.GetOptions{})
+	live, err := g.kube.AppsV1().ControllerRevisions(key.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
 	}
 	if err != nil || i < 0 || o.Revisions[i].UID != live.UID || o.Revisions[i].ResourceVersion != live.ResourceVersion {
+		g.fresh.Lost(key, g.revisionStore)
 		return freshness.Stale("the cache of ControllerRevisions")
 	}
 	return nil
@@ -297,6 +309,7 @@ func (g *Guard) updateStatus(ctx context.Context, key cache.ObjectName, guarded 
 	updated := guarded.DeepCopy()
 	updated.Status = *status
 	updated, err := g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).UpdateStatus(ctx, updated, metav1.UpdateOptions{FieldManager: FieldManager})
+	g.sent(key, g.objectStore, err)
 	if err != nil {
 		return fmt.Errorf("update the status: %w", err)
 	}

@@ -116,9 +116,7 @@ func TestStillRecorded(t *testing.T) {
 				}
 				p.fresh.Forget(webKey)
 				c.change(seen)
-				desired := fake.DeploymentOf(fake.Webshop("web", "web:1"))
-				desired.Annotations = map[string]string{v1alpha1.RevisionAnnotation: run}
-				err := p.stillRecorded(w.Context(), webKey, &rollout.Observed{Revisions: []*appsv1.ControllerRevision{seen}}, desired)
+				err := p.stillRecorded(w.Context(), webKey, &rollout.Observed{Revisions: []*appsv1.ControllerRevision{seen}}, run)
 				if c.still {
 					expect.NoError(t, err)
 				} else if !errors.As(err, new(*freshness.StaleError)) {

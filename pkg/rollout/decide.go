@@ -72,6 +72,9 @@ func Decide(o Observed) Decision {
 // decide returns the decision that a row leads to.
 func (s *state) decide(r *row) Decision {
 	d := Decision{Memory: s.Memory, row: r.name}
+	if s.target != nil {
+		d.Target = s.target.Name
+	}
 	report := r.act(s, &d)
 	if d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedDetails.Any() || len(d.NeedObjects) > 0 {
 		return Decision{NeedDeployment: d.NeedDeployment, NeedEvidence: d.NeedEvidence, NeedRevisions: d.NeedRevisions,
@@ -94,6 +97,26 @@ func (s *state) decide(r *row) Decision {
 	s.tellOwed(&d)
 	s.tellIgnored(&d)
 	s.report(&d, report)
+	if d.Status != nil && !s.Memory.confirmed {
+		return s.confirm(d)
+	}
+	return d
+}
+
+// isReported reports whether anybody has written a status.
+func isReported(guarded *v1alpha1.GuardedDeployment) bool { return len(guarded.Status.Conditions) > 0 }
+
+// confirm returns the first decision of this process that reports anything. What another process has done just before may not be in the
+// caches yet: if there was one that has reported on the object, they have to be confirmed.
+func (s *state) confirm(d Decision) Decision {
+	reported := isReported(s.Guarded)
+	needs := Decision{Memory: s.Memory, row: d.row, Target: d.Target}
+	needs.NeedDeployment = reported && s.Deployment != nil && !s.DeploymentLive
+	needs.NeedTarget = reported && s.target != nil && !s.TargetLive && !s.RevisionsLive
+	if needs.NeedDeployment || needs.NeedTarget {
+		return needs
+	}
+	d.Memory.confirmed = true
 	return d
 }
 

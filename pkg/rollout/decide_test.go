@@ -107,9 +107,18 @@ func TestDecide_Table(t *testing.T) {
 		}), "need evidence"},
 		{"nor old pods for none", goodV1("v1").with(func(s *scene) { s.Deployment.Status.Replicas = 4 }), "need evidence"},
 		{"nor what was not observed for done", goodV1("v1").with(func(s *scene) { s.Deployment.Generation++ }), "need evidence"},
-		{"nor too few new pods for all", goodV1("v1").with(func(s *scene) {
-			s.Deployment.Status.UpdatedReplicas, s.Deployment.Status.Replicas = 2, 2
+		{"nor no pods for all", goodV1("v1").with(func(s *scene) {
+			s.Deployment.Status.UpdatedReplicas, s.Deployment.Status.Replicas, s.Deployment.Status.AvailableReplicas = 0, 0, 0
 		}), "need evidence"},
+		{"nor replicas that are being added", goodV1("v1").with(func(s *scene) {
+			s.Deployment.Status.UpdatedReplicas, s.Deployment.Status.Replicas = 2, 2
+		}), "Ready RolledOut, Normal RolledOut"},
+		{"nor when that was not observed yet", goodV1("v1").with(func(s *scene) {
+			s.Deployment.Generation++
+			status := &s.Guarded.Status
+			status.TargetRevision, status.RunningRevision = s.revision("v1").Name, s.revision("v1").Name
+			status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Reason: v1alpha1.ReasonRolledOut}}
+		}), "Ready RolledOut"},
 
 		{"an older template asked for again becomes the newest, with an attempt", goodV1("v1").knows("v2", 2, unjudged).runningName("v2"), "record v1 as 3, attempt 2"},
 		{"a failed template asked for again gets an attempt", asking("v1").knows("v1", 1, failed).knows("v2", 2, good).runningName("v2"), "record v1 as 3, attempt 2"},
@@ -253,7 +262,7 @@ func TestDecide_AllFields(t *testing.T) {
 		row:    "unknown",
 	}
 	got := Decide(s.Observed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}, carried{}), cmpopts.IgnoreFields(Memory{}, "asked", "digests"), cmpopts.IgnoreFields(Progress{}, "clock"),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}, carried{}, unmarked{}, toldEnd{}), cmpopts.IgnoreFields(Memory{}, "asked", "digests"), cmpopts.IgnoreFields(Progress{}, "clock"),
 		cmpopts.IgnoreUnexported(Progress{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}

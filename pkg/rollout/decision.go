@@ -13,9 +13,9 @@ import (
 // Decision is what to do, in the order of the fields. Record, Mark and Deployment are each nil if there is nothing to
 // write, and at most one of them is not.
 type Decision struct {
-	// NeedDeployment, NeedEvidence and NeedRevisions ask for a live Deployment, for Observed.Evidence and for live
-	// Revisions: nothing was decided without.
-	NeedDeployment, NeedEvidence, NeedRevisions bool
+	// NeedDeployment, NeedEvidence, NeedRevisions and NeedTarget ask for a live Deployment, for Observed.Evidence, for live
+	// Revisions, and whether the revision named Target is still as observed: nothing was decided without.
+	NeedDeployment, NeedEvidence, NeedRevisions, NeedTarget bool
 	// NeedDetails asks for what is to be added to Observed.Evidence: nothing was decided without.
 	NeedDetails Details
 	// NeedObjects asks whether these are there, to be added to Observed.Evidence: nothing was decided without. What cannot be read is
@@ -31,6 +31,8 @@ type Decision struct {
 	Deployment *appsv1.Deployment
 	// Template is what its template is to be with all that others have added to it; nil if Overlay is to say that.
 	Template *corev1.PodTemplateSpec
+	// Target names the revision that the spec asks for, by whose verdict was decided; empty if there is none.
+	Target string
 	// RollBack says that Deployment goes back to the last good revision, or to the ReplicaSet that was good.
 	RollBack bool
 	// Correction is what Deployment puts back, after somebody else changed it; empty if it is no such write.

@@ -191,7 +191,7 @@ func forbidden(s *scene, d Decision) string {
 	switch {
 	case writes > 1:
 		return "more than one write"
-	case (d.NeedEvidence || d.NeedRevisions) && (writes > 0 || d.Status != nil || len(d.Events) > 0):
+	case (d.NeedEvidence || d.NeedRevisions || d.NeedDeployment || d.NeedTarget) && (writes > 0 || d.Status != nil || len(d.Events) > 0):
 		return "it needs to know more, and acts"
 	case s.Guarded.DeletionTimestamp != nil && !reflect.DeepEqual(d, Decision{}):
 		return "something is done for what is being deleted"

@@ -84,7 +84,7 @@ type scene struct {
 // asking sets a scene in which a GuardedDeployment of 3 replicas asks for image.
 func asking(image string) *scene {
 	s := &scene{cluster: allUp}
-	s.DeploymentLive = true
+	s.DeploymentLive, s.TargetLive = true, true
 	s.Guarded, s.Now, s.PollInterval = newGuarded(image), noon, pollInterval
 	s.Memory.UID = s.Guarded.UID
 	return s
@@ -326,6 +326,12 @@ func (s *scene) tell(d Decision) string {
 	}
 	if d.NeedRevisions {
 		say("need revisions")
+	}
+	if d.NeedDeployment {
+		say("need deployment")
+	}
+	if d.NeedTarget {
+		say("need target")
 	}
 	if d.Record != nil {
 		r := decode(s.Guarded, d.Record)

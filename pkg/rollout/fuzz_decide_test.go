@@ -132,13 +132,15 @@ func (p *fuzzedPlay) decide() Decision {
 		switch {
 		case d.NeedRevisions && !p.RevisionsLive:
 			p.RevisionsLive = true
+		case (d.NeedDeployment && !p.DeploymentLive) || (d.NeedTarget && !p.TargetLive):
+			p.DeploymentLive, p.TargetLive = p.DeploymentLive || d.NeedDeployment, p.TargetLive || d.NeedTarget
 		case d.NeedEvidence && p.Evidence == nil:
 			p.Evidence = p.source.evidence(p.Deployment)
 		case d.NeedDetails.Any() && p.Evidence != nil:
 			p.add(p.Evidence, d.NeedDetails)
 		case len(d.NeedObjects) > 0 && p.Evidence != nil:
 			p.find(d.NeedObjects)
-		case d.NeedDeployment || d.NeedEvidence || d.NeedRevisions || d.NeedDetails.Any() || len(d.NeedObjects) > 0:
+		case d.NeedDeployment || d.NeedTarget || d.NeedEvidence || d.NeedRevisions || d.NeedDetails.Any() || len(d.NeedObjects) > 0:
 			p.Fatalf("it asks again for %+v", d)
 		default:
 			return d

@@ -27,13 +27,17 @@ type Memory struct {
 	asked      asked         // last
 	digests    []digested    // of the revisions that were observed last; it is replaced, never changed
 	unanswered []*unanswered // writes of the Deployment whose answers were lost
+	unmarked   unmarked      // the last verdict whose answer was lost
+	uncounted  []Count       // of such writes that took effect
 
 	failure    seenFailure
+	confirmed  bool      // a status was decided on from what another process had left, and not from old caches
 	reportedAt time.Time // when the status was last written
 	// untold is the status from before a write that failed, or may have: what has changed since has no Events yet.
 	untold *v1alpha1.GuardedDeploymentStatus
 	// toldOf is the resourceVersion of the object whose status was replaced last, with all Events: a cache may still have it.
 	toldOf     string
+	told       toldEnd   // last, by an Event
 	owed       []Event   // Events of other writes that are not recorded yet
 	ignored    []string  // what was told of objects that are not used
 	lookup     *lookup   // of what the last good revision needs; it is replaced, never changed
@@ -92,8 +96,31 @@ type unanswered struct {
 	appliedBefore string                  // the hash of what was desired of the Deployment before
 	generation    int64                   // the Deployment's after this write alone
 	correction    string                  // Decision.Correction
+	count         Count
 	progress      Progress
 	written       written
+}
+
+// unmarked is a verdict of which nobody knows whether it was stored.
+type unmarked struct {
+	revision, verdict, failure string // its name, and what its annotations say then
+	count                      Count
+}
+
+// marked returns it for the write of a verdict. Another one is still looked for while there is nothing to count of this one.
+func (d Decision) marked(known Memory) unmarked {
+	if d.Verdict == nil {
+		return known.unmarked
+	}
+	return unmarked{d.Mark.Name, d.Mark.Annotations[v1alpha1.VerdictAnnotation], d.Mark.Annotations[v1alpha1.FailureAnnotation], d.count()}
+}
+
+// isStored reports whether one of the revisions shows it.
+func (u unmarked) isStored(revisions []*appsv1.ControllerRevision) bool {
+	return slices.ContainsFunc(revisions, func(r *appsv1.ControllerRevision) bool {
+		_, underWay := r.Annotations[v1alpha1.AttemptAnnotation]
+		return r.Name == u.revision && !underWay && r.Annotations[v1alpha1.VerdictAnnotation] == u.verdict && r.Annotations[v1alpha1.FailureAnnotation] == u.failure
+	})
 }
 
 // unansweredFor is how long a write without an answer is looked for: longer than the API server works on a request and a watch
@@ -103,7 +130,7 @@ const unansweredFor = 10 * time.Minute
 // sent returns the writes without a good answer, that of d being one of them now: of several that were sent on the same
 // generation at most one can have taken effect.
 func (d Decision) sent(o Observed, known Memory, answer Answer) []*unanswered {
-	u := &unanswered{sentAt: o.Now, desired: d.Deployment, template: d.Template, generation: 1, correction: d.Correction, progress: d.Memory.Progress, written: d.Memory.written}
+	u := &unanswered{sentAt: o.Now, desired: d.Deployment, template: d.Template, generation: 1, correction: d.Correction, count: d.count(), progress: d.Memory.Progress, written: d.Memory.written}
 	if before := answer.Before; before != nil {
 		u.appliedBefore, u.generation = before.Annotations[v1alpha1.AppliedAnnotation], before.Generation+1
 	}
@@ -136,6 +163,9 @@ func (o *Observed) recall() Memory {
 		return Memory{UID: o.Guarded.UID}
 	}
 	memory.unanswered = slices.DeleteFunc(slices.Clone(memory.unanswered), func(u *unanswered) bool { return o.Now.Sub(u.sentAt) > unansweredFor })
+	if memory.unmarked.isStored(o.Revisions) {
+		memory.uncounted, memory.unmarked = append(slices.Clip(memory.uncounted), memory.unmarked.count), unmarked{}
+	}
 	if o.Deployment == nil || !metav1.IsControlledBy(o.Deployment, o.Guarded) {
 		return memory
 	}
@@ -146,6 +176,9 @@ func (o *Observed) recall() Memory {
 	lost := memory.unanswered[seen]
 	memory.unanswered, memory.Progress, memory.written = nil, lost.progress, lost.written
 	memory.accepted = ""
+	if lost.count != (Count{}) {
+		memory.uncounted = append(slices.Clip(memory.uncounted), lost.count)
+	}
 	if o.Deployment.Generation == lost.generation || fingerprint(lost.desired, o.Deployment) == lost.written.accepted {
 		// Nobody has changed it since: what it lacks, a policy took away.
 		memory.accepted = Accept(lost.desired, o.Deployment)

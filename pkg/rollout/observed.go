@@ -16,7 +16,7 @@ type Observed struct {
 	GuardedLive bool
 	// Deployment is the one of the same name, whoever owns it; nil if there is none.
 	Deployment *appsv1.Deployment
-	// DeploymentLive says that there is no Deployment in the cache, and that Deployment is what the API server says.
+	// DeploymentLive says that Deployment is what the API server says, and not the cache.
 	DeploymentLive bool
 	// Strays are the names of other Deployments that name Guarded as their controller, sorted: copies, for example.
 	Strays []string
@@ -24,6 +24,8 @@ type Observed struct {
 	Revisions []*appsv1.ControllerRevision
 	// RevisionsLive says that Revisions were read from the API server just now.
 	RevisionsLive bool
+	// TargetLive says that the API server was asked since, and that the revision with the spec's template is as in Revisions.
+	TargetLive bool
 	// Evidence is about the Deployment's pods, read from the API server just now; nil if it was not read.
 	Evidence *Evidence
 	// Memory is that of the last outcome.

@@ -31,13 +31,41 @@ type Outcome struct {
 	Memory Memory
 	// Unreported is what to keep in its place if the status cannot be written after that, or may not have been.
 	Unreported Memory
-	// Done says that nothing which was to be written has failed.
-	Done bool
+	// Superseded is what to keep in its place if there is another status by now, and no request to write this one was without an answer.
+	Superseded Memory
+	// Counts are what has to be counted now.
+	Counts []Count
 	// Again says that the rest of the decision is void: to decide again at once, on Observed.
 	Again    bool
 	Observed Observed
 	// Events are to be recorded when the status has been written.
 	Events []Event
+}
+
+// Count is what a write that took effect is counted as.
+type Count struct {
+	RolledBack bool
+	// Verdict is nil if it was none. Of a failure, Cause is the finer word for why.
+	Verdict *Verdict
+	Cause   string
+}
+
+// count returns what the write of the decision is counted as, the zero value if it is not counted.
+func (d Decision) count() Count {
+	c := Count{RolledBack: d.RollBack, Verdict: d.Verdict}
+	if d.Verdict != nil && d.Verdict.Failure != "" {
+		c.Cause = d.Memory.Progress.Failure.Cause
+	}
+	return c
+}
+
+// counts returns what is to be counted when its write was answered well.
+func (d Decision) counts(known Memory) []Count {
+	counts := known.uncounted
+	if own := d.count(); own != (Count{}) {
+		counts = append(slices.Clip(counts), own)
+	}
+	return counts
 }
 
 // After returns the outcome of d, which was decided on o, when the API server has answered its first write.
@@ -56,10 +84,12 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 			o.Evidence = nil // An attempt begins: what was read of the pods is old news.
 		}
 		outcome := again(o, d.stored(answer.Revision))
-		outcome.Done = true
+		outcome.Counts = d.counts(known)
 		return outcome
-	case d.Mark != nil:
-		return Outcome{Memory: d.Memory} // What was judged was judged, whether or not it can be stored.
+	case d.Mark != nil: // What was judged was judged, whether or not it can be stored.
+		memory := d.Memory
+		memory.unmarked = d.marked(known)
+		return Outcome{Memory: memory}
 	case d.Record != nil:
 		return Outcome{Memory: known}
 	case d.Deployment != nil && answer.Written == nil:
@@ -74,7 +104,7 @@ func (d Decision) After(o Observed, answer Answer) Outcome {
 			memory.Progress.final = "a policy changes it back"
 		}
 		outcome := again(o, memory)
-		outcome.Done = true
+		outcome.Counts = d.counts(known)
 		return outcome
 	default:
 		return d.done(known, o.Guarded, answer)
@@ -88,7 +118,8 @@ func again(o Observed, memory Memory) Outcome {
 
 // done is the outcome of a decision of which all but the status has been written.
 func (d Decision) done(known Memory, guarded *v1alpha1.GuardedDeployment, answer Answer) Outcome {
-	outcome := Outcome{Done: true, Memory: d.Memory, Events: d.Events}
+	outcome := Outcome{Counts: d.counts(known), Memory: d.Memory, Events: d.Events}
+	outcome.Memory.uncounted = nil
 	owed := known.owed
 	if d.Deployment != nil {
 		outcome.Memory = d.accepted(answer)
@@ -103,9 +134,13 @@ func (d Decision) done(known Memory, guarded *v1alpha1.GuardedDeployment, answer
 	if d.Status != nil {
 		outcome.Memory.toldOf = guarded.ResourceVersion
 	}
-	outcome.Unreported.owed, outcome.Unreported.ignored = owed, known.ignored
+	outcome.Unreported.owed, outcome.Unreported.ignored, outcome.Unreported.told = owed, known.ignored, known.told
 	if outcome.Unreported.untold = known.untold; known.untold == nil && (known.toldOf == "" || known.toldOf != guarded.ResourceVersion) {
 		outcome.Unreported.untold = &guarded.Status
+	}
+	outcome.Superseded = outcome.Unreported
+	if !known.confirmed && isReported(guarded) { // It is another process's, which has told of it.
+		outcome.Superseded.untold, outcome.Superseded.confirmed = known.untold, false
 	}
 	return outcome
 }
@@ -113,6 +148,7 @@ func (d Decision) done(known Memory, guarded *v1alpha1.GuardedDeployment, answer
 // stored is the memory after revision was stored. The attempts at a good revision are counted anew.
 func (d Decision) stored(revision *appsv1.ControllerRevision) Memory {
 	memory := d.Memory
+	memory.uncounted, memory.unmarked = nil, unmarked{}
 	if d.Mark != nil && revision.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood {
 		memory.Progress.Attempt = 1
 	}
@@ -125,7 +161,7 @@ func (d Decision) stored(revision *appsv1.ControllerRevision) Memory {
 // accepted is the memory after the Deployment was written.
 func (d Decision) accepted(answer Answer) Memory {
 	memory := d.Memory
-	memory.unanswered = nil
+	memory.unanswered, memory.uncounted = nil, nil
 	memory.written.accepted = Accept(d.Deployment, answer.Written)
 	return memory
 }

@@ -30,8 +30,8 @@ func TestAfter(t *testing.T) {
 		d := s.decided()
 		refusal := Refusal{Write: d.Write(), Generation: 1, Reason: v1alpha1.ReasonDenied, Message: "no", Until: noon.Add(time.Hour)}
 		outcome := d.After(s.Observed, Answer{Refusal: &refusal})
-		if !outcome.Again || outcome.Done || outcome.Memory.Refusal != refusal {
-			t.Errorf("again: %t, done: %t, remembered: %+v", outcome.Again, outcome.Done, outcome.Memory.Refusal)
+		if !outcome.Again || len(outcome.Counts) > 0 || outcome.Memory.Refusal != refusal {
+			t.Errorf("again: %t, counted: %v, remembered: %+v", outcome.Again, outcome.Counts, outcome.Memory.Refusal)
 		}
 		if told := s.tell(Decide(outcome.Observed)); told != "Stalled Denied, Warning Denied, again in 1h0m0s" {
 			t.Errorf("decided then: %s", told)
@@ -42,8 +42,8 @@ func TestAfter(t *testing.T) {
 		s.remembers("v2", PhaseProgressing)
 		d := s.decided()
 		outcome := d.After(s.Observed, Answer{Revision: s.store(d.Mark)})
-		if !outcome.Again || !outcome.Done {
-			t.Errorf("again: %t, done: %t", outcome.Again, outcome.Done)
+		if !outcome.Again || len(outcome.Counts) != 1 {
+			t.Errorf("again: %t, counted: %v", outcome.Again, outcome.Counts)
 		}
 		if told := s.tell(Decide(outcome.Observed)); told != "run v1 x3, Reconciling Progressing, Warning CrashLoop, again in 3s" {
 			t.Errorf("decided then: %s", told)

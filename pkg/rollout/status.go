@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -117,7 +118,7 @@ func (s *state) report(d *Decision, r report) {
 	s.mirror(after, d)
 	mirrored := !news && !sameStatus(before, after)
 	if news || told != before {
-		d.Events = append(d.Events, eventsOf(told, after)...)
+		d.Events = append(d.Events, s.tellOnce(d, eventsOf(told, after))...)
 	}
 	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); mirrored && wait > 0 {
 		d.recheckIn(wait)
@@ -127,6 +128,38 @@ func (s *state) report(d *Decision, r report) {
 		d.Status = after
 		d.Memory.reportedAt = s.Now
 	}
+}
+
+// toldEnd is what was last told by an Event of how the request for a revision ended.
+type toldEnd struct {
+	reason, revision string
+	number           int64  // of the request
+	failed           int64  // when the failure was found, in seconds, 0 if there is none
+	set              string // SetNumber of what came up, empty if it failed
+}
+
+// ends are the reasons of Ready that say how a request ended.
+var ends = []string{v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonRollbackFailed, v1alpha1.ReasonNoGoodRevision,
+	v1alpha1.ReasonHeld, v1alpha1.ReasonRestartFailed}
+
+// tellOnce returns events without the one of an end that was told before: a pause, or a write that is refused for a while, may have come
+// between.
+func (s *state) tellOnce(d *Decision, events []Event) []Event {
+	last := len(events) - 1
+	if last < 0 || s.target == nil || !slices.Contains(ends, events[last].Reason) {
+		return events
+	}
+	is := toldEnd{reason: events[last].Reason, revision: s.target.Name, number: s.target.Revision}
+	if s.target.Failed() || s.target.restartFailed() {
+		is.failed = s.target.Failure.Time.Unix()
+	} else if s.Deployment != nil {
+		is.set = s.Deployment.Annotations[SetNumber]
+	}
+	if is == s.Memory.told {
+		return events[:last]
+	}
+	d.Memory.told = is
+	return events
 }
 
 // sameStatus reports whether two of them say the same. That they are equal to the last bit, as they are at rest, is found out for less.

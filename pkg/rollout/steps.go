@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -221,7 +222,7 @@ func (s *state) progressOf(remembered Progress, r *Revision, knownGood bool) Pro
 	switch {
 	case r.Failed():
 		progress.Phase = PhaseFailed
-	case knownGood && completedBefore(s.Deployment) && !s.mayRunMoved(r):
+	case knownGood && (completedBefore(s.Deployment) || s.isReportedUp(r)) && !s.mayRunMoved(r):
 		progress.Phase, progress.number = PhaseHealthy, s.numberBefore(r)
 	}
 	return progress
@@ -252,8 +253,27 @@ func rolloutComplete(d *appsv1.Deployment) bool {
 
 // completedBefore reports whether the Deployment controller says that the rollout to its template was completed at some time: pods
 // may have been lost since. A completion that it reports of another template is told by the counts.
+//
+// While replicas are added to one that had come up, it has too few pods, and none of another template.
 func completedBefore(d *appsv1.Deployment) bool {
-	return (cameUp(d) && allUpdated(d)) || rolloutComplete(d)
+	return (cameUp(d) && onlyUpdated(d)) || rolloutComplete(d)
+}
+
+// isReportedUp reports whether the status says that the revision has come up, as what is asked for or in its place, and the Deployment
+// controller has not seen yet what has changed since: replicas, as a rule. Another ReplicaSet will show by its number.
+func (s *state) isReportedUp(r *Revision) bool {
+	status := &s.Guarded.Status
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && (ready.Reason == v1alpha1.ReasonRolledOut || ready.Reason == v1alpha1.ReasonRolledBack) && s.target != nil &&
+		status.TargetRevision == s.target.Name && status.RunningRevision == r.Name && cameUp(s.Deployment) &&
+		s.Deployment.Status.ObservedGeneration < s.Deployment.Generation
+}
+
+// onlyUpdated reports whether the Deployment controller says that there are pods of the template, and none of others.
+func onlyUpdated(d *appsv1.Deployment) bool {
+	status := d.Status
+	return status.ObservedGeneration >= d.Generation && status.Replicas == status.UpdatedReplicas &&
+		(status.UpdatedReplicas > 0 || valueOr(d.Spec.Replicas, 1) == 0)
 }
 
 // cameUp reports whether the Deployment controller says that a ReplicaSet came up. It says so until it makes another one.
