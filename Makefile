@@ -66,6 +66,11 @@ long: ## run what takes longer than CI may: older Kubernetes, releases with othe
 fuzz: ## look for what no test thought of in all that reads what others write: every fuzz test, a minute each
 	hack/fuzz.sh
 
+# A sample may be a few points off the whole: less is asked of it.
+mutation: ## change the source in many small ways, one at a time, and make sure that tests notice nearly all; MUTATION has flags (-sample, -seed, -least)
+	go run ./hack/mutation -files writes.go $(MUTATION) ./internal/guard ./internal/inplace
+	go run ./hack/mutation -sample 250 -least 85 -skip '^(TestEveryView|TestRows_Order)$$' $(MUTATION) ./pkg/rollout
+
 bench: ## measure speed and size on a cluster of its own, in under five minutes; BENCH has flags (go run ./test/bench -h)
 	go run ./test/bench $(BENCH)
 
@@ -81,4 +86,4 @@ generate: ## generate the clients and the CRD
 verify: ## check format, lint, generated code and the rules of the house
 	hack/verify.sh
 
-.PHONY: help build demo cluster cluster-down run test unit alerts e2e faults-some faults churn mutants test-tools test-node long fuzz bench bench-compare image generate verify
+.PHONY: help build demo cluster cluster-down run test unit alerts e2e faults-some faults churn mutants test-tools test-node long fuzz mutation bench bench-compare image generate verify
