@@ -67,7 +67,8 @@ func (s *state) retryAt() *metav1.Time {
 	if failure.Retries >= int(valueOr(s.Guarded.Spec.Guard.Retries, 0)) {
 		return nil
 	}
-	return new(metav1.NewTime(s.Memory.failure.at.Add(retryDelay(failure.Retries))))
+	at := metav1.NewTime(s.Memory.failure.at.Add(retryDelay(failure.Retries)))
+	return new(at.Rfc3339Copy()) // in whole seconds: it would be read back otherwise, and written again at each sync
 }
 
 // awaitRetry asks for another decision when the target's next automatic retry is due, or may be made.

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -223,5 +224,30 @@ func TestRetry_CountedAnewWhenAskedAgain(t *testing.T) {
 	s.token("!")
 	if at := s.failures(10*time.Minute, 0); len(at) != 2 {
 		t.Errorf("after the token it failed at %s, want twice", at)
+	}
+}
+
+// When the next attempt is due is told in whole seconds, as the API server stores it, also if the failure was stored by a clock that was
+// ahead: nothing is written again.
+func TestRetry_IsToldOnce(t *testing.T) {
+	s := asking("v2").knows("v1", 1, good).runningName("v1").retries(1).knows("v2", 2, func(r *Revision) *appsv1.ControllerRevision {
+		f := Failure{Attempt: Attempt{Number: 1}}
+		f.Revision, f.Reason, f.Time = r.Name, v1alpha1.FailureCrashLoop, metav1.NewTime(noon.Add(time.Hour))
+		return withVerdict(r, &f)
+	})
+	s.Now = s.Now.Add(time.Second / 3)
+	if d, _ := s.step(); d.Status == nil || d.Status.Failure == nil || d.Status.Failure.NextAttempt == nil {
+		t.Fatalf("no next attempt is told: %+v", d.Status)
+	}
+	stored, err := json.Marshal(s.Guarded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Guarded = &v1alpha1.GuardedDeployment{}
+	if err := json.Unmarshal(stored, s.Guarded); err != nil {
+		t.Fatal(err)
+	}
+	if d := Decide(s.Observed); d.Status != nil {
+		t.Errorf("the next attempt, due at %v, is told again as due at %v", s.Guarded.Status.Failure.NextAttempt, d.Status.Failure.NextAttempt)
 	}
 }
