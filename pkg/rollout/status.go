@@ -135,7 +135,7 @@ type toldEnd struct {
 	reason, revision string
 	number           int64  // of the request
 	failed           int64  // when the failure was found, in seconds, 0 if there is none
-	set              string // SetNumber of what came up, empty if it failed
+	set              string // SetNumber of the Deployment: after a restart it is another end
 }
 
 // ends are the reasons of Ready that say how a request ended.
@@ -152,7 +152,8 @@ func (s *state) tellOnce(d *Decision, events []Event) []Event {
 	is := toldEnd{reason: events[last].Reason, revision: s.target.Name, number: s.target.Revision}
 	if s.target.Failed() || s.target.restartFailed() {
 		is.failed = s.target.Failure.Time.Unix()
-	} else if s.Deployment != nil {
+	}
+	if s.Deployment != nil {
 		is.set = s.Deployment.Annotations[SetNumber]
 	}
 	if is == s.Memory.told {

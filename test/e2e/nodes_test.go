@@ -63,6 +63,15 @@ func newGate() *gate { return &gate{open: make(chan struct{})} }
 
 func (g *gate) lift() { g.once.Do(func() { close(g.open) }) }
 
+func (g *gate) isLifted() bool {
+	select {
+	case <-g.open:
+		return true
+	default:
+		return false
+	}
+}
+
 func toleratedPods(of string) option {
 	return func(g *v1alpha1.GuardedDeployment) { g.Spec.Guard.ToleratedPods = new(intstr.FromString(of)) }
 }
@@ -94,17 +103,18 @@ func TestNode_SilentInTheSoak(t *testing.T) {
 
 // A pod that was still starting when its node fell silent carries no sign of it: the Node does.
 func TestNode_SilentWhilePodsStart(t *testing.T) {
-	back := newGate()
+	started, back := newGate(), newGate()
 	k := newKubelet(t, 1, map[string]script{"2": {lives: func(p *played) {
 		p.takeOn("ContainerCreating")
 		p.start(false)
+		started.lift()
 		p.until(back.open)
 		p.container(func(c *corev1.ContainerStatus) { c.Ready = true })
 	}}})
 	web := k.createReady("web", k.template("1"), deadline(12))
 	first := web.get().Status.GoodRevision
 	web.release(k.template("2"))
-	web.awaitReason(v1alpha1.ReasonProgressing)
+	web.eventually("a pod of the release is starting", func(context.Context) (bool, error) { return started.isLifted(), nil })
 	node := k.nodes[0]
 	k.silence(node, true)
 	k.reportNode(node, corev1.ConditionUnknown, "NodeStatusUnknown", "Kubelet stopped posting node status.")
