@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,6 +184,39 @@ func TestStale_Cache(t *testing.T) {
 		w.LetGo("deployments")
 		w.Pass(2 * time.Minute)
 		wantRuns(w, "good:3=4")
+		wantRest(w)
+	})
+}
+
+// A watch that stands still from the verdict on is waited for at each step, and then done without: the good release comes back.
+func TestStale_CacheInARollback(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		w.Node.Set("sick:2", halfSickening(w))
+		standStill := sync.OnceFunc(func() { w.Hold("deployments") })
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Verb == "patch" && r.Resource == "deployments/status" {
+				standStill()
+			}
+			return carryOut()
+		})
+		release(w, "sick:2")
+		w.Pass(10 * time.Minute)
+		const back = "good:1=4, sick:2=0 held at 0"
+		wantRuns(w, back)
+		if failure(w) == "" {
+			t.Fatal("nothing has failed: the watch did not stand still")
+		}
+		wantEvents(w, "Warning UnhealthyInSoak", "Warning RolledBack")
+		before := len(w.Asked(fake.Everything))
+		w.Pass(9 * time.Minute)
+		if n := len(w.Asked(fake.Everything)) - before; n > 4 {
+			t.Errorf("%d requests in nine minutes after that, want hardly any", n)
+		}
+		w.Intercept(nil)
+		w.LetGo("deployments")
+		w.Pass(time.Minute)
+		wantRuns(w, back)
+		wantEvents(w, "Warning UnhealthyInSoak", "Warning RolledBack")
 		wantRest(w)
 	})
 }

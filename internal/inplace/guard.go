@@ -106,7 +106,10 @@ func New(kube kubernetes.Interface, read *evidence.Reader, recorder events.Event
 func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
-	d, err := g.deployments.Deployments(key.Namespace).Get(key.Name)
+	if err := g.fresh.Check(key); err != nil {
+		return 0, err
+	}
+	d, err := g.deployment(ctx, key)
 	switch {
 	case apierrors.IsNotFound(err):
 		return 0, g.leave(ctx, key)
@@ -116,9 +119,6 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		return 0, nil
 	case isOwned(d):
 		return 0, g.leave(ctx, key)
-	}
-	if err := g.fresh.Check(key); err != nil {
-		return 0, err
 	}
 	if asksFor(d) || g.others != OthersNot {
 		if _, err := g.settings.read(ctx, key.Namespace); err != nil {
@@ -145,6 +145,15 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		}
 	}
 	return 0, &freshness.StaleError{Reason: "too many steps in one sync, beginning again"}
+}
+
+// deployment returns the Deployment, live if the cache should show Belay's own last write by now, and does not: a cache that stands still
+// is no reason to stop half way.
+func (g *Guard) deployment(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
+	if g.fresh.Unseen(key, g.store) == "" {
+		return g.deployments.Deployments(key.Namespace).Get(key.Name)
+	}
+	return g.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 }
 
 // isOwned reports whether a GuardedDeployment owns the Deployment: then that guards it.

@@ -239,7 +239,7 @@ func TestReconcile_WaitsForOwnWrites(t *testing.T) {
 		}
 		expect.Same(t, "writes of the status", 1, len(w.Requested("patch", "deployments/status")))
 		w.ForgetRequests()
-		w.Pass(25 * time.Second) // After 30 s the cache is believed.
+		w.Pass(25 * time.Second) // After 30 s it is read live.
 		expect.Same(t, "requests", map[string]int{}, fake.Counts(w.Asked(fake.Everything)))
 		w.Intercept(nil)
 		w.LetGo("deployments")
