@@ -127,19 +127,25 @@ var lostAnswers = map[string]error{
 	"sent again":      apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "web", errors.New("modified")),
 }
 
+// loseFirstAnswers lets each write, Events not counted, take effect, and lets Belay hear why of the first answer to it. A second try is
+// heard of.
+func loseFirstAnswers(w *world, why error) {
+	heard := map[string]bool{}
+	w.Intercept(func(r request, carryOut func() error) error {
+		failed := carryOut()
+		if failed != nil || !r.Writes() || r.Resource == "events" || heard[r.Name+r.Patch] {
+			return failed
+		}
+		heard[r.Name+r.Patch] = true
+		return why
+	})
+}
+
 func TestLostAnswer_ToEveryWrite(t *testing.T) {
 	for why, err := range lostAnswers {
 		t.Run(why, func(t *testing.T) {
 			in(t, func(w *world) {
-				heard := map[string]bool{} // Each is lost once: a second try is heard of.
-				w.Intercept(func(r request, carryOut func() error) error {
-					failed := carryOut()
-					if failed != nil || !r.Writes() || r.Resource == "events" || heard[r.Name+r.Patch] {
-						return failed
-					}
-					heard[r.Name+r.Patch] = true
-					return err
-				})
+				loseFirstAnswers(w, err)
 				begin(w)
 				tell(w, nothing)
 				wantRest(w)

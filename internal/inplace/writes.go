@@ -31,32 +31,19 @@ import (
 // carryOut does what was decided, at most one write: the verdict is stored before anything moves. It reports whether to decide again at
 // once, on o with what it learned, and otherwise when to decide again.
 func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.InPlace, d rollout.InPlaceDecision) (again bool, recheck time.Duration, err error) {
-	var deployment *appsv1.Deployment
-	var set *appsv1.ReplicaSet
-	switch {
-	case o.Observed:
-		deployment, set = g.pretend.carryOut(o.Deployment, d)
-	case d.Status != nil:
-		var live *appsv1.Deployment
-		if live, err = g.stillAsked(ctx, o.Deployment); err == nil {
-			deployment, err = g.writeStatus(ctx, key, live, d.Status)
+	deployment, set, sent, err := g.write(ctx, key, o, d)
+	if err != nil {
+		m := g.memories.Of(key)
+		if m.LookAgain(); sent {
+			m.Unanswered(d) // client-go sends a request again by itself, and any error can be the answer to the second one.
 		}
-	case d.Set != nil:
-		if d.Set.Moves() {
-			_, err = g.stillAsked(ctx, o.Deployment)
-		}
-		if err == nil {
-			set, err = g.writeSet(ctx, d.Set)
-		}
+		g.memories.Keep(key, m)
 	}
 	if refusal := new(apierrors.StatusError); errors.As(err, &refusal) && isRefusal(refusal) {
 		g.tellRefusal(ctx, key, o.Deployment, refusal)
 		return false, rollout.RefusedRetry, nil
 	}
 	if err != nil {
-		m := g.memories.Of(key)
-		m.LookAgain()
-		g.memories.Keep(key, m)
 		return false, 0, err
 	}
 	*o = d.Answered(*o, deployment, set)
@@ -72,7 +59,28 @@ func (g *Guard) carryOut(ctx context.Context, key cache.ObjectName, o *rollout.I
 		g.counter.RolledBack()
 	}
 	g.record(o.Deployment, set, d.Events)
-	return d.Status != nil || d.Set != nil, d.Recheck, nil
+	return d.Again(), d.Recheck, nil
+}
+
+// write makes the write of a decision, if it has one, and returns what the API server answered, and whether it was sent.
+func (g *Guard) write(ctx context.Context, key cache.ObjectName, o *rollout.InPlace, d rollout.InPlaceDecision) (deployment *appsv1.Deployment, set *appsv1.ReplicaSet, sent bool, err error) {
+	if o.Observed {
+		deployment, set = g.pretend.carryOut(o.Deployment, d)
+		return deployment, set, false, nil
+	}
+	live := o.Deployment
+	if d.Status != nil || (d.Set != nil && d.Set.Moves()) {
+		if live, err = g.stillAsked(ctx, o.Deployment); err != nil {
+			return nil, nil, false, err
+		}
+	}
+	switch {
+	case d.Status != nil:
+		deployment, err = g.writeStatus(ctx, key, live, d.Status)
+	case d.Set != nil:
+		set, err = g.writeSet(ctx, d.Set)
+	}
+	return deployment, set, true, err
 }
 
 // writeStatus writes a change into the Deployment's status, and returns the Deployment as it is then.
@@ -167,6 +175,9 @@ func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) (*appsv
 	if err != nil || live.UID != seen.UID || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
 		!equality.Semantic.DeepEqual(asks(live), asks(seen)) || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
 		!equality.Semantic.DeepEqual(live.OwnerReferences, seen.OwnerReferences) {
+		if err == nil { // Among what the cache lacks may be a write of Belay's whose answer was lost.
+			g.fresh.Wrote(cache.MetaObjectToName(seen), g.store, live.ResourceVersion)
+		}
 		return nil, freshness.Stale("the cache of Deployments")
 	}
 	return live, nil
@@ -230,7 +241,6 @@ func (g *Guard) tellRefusal(ctx context.Context, key cache.ObjectName, d *appsv1
 	m := g.memories.Of(key)
 	told := m.refusal.text == err.Error()
 	m.refusal = refusal{text: err.Error(), about: askedOf(d), until: time.Now().Add(rollout.RefusedRetry)}
-	m.LookAgain()
 	g.memories.Keep(key, m)
 	if !told {
 		g.record(d, nil, []rollout.Event{{Type: rollout.Warning, Reason: v1alpha1.ReasonDenied, Action: "Write", Message: rollout.Clean(

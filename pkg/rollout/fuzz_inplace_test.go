@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"math"
 	"reflect"
 	"slices"
@@ -144,12 +145,19 @@ func (p *fuzzedPlace) step() bool {
 	} else if d.Set != nil {
 		set = p.writeSet(d.Set)
 	}
+	wrote := deployment != nil || set != nil
+	if wrote && p.n(8) == 1 { // The answer is lost.
+		p.Deployment = cmp.Or(deployment, p.Deployment)
+		p.Memory.Unanswered(d)
+		p.Evidence = nil
+		return wrote
+	}
 	if d.RollBack {
 		p.returns++
 	}
 	p.InPlace = d.Answered(p.InPlace, deployment, set)
 	p.Evidence = nil
-	return d.Status != nil || d.Set != nil
+	return wrote
 }
 
 // decide decides twice, the same each time, and reads for it what it asks for.
@@ -180,7 +188,7 @@ func (p *fuzzedPlace) decide() InPlaceDecision {
 // checkVerdict makes sure that a verdict follows from what was seen.
 func (p *fuzzedPlace) checkVerdict(d InPlaceDecision) {
 	switch {
-	case d.Verdict == nil:
+	case d.Verdict == nil || d.Row() == "unanswered": // It was checked when it was written.
 	case d.Verdict.Failure != "":
 		if p.failed++; !p.spoke && d.Verdict.After < defaultDeadline*time.Second {
 			p.Errorf("%s after %s, and nothing spoke against it", d.Verdict.Failure, d.Verdict.After)

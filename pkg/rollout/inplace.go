@@ -65,6 +65,11 @@ type StatusChange struct {
 // Row returns the name of the row of the table that the decision is from.
 func (d *InPlaceDecision) Row() string { return d.row }
 
+// Again reports whether to decide again at once, on what Answered returns.
+func (d *InPlaceDecision) Again() bool {
+	return d.Status != nil || d.Set != nil || d.row == "unanswered"
+}
+
 // Waits reports whether nothing was looked at, as it is too soon.
 func (d *InPlaceDecision) Waits() bool { return d.row == "look" && !d.NeedEvidence }
 
@@ -83,6 +88,7 @@ type place struct {
 	current *appsv1.ReplicaSet // with the template that is asked for, nil if there is none yet
 	good    *appsv1.ReplicaSet // the newest other one that was good, nil if there is none
 	failure *failedRelease     // of the current one
+	arrived bool               // the write without an answer has taken effect
 }
 
 type inPlaceRow struct {
@@ -91,14 +97,15 @@ type inPlaceRow struct {
 	act     func(*place, *InPlaceDecision)
 }
 
-// inPlaceRows is the table for a Deployment that is guarded in place: the first row that applies is taken. The ones from "new
-// template" on have evidence.
+// inPlaceRows is the table for a Deployment that is guarded in place: the first row that applies is taken. The ones from
+// "unanswered" on have evidence.
 var inPlaceRows = []inPlaceRow{
 	{"not asked", (*place).isNotAsked, (*place).askBack},
 	{"deletion", (*place).isEnding, (*place).end},
 	{"pause", (*place).isPaused, (*place).pause},
 	{"rest", (*place).isSettled, (*place).rest},
 	{"look", (*place).isUnread, (*place).look},
+	{"unanswered", (*place).hasArrived, (*place).catchUp},
 	{"new template", (*place).isUnmade, (*place).awaitSet},
 	{"no replicas", (*place).isAtZero, (*place).letGo},
 	{"first sight", (*place).isFirstSight, (*place).begin},
@@ -152,6 +159,7 @@ func newPlace(o InPlace) *place {
 			p.good = set
 		}
 	}
+	p.lookForUnanswered()
 	if at := p.at(); at != p.Memory.at {
 		p.Memory.at, p.Memory.Progress, p.Memory.State, p.Memory.unheld = at, Progress{}, "", ""
 		p.Memory.failedAt, p.Memory.failure, p.Memory.back = time.Time{}, nil, false
@@ -299,6 +307,9 @@ func (d *InPlaceDecision) Answered(o InPlace, deployment *appsv1.Deployment, set
 	}
 	if deployment != nil {
 		o.Deployment = deployment
+	}
+	if deployment != nil || set != nil {
+		d.Memory.unanswered = nil
 	}
 	o.Memory = d.Memory
 	return o

@@ -35,7 +35,7 @@ func (p *place) fail(d *InPlaceDecision, progress Progress) {
 	for _, set := range p.sets {
 		failure.Ready += p.Evidence.readyOf(set)
 	}
-	d.Status = p.report(failure)
+	d.Status, d.Memory.failure = p.report(failure), failure
 	d.Verdict, d.Cause = &Verdict{Failure: f.Reason, After: progress.Lasted()}, f.Cause
 	d.tell(Warning, f.Reason, "Judge", "%s", failure.sentence())
 	if reason, why := p.whyLeft(failure); reason != "" {

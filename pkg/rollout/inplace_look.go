@@ -32,6 +32,8 @@ type InPlaceMemory struct {
 	toldAt    time.Time      // when the condition was last written
 	restated  time.Time      // when what others had taken away was last told again
 	complaint string         // what was told about the label or the settings
+
+	unanswered *InPlaceDecision // the last one that tells something, if the answer to its write was lost; it is never changed
 }
 
 // UnderWay reports whether evidence is being read, time and again.
@@ -44,7 +46,7 @@ func (m InPlaceMemory) Holds() bool { return m.holds && !m.observed }
 func (m InPlaceMemory) HoldsNone() bool { return m.settled && !m.holds }
 
 // Told reports whether the Deployment may tell of a failure.
-func (m InPlaceMemory) Told() bool { return m.failure != nil && !m.observed }
+func (m InPlaceMemory) Told() bool { return (m.failure != nil || m.unanswered != nil) && !m.observed }
 
 // LookAgain has the next decision ask for evidence at once: a write has failed, and what was read may be old.
 func (m *InPlaceMemory) LookAgain() { m.lookedAt, m.settled = time.Time{}, false }

@@ -340,7 +340,7 @@ var inPlaceCases = []struct {
 }
 
 func TestInPlace_Table(t *testing.T) {
-	reached := map[string]bool{"rest": true, "look": true} // TestInPlace_Looks
+	reached := map[string]bool{"rest": true, "look": true, "unanswered": true} // TestInPlace_Looks, TestInPlace_Unanswered
 	for _, c := range inPlaceCases {
 		t.Run(c.name, func(t *testing.T) {
 			d := DecideInPlace(c.site.InPlace)

@@ -1,0 +1,112 @@
+package inplace
+
+import (
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/belay-dev/belay/internal/expect"
+)
+
+// What was done is told once and counted once.
+
+// countedReleases returns what a process has counted of releases.
+func (p *belay) countedReleases(t *testing.T) []string {
+	return expect.Scraped(t, p.counted, "belay_releases_total", "belay_failed_releases_total", "belay_rollbacks_total")
+}
+
+var oneFailedOneGood = []string{
+	`belay_failed_releases_total{cause="ExitCode",kind="Deployment"} 1`,
+	`belay_releases_total{kind="Deployment",outcome="failed",reason="CrashLoop"} 1`,
+	`belay_releases_total{kind="Deployment",outcome="good",reason=""} 2`, // with the one that was there before
+	`belay_rollbacks_total{kind="Deployment"} 1`,
+}
+
+// Of writes whose answers are lost all is told that is told of others, when they are seen.
+func TestTold_LostAnswers(t *testing.T) {
+	for name, why := range lostAnswers {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, func(w *world, p *belay) {
+				loseFirstAnswers(w, why)
+				release(w, "bad:2")
+				w.Pass(5 * time.Minute)
+				wantRuns(w, heldBack)
+				release(w, "good:3")
+				w.Pass(5 * time.Minute)
+				wantRuns(w, "good:3=4")
+				wantEvents(w, "Warning CrashLoop", "Warning RolledBack", "Normal RolledOut")
+				expect.Same(t, "what is counted", oneFailedOneGood, p.countedReleases(t))
+				wantRest(w)
+			})
+		})
+	}
+}
+
+// A write that has not taken effect is not told of before it is made again and does.
+func TestTold_NothingOfWhatIsNotThere(t *testing.T) {
+	for name, why := range lostAnswers {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, func(w *world, p *belay) {
+				tried := map[string]int{}
+				w.Intercept(func(r request, carryOut func() error) error {
+					if r.Writes() && r.Resource != "events" {
+						if tried[r.Resource+r.Name]++; tried[r.Resource+r.Name] <= 3 {
+							return why
+						}
+					}
+					return carryOut()
+				})
+				release(w, "bad:2")
+				w.Pass(5 * time.Minute)
+				release(w, "good:3")
+				w.Pass(5 * time.Minute)
+				wantRuns(w, "good:3=4")
+				wantEvents(w, "Warning CrashLoop", "Warning RolledBack", "Normal RolledOut")
+				expect.Same(t, "what is counted", oneFailedOneGood, p.countedReleases(t))
+			})
+		})
+	}
+}
+
+// Where the watch stands still, too, what took effect is found by a live read.
+func TestTold_LostAnswerWhileTheWatchStandsStill(t *testing.T) {
+	guarded(t, func(w *world, p *belay) {
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Resource == "deployments/status" {
+				w.Intercept(nil)
+				w.Hold("deployments")
+				must(carryOut())
+				return lostAnswers["connection lost"]
+			}
+			return carryOut()
+		})
+		release(w, "bad:2")
+		w.Pass(5 * time.Minute)
+		wantRuns(w, heldBack)
+		wantEvents(w, "Warning CrashLoop", "Warning RolledBack")
+	})
+}
+
+// A label that is taken away when the answer to a write about it is lost has all let go at once.
+func TestTold_LeftAfterALostAnswer(t *testing.T) {
+	for _, of := range []string{"deployments/status", "replicasets"} {
+		t.Run(of, func(t *testing.T) {
+			guarded(t, func(w *world, _ *belay) {
+				w.Intercept(func(r request, carryOut func() error) error {
+					failed := carryOut()
+					if failed == nil && r.Verb == "patch" && r.Resource == of {
+						w.Intercept(nil)
+						edit(w, func(d *appsv1.Deployment) { d.Labels = nil })
+						return lostAnswers["connection lost"]
+					}
+					return failed
+				})
+				release(w, "bad:2")
+				w.Pass(2 * time.Minute)
+				wantRuns(w, "bad:2=2, good:1=3")
+				expect.Same(t, "the failure", "", failure(w))
+			})
+		})
+	}
+}
