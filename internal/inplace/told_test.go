@@ -7,6 +7,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/belay-dev/belay/internal/expect"
+	fake "github.com/belay-dev/belay/internal/fakecluster"
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
 // What was done is told once and counted once.
@@ -106,6 +108,55 @@ func TestTold_LeftAfterALostAnswer(t *testing.T) {
 				w.Pass(2 * time.Minute)
 				wantRuns(w, "bad:2=2, good:1=3")
 				expect.Same(t, "the failure", "", failure(w))
+			})
+		})
+	}
+}
+
+// At zero replicas, and where somebody takes the hold away, a release that is taken back is let go, and held again after that: in this
+// process or in another one, that is no second return.
+func TestTold_OneReturnForEachAttempt(t *testing.T) {
+	zeroAndBack := func(between func()) func(w *world) {
+		return func(w *world) {
+			scale(w, 0)
+			w.Pass(time.Minute)
+			between()
+			scale(w, 4)
+		}
+	}
+	restart := func(w *world, p *belay) {
+		p.Kill()
+		p.stop()
+		startBelay(w)
+		w.Pass(time.Minute)
+	}
+	takeHold := func(w *world) {
+		fake.Edit(w, setOf(w, "bad:2").Name, func(set *appsv1.ReplicaSet) { delete(set.Labels, v1alpha1.HeldAtLabel) })
+	}
+	for name, happens := range map[string]func(w *world, p *belay){
+		"zero and back":            func(w *world, _ *belay) { zeroAndBack(func() {})(w) },
+		"zero, a restart and back": func(w *world, p *belay) { zeroAndBack(func() { restart(w, p) })(w) },
+		"paused, zero and back": func(w *world, _ *belay) {
+			edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = true })
+			zeroAndBack(func() { edit(w, func(d *appsv1.Deployment) { d.Spec.Paused = false }) })(w)
+		},
+		"the hold is taken":            func(w *world, _ *belay) { takeHold(w) },
+		"a restart, the hold is taken": func(w *world, p *belay) { restart(w, p); takeHold(w) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, func(w *world, p *belay) {
+				release(w, "bad:2")
+				w.Pass(5 * time.Minute)
+				wantRuns(w, heldBack)
+				happens(w, p)
+				w.Pass(5 * time.Minute)
+				wantRuns(w, heldBack)
+				wantEvents(w, "Warning CrashLoop", "Warning RolledBack")
+				expect.Same(t, "returns", []string{`belay_rollbacks_total{kind="Deployment"} 1`}, expect.Scraped(t, p.counted, "belay_rollbacks_total"))
+				annotate(w, v1alpha1.RetryAnnotation, "1")
+				w.Pass(5 * time.Minute)
+				wantRuns(w, heldBack)
+				wantEvents(w, "Warning CrashLoop", "Warning CrashLoop", "Warning RolledBack", "Warning RolledBack")
 			})
 		})
 	}

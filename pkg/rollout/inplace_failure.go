@@ -114,13 +114,17 @@ func (p *place) isLeft() bool {
 
 // leave leaves a failed release as it is. One that comes up late is good after all.
 func (p *place) leave(d *InPlaceDecision) {
+	reason, why := p.whyLeft(p.failure)
+	if reason == v1alpha1.EventNotHeld && wasTakenBack(p.current) {
+		p.noteAttempt(d, p.failure.Attempt)
+		return
+	}
 	if d.Set = p.firstHold(); d.Set != nil {
 		return
 	}
 	if p.restates(d) {
 		return
 	}
-	reason, why := p.whyLeft(p.failure)
 	if reason == v1alpha1.ReasonNoGoodRevision && p.Memory.State == v1alpha1.ReasonRolledBack {
 		d.tell(Warning, reason, "Stay", "%s; %s any more, so the Deployment is left as it is, %s", p.failure.sentence(), why, untilAsked)
 	}
@@ -153,14 +157,25 @@ func (p *place) rollBack(d *InPlaceDecision) {
 	for _, s := range plan {
 		if d.Set = p.change(s); d.Set != nil {
 			d.Memory.holds = true
-			if n, holds := d.Set.Hold(); holds && n == 0 && s.set == p.current && d.Memory.State != v1alpha1.ReasonRolledBack {
-				d.Memory.State, d.RollBack = v1alpha1.ReasonRolledBack, true
-				d.tell(Warning, v1alpha1.ReasonRolledBack, "RollBack", "%s; the Deployment is back on %s, %s", p.failure.sentence(), p.good.Name, untilAsked)
+			if n, holds := d.Set.Hold(); holds && n == 0 && s.set == p.current {
+				p.tellReturn(d)
 			}
 			return
 		}
 	}
 	p.watchReturn(d, inTransition)
+}
+
+// tellReturn tells, once for each attempt that failed, that the release is taken back. It is written down with the hold: that may go, at
+// zero replicas for example, and come again.
+func (p *place) tellReturn(d *InPlaceDecision) {
+	d.Memory.State = v1alpha1.ReasonRolledBack
+	if wasTakenBack(p.current) {
+		return
+	}
+	d.RollBack = true
+	d.Set.Labels[v1alpha1.AttemptLabel] = attemptLabel(p.current, p.failure.Attempt, takenBack)
+	d.tell(Warning, v1alpha1.ReasonRolledBack, "RollBack", "%s; the Deployment is back on %s, %s", p.failure.sentence(), p.good.Name, untilAsked)
 }
 
 // restates tells of the failure again that others have taken away, or waits for the time to: nothing moves while it is not stored. It

@@ -59,9 +59,10 @@ func (p *place) markGood(d *InPlaceDecision, set *appsv1.ReplicaSet) {
 	}
 }
 
-// noteAttempt writes down that an attempt at the current set begins. With it ends what held the set.
+// noteAttempt writes down that an attempt at the current set begins, or goes on as if it had not been taken back. With it ends what held
+// the set.
 func (p *place) noteAttempt(d *InPlaceDecision, attempt Attempt) {
-	d.Set = &SetChange{Set: p.current, Labels: map[string]*string{v1alpha1.AttemptLabel: attemptLabel(p.current, attempt), v1alpha1.HeldAtLabel: nil}}
+	d.Set = &SetChange{Set: p.current, Labels: map[string]*string{v1alpha1.AttemptLabel: attemptLabel(p.current, attempt, ""), v1alpha1.HeldAtLabel: nil}}
 }
 
 // forget takes the word about a failure away that is not about the present attempt, nil if there is none. With it goes the condition, if the
@@ -144,7 +145,7 @@ func (p *place) watchRelease(d *InPlaceDecision) {
 		return
 	}
 	attempt, noted := attemptAt(p.current)
-	if !noted && (p.isWithoutReturn() || p.current.Annotations[setNumbersBefore] != "") {
+	if wasTakenBack(p.current) || (!noted && (p.isWithoutReturn() || p.current.Annotations[setNumbersBefore] != "")) {
 		p.noteAttempt(d, attempt) // Otherwise its creation and the good one tell as much.
 		if p.isWithoutReturn() {
 			d.tell(Warning, v1alpha1.ReasonNoGoodRevision, "Guard", "if %s fails, there is nothing to go back to%s", p.current.Name, p.whyNoReturn())

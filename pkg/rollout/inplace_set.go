@@ -74,9 +74,18 @@ func attemptAt(set *appsv1.ReplicaSet) (attempt Attempt, noted bool) {
 	return attempt, true
 }
 
-// attemptLabel returns the label of an attempt at the set.
-func attemptLabel(set *appsv1.ReplicaSet, attempt Attempt) *string {
-	return owned(set, fmt.Sprintf("%d.%d.%d", numberOf(set), attempt.Number, attempt.Retries))
+// takenBack is what the label of an attempt says at its end once it has failed and the set was held at nothing for that.
+const takenBack = ".back"
+
+// wasTakenBack reports whether the label of the present attempt says so.
+func wasTakenBack(set *appsv1.ReplicaSet) bool {
+	_, noted := attemptAt(set)
+	return noted && strings.HasSuffix(own(set, v1alpha1.AttemptLabel), takenBack)
+}
+
+// attemptLabel returns the label of an attempt at the set, with that end or none.
+func attemptLabel(set *appsv1.ReplicaSet, attempt Attempt, end string) *string {
+	return owned(set, fmt.Sprintf("%d.%d.%d%s", numberOf(set), attempt.Number, attempt.Retries, end))
 }
 
 // setImages is ImagesAnnotation on a ReplicaSet: the digests, and the ReplicaSet whose pods ran them.

@@ -250,6 +250,8 @@ var inPlaceCases = []struct {
 	{"a release of a template that there was before", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 4, 2, 0, hadNumber), "unjudged", "web-v2 attempt=4.1.0 -held-at"},
 	{"a release of a template that there was before, tried then", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 4, 2, 0, hadNumber, isTried("2.3.0")),
 		"unjudged", "web-v2 attempt=4.1.0 -held-at"},
+	{"one that was taken back, and nobody knows how it failed", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isTried("2.1.0.back")),
+		"unjudged", "web-v2 attempt=2.1.0 -held-at"},
 	{"a release with nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isTried("1.1.0")).set("v2", 2, 2, 0), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
 	{"a release that will have nothing to go back to", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).
 		with(func(d *appsv1.Deployment) { d.Spec.RevisionHistoryLimit = new(int32(0)) }), "unjudged", "web-v2 attempt=2.1.0 -held-at !NoGoodRevision"},
@@ -312,7 +314,7 @@ var inPlaceCases = []struct {
 	{"given up", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3, func(f *failedRelease) { f.GivenUp = "no room" }),
 		"left", "rests as RollbackFailed"},
 
-	{"failed: the failed one goes", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3), "rollback", "web-v2 held-at=0 !RolledBack"},
+	{"failed: the failed one goes", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3), "rollback", "web-v2 attempt=2.1.0.back held-at=0 !RolledBack"},
 	{"failed: then the good one is whole again", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3), "rollback", "web-v1 replicas=4"},
 	{"failed: and then it rests", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3), "rollback", "rests as RolledBack"},
 	{"failed, and the condition is another one", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0).failed("v2", 2, 3).
@@ -322,7 +324,11 @@ var inPlaceCases = []struct {
 	{"rolled back, and scaled since", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3).with(wants(6)),
 		"rollback", "web-v1 desired-replicas=6 max-replicas=8 replicas=6"},
 	{"rolled back, and the failed one has pods again", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 1, 0, isHeld(0)).failed("v2", 2, 3),
-		"rollback", "web-v2 held-at=0 !RolledBack"},
+		"rollback", "web-v2 attempt=2.1.0.back held-at=0 !RolledBack"},
+	{"rolled back, and let go since", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isTried("2.1.0.back")).failed("v2", 2, 3),
+		"rollback", "web-v2 held-at=0"},
+	{"rolled back before the present attempt", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 5, 2, 0, hadNumber, isTried("2.1.0.back")).failed("v2", 5, 3),
+		"rollback", "web-v2 attempt=5.1.0.back held-at=0 !RolledBack"},
 	{"rolled back, and the good one does not come up", polled(600*time.Second, inPlace("v2").set("v1", 1, 4, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)),
 		"rollback", "!RollbackFailed rests as RollbackFailed"},
 	{"rolled back, and the good one does not come up again", polled(1203*time.Second, inPlace("v2").set("v1", 1, 4, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)),
@@ -568,17 +574,20 @@ func TestInPlace_NotHeld(t *testing.T) {
 	s := inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3)
 	d := DecideInPlace(s.InPlace)
 	answer := d.Set.Set.DeepCopy()
-	answer.Labels[v1alpha1.HeldAtLabel] = *d.Set.Labels[v1alpha1.HeldAtLabel]
+	for key, value := range d.Set.Labels {
+		answer.Labels[key] = *value
+	}
 	s.InPlace = d.Answered(s.InPlace, nil, answer)
-	if got := told(d); got != "web-v2 held-at=0 !NotHeld" || d.RollBack {
+	if got := told(d); got != "web-v2 attempt=2.1.0.back held-at=0 !NotHeld" || d.RollBack {
 		t.Errorf("%q with RollBack %v, want the Event NotHeld and no other", got, d.RollBack)
 	}
 	d = DecideInPlace(s.InPlace)
-	if got := told(d); got != "web-v2 -held-at" {
-		t.Errorf("%q, want the label taken off", got)
+	if got := told(d); got != "web-v2 attempt=2.1.0 -held-at" {
+		t.Errorf("%q, want the labels taken off", got)
 	}
 	answer = answer.DeepCopy()
 	delete(answer.Labels, v1alpha1.HeldAtLabel)
+	answer.Labels[v1alpha1.AttemptLabel] = *d.Set.Labels[v1alpha1.AttemptLabel]
 	s.InPlace = d.Answered(s.InPlace, nil, answer)
 	if got := told(DecideInPlace(s.InPlace)); got != "rests as NotHeld" {
 		t.Errorf("%q, want rest", got)

@@ -23,7 +23,8 @@ const (
 	// VerdictLabel begins with VerdictGood: a release that fails goes back to the newest of these.
 	VerdictLabel = VerdictAnnotation
 	// AttemptLabel begins with the number that the Deployment controller had given the ReplicaSet when it was asked for, how many
-	// attempts were made since, and how many of these without being asked, with dots between them.
+	// attempts were made since, and how many of these without being asked, with dots between them. It says ".back" after them once the
+	// attempt has failed and was taken back.
 	AttemptLabel = AttemptAnnotation
 )
 
