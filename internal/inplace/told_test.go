@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -157,6 +158,69 @@ func TestTold_OneReturnForEachAttempt(t *testing.T) {
 				w.Pass(5 * time.Minute)
 				wantRuns(w, heldBack)
 				wantEvents(w, "Warning CrashLoop", "Warning CrashLoop", "Warning RolledBack", "Warning RolledBack")
+			})
+		})
+	}
+}
+
+// A process that is started later finds by what is stored that something was told. What is told of no failed release is not stored: that
+// one which was good does not come up any more is told by each process.
+func TestTold_NotAgainByAnotherProcess(t *testing.T) {
+	for name, c := range map[string]struct {
+		happens     func(w *world)
+		told, again []string
+	}{
+		"the good one does not come up": {func(w *world) {
+			w.Node.Set("good:1", fake.NeverReady)
+			release(w, "bad:2")
+		}, []string{"Warning CrashLoop", "Warning RolledBack", "Warning RollbackFailed"}, nil},
+		"it does not under Recreate": {func(w *world) {
+			edit(w, toRecreate)
+			release(w, "bad:2")
+			w.Pass(20 * time.Second)
+			w.Node.Set("good:1", fake.Crashing)
+		}, []string{"Warning CrashLoop", "Warning RolledBack", "Warning RollbackFailed"}, nil},
+		"it does not beside the failed one": {func(w *world) {
+			half, began := halfSickening(w), time.Now()
+			w.Node.Set("sick:2", func(age time.Duration) corev1.PodStatus {
+				if created := time.Now().Add(-age); created.Sub(began) > time.Minute { // when it has its replicas back
+					return fake.NeverReady(age)
+				}
+				return half(age)
+			})
+			release(w, "sick:2")
+			w.Pass(20 * time.Second)
+			w.Node.Set("good:1", fake.NeverReady)
+		}, []string{"Warning UnhealthyInSoak", "Warning RollbackFailed"}, nil},
+		"no policy": {func(w *world) {
+			w.KeepHolds(false)
+			release(w, "bad:2")
+		}, []string{"Warning CrashLoop", "Warning NotHeld"}, nil},
+		"Hold": {func(w *world) {
+			annotate(w, v1alpha1.GuardAnnotation, "onFailure: Hold")
+			release(w, "bad:2")
+		}, []string{"Warning CrashLoop", "Warning Held"}, nil},
+		"what was good does not come up": {func(w *world) {
+			release(w, "good:2")
+			w.Pass(5 * time.Minute)
+			w.Node.Set("good:1", fake.NeverReady)
+			undo(w, "good:1")
+		}, []string{"Normal RolledOut", "Warning DeadlineExceeded"}, []string{"Warning DeadlineExceeded"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, func(w *world, p *belay) {
+				c.happens(w)
+				w.Pass(20 * time.Minute)
+				wantEvents(w, c.told...)
+				wantRest(w)
+				for range 2 {
+					w.ForgetRequests()
+					p.Kill()
+					p.stop()
+					p = startBelay(w)
+					w.Pass(20 * time.Minute)
+					wantEvents(w, c.again...)
+				}
 			})
 		})
 	}

@@ -293,8 +293,6 @@ func (d *InPlaceDecision) Answered(o InPlace, deployment *appsv1.Deployment, set
 	if set != nil {
 		if n, holds := d.Set.Hold(); holds && valueOr(set.Spec.Replicas, 1) != n {
 			d.Memory.unheld, d.Memory.State, d.RollBack, d.Events = d.Memory.at, v1alpha1.EventNotHeld, false, nil
-			d.tell(Warning, v1alpha1.EventNotHeld, "Stay", "the API server does not keep ReplicaSet %s at %d: the policy for that is not there or not in force "+
-				"(kubectl apply -k artifacts/in-place, from Kubernetes 1.36 on), so the failed release is left as it is, %s", set.Name, n, untilAsked)
 		}
 		evidence := *o.Evidence
 		evidence.ReplicaSets = slices.Clone(evidence.ReplicaSets)

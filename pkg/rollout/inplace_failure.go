@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -128,6 +129,10 @@ func (p *place) leave(d *InPlaceDecision) {
 	if reason == v1alpha1.ReasonNoGoodRevision && p.Memory.State == v1alpha1.ReasonRolledBack {
 		d.tell(Warning, reason, "Stay", "%s; %s any more, so the Deployment is left as it is, %s", p.failure.sentence(), why, untilAsked)
 	}
+	if reason == v1alpha1.EventNotHeld && p.tellOnce(d, reason, "Stay", "the API server does not keep a held ReplicaSet at its number: the policy for that is not there or "+
+		"not in force (kubectl apply -k artifacts/in-place, from Kubernetes 1.36 on), so the failed release is left as it is, %s", untilAsked) {
+		return
+	}
 	r := asRevision(p.current)
 	if rolloutComplete(p.Deployment) {
 		if !p.watch(d, r, p.Deployment, p.Evidence, p.limits(r)) {
@@ -233,10 +238,23 @@ func (p *place) watchReturn(d *InPlaceDecision, inTransition bool) {
 		d.Status = p.report(&failure)
 		d.tell(Warning, v1alpha1.ReasonRollbackFailed, "RollBack", "%s; %s; it is left as it is, %s", failure.sentence(), failure.GivenUp, untilAsked)
 	case progress.Phase == PhaseFailed:
-		if p.Memory.State != v1alpha1.ReasonRollbackFailed {
-			d.tell(Warning, v1alpha1.ReasonRollbackFailed, "RollBack", "%s; %s, which was good, does not come up: %s; the Deployment stays on it, %s",
-				p.failure.sentence(), r.Name, progress.Failure.Message, untilAsked)
+		if p.tellOnce(d, v1alpha1.ReasonRollbackFailed, "RollBack", "%s; %s, which was good, does not come up: %s; the Deployment stays on it, %s",
+			p.failure.sentence(), r.Name, progress.Failure.Message, untilAsked) {
+			return
 		}
 		p.settle(d, v1alpha1.ReasonRollbackFailed, p.retryAt())
 	}
+}
+
+// tellOnce tells what became of the failed release, and stores with the failure that it is told: a process that is started later finds the
+// same. It returns false if it was told before.
+func (p *place) tellOnce(d *InPlaceDecision, reason, action, format string, args ...any) bool {
+	if slices.Contains(p.failure.Told, reason) {
+		return false
+	}
+	failure := *p.failure
+	failure.Told = append(slices.Clip(failure.Told), reason)
+	d.Status = &StatusChange{Annotations: map[string]*string{v1alpha1.FailureAnnotation: new(encoded(failure))}}
+	d.tell(Warning, reason, action, format, args...)
+	return true
 }

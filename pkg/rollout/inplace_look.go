@@ -10,7 +10,7 @@ import (
 )
 
 // InPlaceMemory is what one process knows about a Deployment that is guarded in place beyond what is stored. When it is lost, timers
-// begin again, and some Events are told once more.
+// begin again, and what is stored nowhere is told once more: that a setting is of no use, and that what was good does not come up.
 type InPlaceMemory struct {
 	UID      types.UID
 	Progress Progress // of the release or, after it failed, of the return to the good one

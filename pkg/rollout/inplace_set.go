@@ -121,6 +121,8 @@ type failedRelease struct {
 	Ready int32 `json:"ready"`
 	// GivenUp says why the release is left as it is for good, empty if it is not.
 	GivenUp string `json:"givenUp,omitempty"`
+	// Told are the reasons of the Events since then about what became of it.
+	Told []string `json:"told,omitempty"`
 }
 
 // readFailure returns what the Deployment tells of a failure, whatever it is about, and whether that can be read.

@@ -108,6 +108,10 @@ func (s *site) failed(image string, number int64, ready int32, change ...func(*f
 	return s.progressing(corev1.ConditionFalse, deadlineExceeded, f.sentence())
 }
 
+func wasTold(reason string) func(*failedRelease) {
+	return func(f *failedRelease) { f.Told = []string{reason} }
+}
+
 func (s *site) progressing(status corev1.ConditionStatus, reason, message string) *site {
 	s.Deployment.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: status, Reason: reason, Message: message}}
 	return s
@@ -308,6 +312,10 @@ var inPlaceCases = []struct {
 	{"failed, with nothing to go back to", inPlace("v1").set("v1", 1, 4, 0).failed("v1", 1, 0), "left", "rests as NoGoodRevision"},
 	{"failed, and the policy is not there", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0, isHeld(0)).failed("v2", 2, 3).
 		remembers(func(m *InPlaceMemory) { m.at, m.unheld = "uid-of-v2/2/1", "uid-of-v2/2/1" }), "left", "web-v2 -held-at"},
+	{"failed, and the policy is not there, nothing held", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3).
+		remembers(func(m *InPlaceMemory) { m.at, m.unheld = "uid-of-v2/2/1", "uid-of-v2/2/1" }), "left", "failure written !NotHeld"},
+	{"failed, and the policy is not there, told before", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3, wasTold(v1alpha1.EventNotHeld)).
+		remembers(func(m *InPlaceMemory) { m.at, m.unheld = "uid-of-v2/2/1", "uid-of-v2/2/1" }), "left", "rests as NotHeld"},
 	{"failed, and only observed", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3).observed(), "left", "rests as Held"},
 	{"failed, only observed, with nothing to go back to", inPlace("v2").set("v1", 1, 3, 3).set("v2", 2, 2, 0, isTried("2.1.0")).failed("v2", 2, 3).observed(),
 		"left", "rests as NoGoodRevision"},
@@ -330,9 +338,9 @@ var inPlaceCases = []struct {
 	{"rolled back before the present attempt", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 5, 2, 0, hadNumber, isTried("2.1.0.back")).failed("v2", 5, 3),
 		"rollback", "web-v2 attempt=5.1.0.back held-at=0 !RolledBack"},
 	{"rolled back, and the good one does not come up", polled(600*time.Second, inPlace("v2").set("v1", 1, 4, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)),
-		"rollback", "!RollbackFailed rests as RollbackFailed"},
-	{"rolled back, and the good one does not come up again", polled(1203*time.Second, inPlace("v2").set("v1", 1, 4, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3)),
-		"rollback", "rests as RollbackFailed"},
+		"rollback", "failure written !RollbackFailed"},
+	{"rolled back, and the good one does not come up, told before", polled(600*time.Second, inPlace("v2").set("v1", 1, 4, 0, isGood).set("v2", 2, 0, 0, isHeld(0)).
+		failed("v2", 2, 3, wasTold(v1alpha1.ReasonRollbackFailed))), "rollback", "rests as RollbackFailed"},
 	{"in transition, and the good one does not come up", polled(600*time.Second, inPlace("v2").set("v1", 1, 3, 0, isGood, isHeld(3)).set("v2", 2, 2, 2, isHeld(2)).failed("v2", 2, 4)),
 		"rollback", "failure written Progressing=False/ProgressDeadlineExceeded !RollbackFailed"},
 	{"in transition, and the good one is on its way", polled(597*time.Second, inPlace("v2").set("v1", 1, 3, 0, isGood, isHeld(3)).set("v2", 2, 2, 2, isHeld(2)).failed("v2", 2, 4)),
@@ -578,8 +586,8 @@ func TestInPlace_NotHeld(t *testing.T) {
 		answer.Labels[key] = *value
 	}
 	s.InPlace = d.Answered(s.InPlace, nil, answer)
-	if got := told(d); got != "web-v2 attempt=2.1.0.back held-at=0 !NotHeld" || d.RollBack {
-		t.Errorf("%q with RollBack %v, want the Event NotHeld and no other", got, d.RollBack)
+	if got := told(d); got != "web-v2 attempt=2.1.0.back held-at=0" || d.RollBack {
+		t.Errorf("%q with RollBack %v, want no word of a return", got, d.RollBack)
 	}
 	d = DecideInPlace(s.InPlace)
 	if got := told(d); got != "web-v2 attempt=2.1.0 -held-at" {
@@ -589,8 +597,8 @@ func TestInPlace_NotHeld(t *testing.T) {
 	delete(answer.Labels, v1alpha1.HeldAtLabel)
 	answer.Labels[v1alpha1.AttemptLabel] = *d.Set.Labels[v1alpha1.AttemptLabel]
 	s.InPlace = d.Answered(s.InPlace, nil, answer)
-	if got := told(DecideInPlace(s.InPlace)); got != "rests as NotHeld" {
-		t.Errorf("%q, want rest", got)
+	if got := told(DecideInPlace(s.InPlace)); got != "failure written !NotHeld" {
+		t.Errorf("%q, want the Event NotHeld", got)
 	}
 }
 
