@@ -4,7 +4,35 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
+
+// Answered notes in the decision what the API server answered to its write, the Deployment or the ReplicaSet as it is now, and returns
+// what is observed after it. What is not held has to be left as it is.
+func (d *InPlaceDecision) Answered(o InPlace, deployment *appsv1.Deployment, set *appsv1.ReplicaSet) InPlace {
+	if set != nil {
+		if n, holds := d.Set.Hold(); holds && valueOr(set.Spec.Replicas, 1) != n {
+			d.Memory.unheld, d.Memory.State, d.RollBack, d.Events = d.Memory.at, v1alpha1.EventNotHeld, false, nil
+		}
+		evidence := *o.Evidence
+		evidence.ReplicaSets = slices.Clone(evidence.ReplicaSets)
+		for i := range evidence.ReplicaSets {
+			if evidence.ReplicaSets[i].UID == set.UID {
+				evidence.ReplicaSets[i] = set
+			}
+		}
+		o.Evidence = &evidence
+	}
+	if deployment != nil {
+		o.Deployment = deployment
+	}
+	if deployment != nil || set != nil {
+		d.Memory.unanswered = nil
+	}
+	o.Memory = d.Memory
+	return o
+}
 
 // A write whose answer was lost may have taken effect. What was to be told of it and counted is then, once, when that is seen.
 
