@@ -147,13 +147,17 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 	return 0, &freshness.StaleError{Reason: "too many steps in one sync, beginning again"}
 }
 
-// deployment returns the Deployment, live if the cache should show Belay's own last write by now, and does not: a cache that stands still
-// is no reason to stop half way.
+// deployment returns the Deployment, live if the cache lags behind what this process has seen or written: a cache that stands still is no
+// reason to stop half way.
 func (g *Guard) deployment(ctx context.Context, key cache.ObjectName) (*appsv1.Deployment, error) {
-	if g.fresh.Unseen(key, g.store) == "" {
+	if !g.fresh.Lags(key, g.store) {
 		return g.deployments.Deployments(key.Namespace).Get(key.Name)
 	}
-	return g.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	live, err := g.kube.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	if err == nil {
+		g.fresh.Read(key, g.store, live.ResourceVersion)
+	}
+	return live, err
 }
 
 // isOwned reports whether a GuardedDeployment owns the Deployment: then that guards it.

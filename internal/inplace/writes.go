@@ -96,6 +96,7 @@ func (g *Guard) writeStatus(ctx context.Context, key cache.ObjectName, d *appsv1
 	written, err := g.kube.AppsV1().Deployments(d.Namespace).Patch(ctx, d.Name, types.MergePatchType, encode(patch),
 		metav1.PatchOptions{FieldManager: rollout.FieldManager}, "status")
 	if err != nil {
+		g.fresh.Lost(key, g.store)
 		return nil, fmt.Errorf("patch the status of the Deployment: %w", err)
 	}
 	g.fresh.Wrote(key, g.store, written.ResourceVersion)
@@ -175,9 +176,7 @@ func (g *Guard) stillAsked(ctx context.Context, seen *appsv1.Deployment) (*appsv
 	if err != nil || live.UID != seen.UID || live.Labels[v1alpha1.GuardedLabel] != seen.Labels[v1alpha1.GuardedLabel] ||
 		!equality.Semantic.DeepEqual(asks(live), asks(seen)) || (live.DeletionTimestamp == nil) != (seen.DeletionTimestamp == nil) ||
 		!equality.Semantic.DeepEqual(live.OwnerReferences, seen.OwnerReferences) {
-		if err == nil { // Among what the cache lacks may be a write of Belay's whose answer was lost.
-			g.fresh.Wrote(cache.MetaObjectToName(seen), g.store, live.ResourceVersion)
-		}
+		g.fresh.Lost(cache.MetaObjectToName(seen), g.store) // Among what the cache lacks may be a write of Belay's whose answer was lost.
 		return nil, freshness.Stale("the cache of Deployments")
 	}
 	return live, nil
