@@ -553,7 +553,7 @@ func TestRestart_SameMarkIsNotJudgedTwice(t *testing.T) {
 	s.wrote = nil
 	s.pass(5 * time.Second)
 	s.wantsWritten("app:latest")
-	if diff := cmp.Diff([]string{"Normal RestartFailed"}, s.events()); diff != "" {
+	if diff := cmp.Diff([]string{"Normal RestartFailed", "Normal RolledOut"}, s.events()); diff != "" {
 		t.Error(diff)
 	}
 }
