@@ -30,7 +30,7 @@ import (
 )
 
 var (
-	count = flag.Int("sim.seeds", 8, "how many seeds to play in each of the random simulations")
+	count = flag.Int("sim.seeds", 4, "how many seeds to play in each of the random simulations")
 	only  = flag.Uint64("sim.seed", 0, "play this seed only, and tell what happens")
 )
 
