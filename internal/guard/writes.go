@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/internal/standstill"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
@@ -89,10 +91,10 @@ func (g *Guard) write(ctx context.Context, key cache.ObjectName, o *rollout.Obse
 	return answer, err
 }
 
-// sent notes that a write for key, to what store is a cache of, was answered with err. Unless it was refused, it may have taken effect:
-// client-go sends a request again by itself, and a conflict can be the answer to the second one.
+// sent notes that a write for key, to what store is a cache of, was answered with err. Unless it was refused, or has not left, it may have
+// taken effect: client-go sends a request again by itself, and a conflict can be the answer to the second one.
 func (g *Guard) sent(key cache.ObjectName, store cache.Store, err error) {
-	if err != nil && refusalOf(err, "write", 0) == nil {
+	if err != nil && refusalOf(err, "write", 0) == nil && !apierrors.IsTooManyRequests(err) && !errors.Is(err, leader.ErrFenced) {
 		g.fresh.Lost(key, store)
 	}
 }

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
@@ -241,5 +243,27 @@ func TestLetGo_LooksAgain(t *testing.T) {
 				expect.Same(t, "again", c.again, again)
 			})
 		})
+	}
+}
+
+// What may have taken effect is read; what was refused, or did not leave, is not.
+func TestSent(t *testing.T) {
+	key, resource := webKey, schema.GroupResource{Resource: "things"}
+	for name, c := range map[string]struct {
+		err  error
+		lost bool
+	}{
+		"answered":      {nil, false},
+		"timeout":       {apierrors.NewTimeoutError("too slow", 1), true},
+		"no answer":     {errors.New("http2: client connection lost"), true},
+		"conflict":      {apierrors.NewConflict(resource, "web", errors.New("modified")), true},
+		"refused":       {apierrors.NewForbidden(resource, "web", errors.New("no")), false},
+		"too many":      {apierrors.NewTooManyRequests("later", 1), false},
+		"did not leave": {fmt.Errorf("put: %w", leader.ErrFenced), false},
+	} {
+		g := newResting(t, 0)
+		if g.sent(key, g.objectStore, c.err); g.fresh.Lags(key, g.objectStore) != c.lost {
+			t.Errorf("%s: read is %t, want %t", name, !c.lost, c.lost)
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/belay-dev/belay/internal/freshness"
+	"github.com/belay-dev/belay/internal/leader"
 	"github.com/belay-dev/belay/internal/standstill"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
@@ -96,7 +97,9 @@ func (g *Guard) writeStatus(ctx context.Context, key cache.ObjectName, d *appsv1
 	written, err := g.kube.AppsV1().Deployments(d.Namespace).Patch(ctx, d.Name, types.MergePatchType, encode(patch),
 		metav1.PatchOptions{FieldManager: rollout.FieldManager}, "status")
 	if err != nil {
-		g.fresh.Lost(key, g.store)
+		if !errors.Is(err, leader.ErrFenced) { // Otherwise it may have taken effect.
+			g.fresh.Lost(key, g.store)
+		}
 		return nil, fmt.Errorf("patch the status of the Deployment: %w", err)
 	}
 	g.fresh.Wrote(key, g.store, written.ResourceVersion)
