@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -300,18 +301,18 @@ func TestReconcile_LostAnswerAndFrozenWatch(t *testing.T) {
 func TestReconcile_LostGoodVerdictAndFrozenWatch(t *testing.T) {
 	inWorld(t, func(w *world) {
 		holdFailed(w)
-		good := false
+		var good atomic.Bool
 		w.Intercept(func(r request, carryOut func() error) error {
 			if verdictOf(r) != v1alpha1.VerdictGood {
 				return carryOut()
 			}
 			w.Hold("controllerrevisions")
 			expect.NoError(t, carryOut())
-			good = true
+			good.Store(true)
 			return lostAnswers["gateway timeout"]
 		})
 		w.Node.Set("web:2", fake.Running)
-		until(w, func() bool { return good })
+		until(w, good.Load)
 		fake.Edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Spec.Guard.OnFailure = v1alpha1.Rollback })
 		w.Pass(30 * time.Second)
 		fake.WantStatus(w, "web", "Ready=True RolledOut")

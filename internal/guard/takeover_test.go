@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,16 +78,16 @@ func TestTakeover_DeploymentLags(t *testing.T) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
 		w.Hold("deployments")
-		failed := false
+		var failed atomic.Bool
 		w.Intercept(func(r request, carryOut func() error) error {
-			if failed {
+			if failed.Load() {
 				return lostAnswers["gateway timeout"] // It is as good as killed.
 			}
-			failed = verdictOf(r) == v1alpha1.VerdictFailed
+			failed.Store(verdictOf(r) == v1alpha1.VerdictFailed)
 			return carryOut()
 		})
 		fake.Release(w, "web", "web:2")
-		until(w, func() bool { return failed })
+		until(w, failed.Load)
 		takeOver()
 		w.Pass(4 * time.Second)
 		if w.Image("web") == "web:2" && w.Status("web") == "Ready=False RolledBack" {
