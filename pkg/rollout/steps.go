@@ -290,8 +290,7 @@ func progressing(d *appsv1.Deployment) appsv1.DeploymentCondition {
 }
 
 func allUpdated(d *appsv1.Deployment) bool {
-	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas >= valueOr(d.Spec.Replicas, 1) &&
-		d.Status.Replicas == d.Status.UpdatedReplicas
+	return onlyUpdated(d) && d.Status.UpdatedReplicas >= valueOr(d.Spec.Replicas, 1)
 }
 
 // refusalInForce returns what to report if the API server refused this very write, asked for by this very spec, and it is not yet
