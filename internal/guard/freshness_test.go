@@ -300,7 +300,7 @@ func TestReconcile_LostAnswerAndFrozenWatch(t *testing.T) {
 // The same of the verdict that what was held is good after all, when what fails is to be rolled back from then on.
 func TestReconcile_LostGoodVerdictAndFrozenWatch(t *testing.T) {
 	inWorld(t, func(w *world) {
-		holdFailed(w)
+		holdFailure(w)
 		var good atomic.Bool
 		w.Intercept(func(r request, carryOut func() error) error {
 			if verdictOf(r) != v1alpha1.VerdictGood {

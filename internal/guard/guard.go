@@ -169,7 +169,7 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName) (o rollout.Observed, err error) {
 	o.Memory, o.PollInterval = g.memories.Of(key), g.evidence.Interval()
 	if o.GuardedLive = g.fresh.Lags(key, g.objectStore); o.GuardedLive {
-		o.Guarded, err = g.readGuarded(ctx, key)
+		o.Guarded, err = g.observeGuarded(ctx, key)
 	} else {
 		o.Guarded, err = g.objects.GuardedDeployments(key.Namespace).Get(key.Name)
 	}

@@ -20,8 +20,16 @@ func (g *Guard) readGuarded(ctx context.Context, key cache.ObjectName) (*v1alpha
 	if err != nil {
 		return nil, fmt.Errorf("get GuardedDeployment: %w", err)
 	}
-	g.fresh.Read(key, g.objectStore, live.ResourceVersion)
 	return live, nil
+}
+
+// observeGuarded is readGuarded of one that the cache will show, too.
+func (g *Guard) observeGuarded(ctx context.Context, key cache.ObjectName) (*v1alpha1.GuardedDeployment, error) {
+	live, err := g.readGuarded(ctx, key)
+	if live != nil {
+		g.fresh.Read(key, g.objectStore, live.ResourceVersion)
+	}
+	return live, err
 }
 
 // observeDeployment is readDeployment of one that the cache will show, too.
@@ -63,15 +71,10 @@ func (g *Guard) readLeftBehind(ctx context.Context, key cache.ObjectName) (*apps
 	if released == nil {
 		return nil, nil
 	}
-	_, err = g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
+	if _, err = g.readGuarded(ctx, key); apierrors.IsNotFound(err) {
 		return released, nil
-	case err != nil:
-		return nil, fmt.Errorf("get GuardedDeployment: %w", err)
-	default:
-		return nil, nil
 	}
+	return nil, err
 }
 
 // readRevisions reads, live, the revisions of guarded, also those that have lost their label.

@@ -106,7 +106,7 @@ func TestTakeover_VerdictLags(t *testing.T) {
 	for _, onFailure := range []v1alpha1.OnFailure{v1alpha1.Rollback, v1alpha1.Hold} {
 		t.Run(string(onFailure), func(t *testing.T) {
 			inTakeover(t, func(w *world, takeOver func()) {
-				holdFailed(w)
+				holdFailure(w)
 				w.Hold("controllerrevisions")
 				w.Node.Set("web:2", fake.Running)
 				until(w, func() bool { return w.Status("web") == "Ready=True RolledOut" })
@@ -124,19 +124,6 @@ func TestTakeover_VerdictLags(t *testing.T) {
 			})
 		})
 	}
-}
-
-// holdFailed lets a release fail that is to be left as it is.
-func holdFailed(w *world) {
-	w.T.Helper()
-	g := fake.Webshop("web", "web:1")
-	g.Spec.Guard.OnFailure = v1alpha1.Hold
-	fake.Add(w, g)
-	w.Pass(time.Minute)
-	w.Node.Set("web:2", fake.Crashing)
-	fake.Release(w, "web", "web:2")
-	w.Pass(5 * time.Minute)
-	fake.WantStatus(w, "web", "Ready=False Held")
 }
 
 // A process that begins while replicas are being added to what was rolled back does not take that for a rollout.

@@ -246,9 +246,9 @@ func (g *Guard) stillAsked(ctx context.Context, key cache.ObjectName, o *rollout
 		return nil
 	}
 	guarded := o.Guarded
-	live, err := g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	live, err := g.readGuarded(ctx, key)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("get GuardedDeployment: %w", err)
+		return err
 	}
 	retry := v1alpha1.RetryAnnotation
 	if err != nil || live.UID != guarded.UID || live.Generation != guarded.Generation || live.DeletionTimestamp != nil ||
@@ -321,9 +321,9 @@ func (g *Guard) updateStatus(ctx context.Context, key cache.ObjectName, guarded 
 
 // ReportStandstill writes into the status, as it is live, that syncs do not come to their end. Nothing is decided from it.
 func (g *Guard) ReportStandstill(ctx context.Context, key cache.ObjectName, message string) error {
-	live, err := g.belay.BelayV1alpha1().GuardedDeployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	live, err := g.readGuarded(ctx, key)
 	if err != nil {
-		return fmt.Errorf("get GuardedDeployment: %w", err)
+		return err
 	}
 	return g.updateStatus(ctx, key, live, rollout.StandingStill(live, message, time.Now()))
 }
