@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +57,7 @@ func unavailable(pods int32) func(*v1alpha1.GuardedDeploymentSpec) {
 	}
 }
 
-// expose makes a service of the pods, and returns its address when kube-proxy knows it.
+// expose makes a service of the pods, and returns its address when kube-proxy has rules for it.
 func (r *trial) expose() (address string) {
 	r.Helper()
 	service, err := r.kube.CoreV1().Services(namespace).Create(r.Context(), &corev1.Service{
@@ -71,10 +70,7 @@ func (r *trial) expose() (address string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.eventually("an answer of the service", func() error {
-		_, err := ask(http.DefaultClient, "http://"+service.Spec.ClusterIP)
-		return err
-	})
+	r.eventually("rules of kube-proxy", func() error { return proxied(service.Spec.ClusterIP) })
 	return service.Spec.ClusterIP
 }
 

@@ -237,6 +237,7 @@ func (s *story) serviceAddress() string {
 	if err != nil {
 		s.Fatal(err)
 	}
+	s.eventually(partTime, "rules of kube-proxy", func() error { return proxied(service.Spec.ClusterIP) })
 	return service.Spec.ClusterIP
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -80,6 +81,21 @@ func (s *seen) answered(version string) error {
 		return fmt.Errorf("%v have", slices.Sorted(maps.Keys(s.answers)))
 	}
 	return nil
+}
+
+// proxied returns an error until kube-proxy has rules for the address of a Service. Nobody should ask before: the kernel remembers for
+// two minutes that what came from that port was not translated, and another client that is given the same port reaches nobody.
+func proxied(address string) error {
+	rules, err := exec.Command("iptables-save", "--table", "nat").Output()
+	if err != nil {
+		return fmt.Errorf("iptables-save: %w", err)
+	}
+	for line := range strings.Lines(string(rules)) {
+		if strings.HasPrefix(line, "-A KUBE-SERVICES -d "+address+"/32 ") && strings.Contains(line, " -j KUBE-SVC-") {
+			return nil
+		}
+	}
+	return fmt.Errorf("no rule leads from %s to a pod", address)
 }
 
 // ask sends one request and returns the version that answers.
