@@ -85,7 +85,7 @@ var causes = []made{
 	{cause: v1alpha1.CausePostStartHook, reason: v1alpha1.FailureCrashLoop, release: container(func(c *corev1.Container) {
 		hook := &corev1.ExecAction{Command: []string{"/server", "exit", "7"}}
 		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: hook}}
-	}), words: []string{"exited with 7"}},
+	}), words: []string{"postStart hook"}}, // with its code only if a poll falls into the kubelet's short PostStartHookError
 	{cause: v1alpha1.CauseCannotStart, reason: v1alpha1.FailureCrashLoop, exitCode: 128,
 		release: container(func(c *corev1.Container) { c.Command = []string{"/nope"} }), words: []string{"/nope"}},
 	{cause: v1alpha1.CauseRestartsWholePod, reason: v1alpha1.FailureCrashLoop, exitCode: 42, release: pod(func(spec *corev1.PodSpec) {
