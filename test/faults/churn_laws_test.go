@@ -23,7 +23,8 @@ func (o *object) check() {
 	if o.inPlace {
 		t.name = "in-place"
 	}
-	for _, words := range breaches(t.verdicts, t.rolledBack, t.revisions, t.words, t.wordsInPlace, t.sets, t.held, t.eventsTold, func(say func(string, ...any)) { o.ended(t, say) }) {
+	for _, words := range breaches(t.verdicts, t.rolledBack, t.revisions, t.words, t.statesTold, t.countsTold, t.runningTold,
+		t.wordsInPlace, t.sets, t.held, t.eventsTold, t.toldOnce, func(say func(string, ...any)) { o.ended(t, say) }) {
 		o.Error(words)
 	}
 	if o.Failed() {

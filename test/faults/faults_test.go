@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
+
+// lawBroken is how the words begin that a law was broken, or a promise, and not just that something did not come.
+const lawBroken = "a law is broken: "
 
 // tell tells a story, with a fault at the request of this number, and checks what has become of it. It returns what happened.
 func tell(t *testing.T, story story, f *fault, at int) *told {
@@ -33,29 +35,40 @@ func tell(t *testing.T, story story, f *fault, at int) *told {
 	for _, b := range s.belays {
 		b.begin(f, at)
 	}
+	result := &told{story: story, undisturbed: f == nil && !story.gaps}
+	defer s.judge(result, f) // also if it does not come to its end
 	story.told(s)
 	s.awaitRest()
-	var events *eventsv1.EventList
-	s.insist(func() (err error) {
-		events, err = cluster.kube.EventsV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{})
+	result.ended = true
+	return result
+}
+
+// judge notes what has happened, and says which laws it broke.
+func (s *scene) judge(result *told, f *fault) {
+	s.Helper()
+	result.until = time.Now()
+	s.insist(func() error {
+		events, err := cluster.kube.EventsV1().Events(s.namespace).List(s.Context(), metav1.ListOptions{})
+		if err == nil {
+			result.events = events.Items
+		}
 		return err
 	})
-	result := &told{story: story, sights: cluster.observer.of(s.namespace), events: events.Items, undisturbed: f == nil && !story.gaps}
+	result.sights = cluster.observer.of(s.namespace)
 	for _, b := range s.belays {
 		result.byBelay = append(result.byBelay, b.noted())
 		for _, e := range b.endings() {
 			if f == nil || !f.leaders || !e.isOfLease() {
-				t.Errorf("belay has ended by itself: %s\n%s", e.how, e.log)
+				s.Errorf(lawBroken+"belay has ended by itself: %s\n%s", e.how, e.log)
 			}
 		}
 	}
 	for _, words := range result.broken() {
-		t.Error(words)
+		s.Error(lawBroken + words)
 	}
-	if t.Failed() {
-		t.Log(s.tell())
+	if s.Failed() {
+		s.Log(s.tell())
 	}
-	return result
 }
 
 // start starts one more Belay in the namespace, and waits until it watches.
@@ -87,8 +100,9 @@ type perturbed struct {
 const (
 	// sampled is at how many requests, of all stories, a fault is tried that is not tried at every one.
 	sampled, sampledLong = 40, 30
-	// moreWrites is how many more writes than undisturbed a story with one fault may take, and moreRequests of all requests.
-	moreWrites, moreRequests = 4, 60
+	// moreWrites is how many more writes than undisturbed a story with one fault may take, moreEvents of Events, and moreRequests of all
+	// requests.
+	moreWrites, moreEvents, moreRequests = 4, 2, 60
 )
 
 // TestFaults tells each story once undisturbed, and then again and again with one fault at one request.
@@ -113,8 +127,8 @@ func TestFaults(t *testing.T) {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(plain)) {
-		writes, requests := plain[name].requests()
-		t.Logf("%-12s %3d writes, %3d requests", name, writes, requests)
+		all, writes, events := plain[name].requests()
+		t.Logf("%-12s %3d writes, %d of Events, %3d requests", name, writes, events, all)
 	}
 	figures := newFigures()
 	t.Cleanup(func() { figures.print(t) })
@@ -131,15 +145,26 @@ func TestFaults(t *testing.T) {
 				figures.miss(p)
 				return
 			}
-			plainWrites, plainRequests := plain[p.name].requests()
-			writes, requests := result.requests()
-			if writes > plainWrites+moreWrites {
-				t.Errorf("%d writes, want at most %d more than %d", writes, moreWrites, plainWrites)
-			}
-			if requests > plainRequests+moreRequests {
-				t.Errorf("%d requests, want at most %d more than %d", requests, moreRequests, plainRequests)
+			for _, words := range breaches(result.bounded(plain[p.name])) {
+				t.Error(lawBroken + words)
 			}
 		})
+	}
+}
+
+// bounded: a story takes not many more requests than it does undisturbed.
+func (t *told) bounded(plain *told) func(say func(string, ...any)) {
+	return func(say func(string, ...any)) {
+		all, writes, events := t.requests()
+		plainAll, plainWrites, plainEvents := plain.requests()
+		for _, c := range []struct {
+			what                string
+			made, plainly, more int
+		}{{"requests", all, plainAll, moreRequests}, {"writes", writes, plainWrites, moreWrites}, {"writes of Events", events, plainEvents, moreEvents}} {
+			if c.made > c.plainly+c.more {
+				say("%d %s, want at most %d more than %d", c.made, c.what, c.more, c.plainly)
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"slices"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -86,4 +87,26 @@ func (t *told) oneLeader(say func(string, ...any)) {
 			}
 		}
 	}
+}
+
+// ledWithin is how long it may take until another one leads. A Lease lasts 15 s; who waits for it looks at it every second, or up to 2.2 times
+// as late, so it may see that late that it was renewed last and, when that has lasted, that late that nobody has it: 19.4 s. The rest is for
+// a machine with many Belays.
+const ledWithin = 25 * time.Second
+
+// ledAgain: the Lease is renewed or taken, again and again, whatever becomes of who has it.
+func (t *told) ledAgain(say func(string, ...any)) {
+	var last time.Time
+	again := func(at time.Time) {
+		if !last.IsZero() && at.Sub(last) > ledWithin {
+			say("nobody had led for %s, want at most %s", at.Sub(last), ledWithin)
+		}
+		last = at
+	}
+	for _, s := range t.sights {
+		if _, ok := s.object.(*coordinationv1.Lease); ok && !s.deleted {
+			again(s.at)
+		}
+	}
+	again(t.until)
 }

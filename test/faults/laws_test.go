@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -18,8 +19,9 @@ type told struct {
 	sights  []sight
 	byBelay [][]exchange
 	events  []eventsv1.Event
-	// undisturbed says that nothing was done to Belay, and random that what people do was chosen by chance.
-	undisturbed, random bool
+	// undisturbed says that nothing was done to Belay, random that what people do was chosen by chance, and ended that all was told.
+	undisturbed, random, ended bool
+	until                      time.Time // when it was looked at
 }
 
 // move is a template that the Deployment had for a while.
@@ -51,7 +53,8 @@ func (t *told) moves() (all []move) {
 
 // broken returns which laws the story broke, in words.
 func (t *told) broken() []string {
-	return breaches(t.course, t.replicas, t.paused, t.verdictFirst, t.revisions, t.words, t.wordsInPlace, t.sets, t.held, t.heldOnce, t.eventsTold, t.untold, t.oneLeader)
+	return breaches(t.course, t.replicas, t.paused, t.verdictFirst, t.revisions, t.words, t.statesTold, t.countsTold, t.runningTold,
+		t.wordsInPlace, t.sets, t.held, t.heldOnce, t.eventsTold, t.toldOnce, t.untold, t.oneLeader, t.ledAgain)
 }
 
 // mustJSON returns a value as JSON.
@@ -72,14 +75,19 @@ func breaches(laws ...func(say func(format string, args ...any))) (words []strin
 	return slices.Compact(words)
 }
 
-// course: there is exactly one rollback for each failed attempt, none of a healthy release, and nothing else moves.
+// course: there is exactly one rollback for each failed attempt, none of a healthy release, and nothing else moves. A story that has not come
+// to its end has not come to its last versions.
 func (t *told) course(say func(string, ...any)) {
-	var versions []string
+	var ran []string
 	for _, m := range t.moves() {
-		versions = append(versions, m.version)
+		ran = append(ran, m.version)
 	}
-	if got := strings.Join(versions, " "); got != t.runs && !(t.gaps && isPartOf(versions, strings.Fields(t.runs))) {
-		say("the Deployment ran %q, want %q", got, t.runs)
+	want := strings.Fields(t.runs)
+	if !t.ended {
+		want = want[:min(len(ran), len(want))]
+	}
+	if !slices.Equal(ran, want) && !(t.gaps && isPartOf(ran, want)) {
+		say("the Deployment ran %q, want %q", strings.Join(ran, " "), t.runs)
 	}
 }
 
@@ -178,16 +186,21 @@ func (t *told) all() [][]exchange {
 	return t.byBelay
 }
 
-// requests returns how many of Belay's requests about the story were writes that took effect, Events left out, and how many there were.
-func (t *told) requests() (writes, all int) {
+// requests returns how many requests Belay made about the story, how many of them were writes that took effect, and how many were those of
+// Events, which are none of the others.
+func (t *told) requests() (all, writes, events int) {
 	for _, e := range slices.Concat(t.byBelay...) {
 		if e.number == 0 {
 			continue
 		}
 		all++
-		if e.writes() && e.resource != "events" && e.code >= 200 && e.code < 300 {
+		switch {
+		case !e.writes() || e.code < 200 || e.code >= 300:
+		case e.resource == "events":
+			events++
+		default:
 			writes++
 		}
 	}
-	return writes, all
+	return all, writes, events
 }

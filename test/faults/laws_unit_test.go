@@ -71,6 +71,44 @@ func TestLaws_EventsTold(t *testing.T) {
 	wantBreach(t, story.eventsTold, "an Event says that 1 failed")
 }
 
+func TestLaws_ToldOnceInPlace(t *testing.T) {
+	s := inPlaceStory(`{"replicaSet": "web-bad", "reason": "CrashLoop", "time": "then"}`, "")
+	good, bad := s.sights[0].object.(*appsv1.ReplicaSet), s.sights[1].object.(*appsv1.ReplicaSet)
+	good.Labels = map[string]string{v1alpha1.VerdictLabel: v1alpha1.VerdictGood + "."}
+	held := bad.DeepCopy()
+	held.Labels = map[string]string{v1alpha1.HeldAtLabel: "0."}
+	s.sights = append(s.sights, sight{rv: 4, object: s.sights[2].object}, sight{rv: 5, object: held})
+	for _, e := range []eventsv1.Event{{Reason: "CrashLoop", Note: "web-bad failed: it crashes"}, {Reason: v1alpha1.ReasonRolledOut, Note: "web-good is good and running"},
+		{Reason: v1alpha1.ReasonRolledBack, Note: "web-bad failed: it crashes; the Deployment is back on web-good"}} {
+		e.ReportingController = "belay"
+		s.events = append(s.events, e)
+		wantBreach(t, s.toldOnce, "")
+		twice := *s
+		twice.events = append(slices.Clone(s.events), e)
+		wantBreach(t, twice.toldOnce, "more often than it came to be stored: "+e.Reason)
+	}
+}
+
+func TestLaws_Bounded(t *testing.T) {
+	made := func(gets, updates, events int) *told {
+		var all []exchange
+		for resource, n := range map[string]int{"deployments": updates, "events": events} {
+			all = slices.Concat(all, slices.Repeat([]exchange{{request: request{verb: "update", resource: resource}, number: 1, code: 200}}, n))
+		}
+		return &told{byBelay: [][]exchange{all, slices.Repeat([]exchange{{request: request{verb: "get", resource: "deployments"}, number: 1, code: 200}}, gets)}}
+	}
+	plain := made(10, 10, 10)
+	for want, s := range map[string]*told{
+		"": made(10, 10, 10),
+		"91 requests, want at most 60 more than 30": made(71, 10, 10),
+		"15 writes, want at most 4 more than 10":    made(10, 15, 10),
+		"13 writes of Events, want at most 2 more":  made(10, 10, 13),
+	} {
+		wantBreach(t, s.bounded(plain), want)
+	}
+	wantBreach(t, made(10, 14, 12).bounded(plain), "")
+}
+
 func TestLaws_Rest(t *testing.T) {
 	end := time.Now()
 	for name, c := range map[string]struct {
@@ -128,6 +166,28 @@ func twoLeaders(by int, e exchange) *told {
 		byBelay: [][]exchange{{renewed(10)}, {renewed(20)}, nil}}
 	s.byBelay[by] = append(s.byBelay[by], e)
 	return s
+}
+
+func TestLaws_LedAgain(t *testing.T) {
+	begun := time.Now()
+	for name, c := range map[string]struct {
+		stored []time.Duration // the Lease, after the beginning; the last is the end
+		want   string
+	}{
+		"renewed":          {[]time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}, ""},
+		"taken":            {[]time.Duration{0, ledWithin, ledWithin + time.Second}, ""},
+		"taken late":       {[]time.Duration{0, ledWithin + time.Second, ledWithin + 2*time.Second}, "nobody had led for 26s"},
+		"not taken at all": {[]time.Duration{0, time.Second, ledWithin + 2*time.Second}, "nobody had led for 26s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			end := len(c.stored) - 1
+			s := &told{until: begun.Add(c.stored[end])}
+			for _, after := range c.stored[:end] {
+				s.sights = append(s.sights, sight{at: begun.Add(after), object: &coordinationv1.Lease{}})
+			}
+			wantBreach(t, s.ledAgain, c.want)
+		})
+	}
 }
 
 func TestLaws_OneLeader(t *testing.T) {

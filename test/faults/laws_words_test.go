@@ -1,17 +1,14 @@
 package faults
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
-	"github.com/belay-dev/belay/pkg/rollout"
 )
 
 // falseReasons are words about what did not happen in any story, nor in the churn, and noWaits what in no story is waited for. For a
@@ -90,8 +87,6 @@ func (t *told) conditionTold(g *v1alpha1.GuardedDeployment, c *metav1.Condition,
 	runs := versions[g.Status.RunningRevision]
 	isReady, isBack := c.Status == metav1.ConditionTrue, c.Reason == v1alpha1.ReasonRolledBack
 	switch {
-	case t.isFalse(c.Reason):
-		say("a condition says %s: %s", c.Reason, c.Message)
 	case isReady != (c.Reason == v1alpha1.ReasonRolledOut):
 		say("a condition says that Ready is %s by %s", c.Status, c.Reason)
 	case isReady && t.failing(runs):
@@ -123,58 +118,4 @@ func (t *told) isFalse(reason string) bool {
 // a minute.
 func (t *told) refusedForLong() bool {
 	return slices.ContainsFunc(slices.Concat(t.byBelay...), func(e exchange) bool { return e.fault == tokenRotated })
-}
-
-// eventsTold: no Event tells of what did not happen, and none of a rollback more often than there was one.
-func (t *told) eventsTold(say func(string, ...any)) {
-	versions := t.versionsOfRevisions()
-	maps.Copy(versions, t.versionsOfSets())
-	for _, e := range t.eventsOfBelay() {
-		if t.isFalse(e.Reason) {
-			say("an Event says %s: %s", e.Reason, e.Note)
-		}
-		of, _, told := strings.Cut(e.Note, failed)
-		of, restarted := strings.CutPrefix(of, "the restart of ")
-		if version, known := versions[of]; told && known && !t.failing(version+"+") && (restarted || !t.failing(version)) {
-			say("an Event says that %s failed: %s", version, e.Note)
-		}
-		if good, _, told := strings.Cut(e.Note, " is good and running"); told && t.failing(versions[good]) {
-			say("an Event says that %s is good", versions[good])
-		}
-		if _, back, told := strings.Cut(e.Note, " is back on "); told && t.failing(versions[strings.FieldsFunc(back, isEndOfName)[0]]) {
-			say("an Event says that the Deployment is back on what failed: %s", e.Note)
-		}
-	}
-	if told, most := t.rollbacksTold(), len(strings.Fields(t.fails)); told > most {
-		say("%d Events tell of a rollback, of %d at most", told, most)
-	}
-}
-
-// eventsOfBelay returns those that Belay has recorded.
-func (t *told) eventsOfBelay() []eventsv1.Event {
-	return slices.DeleteFunc(slices.Clone(t.events), func(e eventsv1.Event) bool { return e.ReportingController != "belay" })
-}
-
-// isEndOfName reports whether a letter follows a name in a sentence.
-func isEndOfName(letter rune) bool { return letter == ' ' || letter == ',' }
-
-// untold: where nothing is disturbed, an Event tells of every rollback.
-func (t *told) untold(say func(string, ...any)) {
-	if most := len(strings.Fields(t.fails)); t.undisturbed && t.rollbacksTold() != most {
-		say("%d Events tell of a rollback, want %d", t.rollbacksTold(), most)
-	}
-}
-
-// rollbacksTold returns how many Events tell of a rollback, or of a restart that was undone.
-func (t *told) rollbacksTold() (n int) {
-	for _, e := range t.eventsOfBelay() {
-		if e.Reason != v1alpha1.ReasonRolledBack && (e.Reason != v1alpha1.ReasonRestartFailed || e.Action != rollout.ActionPutBack) {
-			continue
-		}
-		n++
-		if e.Series != nil {
-			n += int(e.Series.Count) - 1
-		}
-	}
-	return n
 }

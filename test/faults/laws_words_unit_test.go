@@ -18,7 +18,18 @@ type scripted struct {
 }
 
 func newScripted() *scripted {
-	return &scripted{told: &told{story: story{name: "rollback", runs: "1 2 1", fails: "2"}}}
+	return &scripted{told: &told{story: story{name: "rollback", runs: "1 2 1", fails: "2"}, ended: true}}
+}
+
+// rolledBack is the whole story.
+func rolledBack() *scripted {
+	s := newScripted()
+	s.run("good", "1")
+	s.run("crash", "2")
+	s.judge("crash", "2", foundFailed)
+	s.run("good", "1")
+	s.say(metav1.ConditionFalse, v1alpha1.ReasonRolledBack, nil)
+	return s
 }
 
 func (s *scripted) store(object runtime.Object) {
@@ -49,7 +60,10 @@ func (s *scripted) say(status metav1.ConditionStatus, reason string, change func
 	g.Name, g.Generation = name, 2
 	g.Spec.Replicas, g.Spec.Template = new(int32(2)), template("crash", "2")
 	g.Status = v1alpha1.GuardedDeploymentStatus{RunningRevision: "web-1", GoodRevision: "web-1", Failure: &v1alpha1.Failure{Revision: "web-2", Reason: v1alpha1.FailureCrashLoop}}
-	g.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: status, Reason: reason, ObservedGeneration: 2}}
+	stalled := map[metav1.ConditionStatus]metav1.ConditionStatus{metav1.ConditionTrue: metav1.ConditionFalse, metav1.ConditionFalse: metav1.ConditionTrue}[status]
+	for kind, is := range map[string]metav1.ConditionStatus{v1alpha1.ConditionReady: status, v1alpha1.ConditionReconciling: metav1.ConditionFalse, v1alpha1.ConditionStalled: stalled} {
+		g.Status.Conditions = append(g.Status.Conditions, metav1.Condition{Type: kind, Status: is, Reason: reason, ObservedGeneration: 2})
+	}
 	if change != nil {
 		change(g)
 	}
@@ -101,7 +115,7 @@ func TestLaws_Words(t *testing.T) {
 			if !c.early {
 				s.say(c.status, c.reason, c.change)
 			}
-			wantBreach(t, s.words, c.want)
+			wantBreach(t, func(say func(string, ...any)) { s.words(say); s.statesTold(say) }, c.want)
 		})
 	}
 }
@@ -132,6 +146,49 @@ func TestLaws_EventsOfAStory(t *testing.T) {
 	wantBreach(t, s.eventsTold, "2 Events tell of a rollback")
 }
 
+func TestLaws_ToldOnce(t *testing.T) {
+	const crash, back, good = v1alpha1.FailureCrashLoop, v1alpha1.ReasonRolledBack, v1alpha1.ReasonRolledOut
+	type event struct {
+		reason, note string
+		times        int
+	}
+	firstBack, secondBack := "web-2 failed: it crashes; the Deployment is back on web-1", "web-2 failed: it crashes, attempt 2; the Deployment is back on web-1"
+	for name, c := range map[string]struct {
+		events []event
+		want   string
+	}{
+		"each once":             {[]event{{crash, "web-2 failed: it crashes", 2}, {back, firstBack, 1}, {good, "web-1 is good and running", 1}, {back, secondBack, 1}}, ""},
+		"none":                  {nil, ""},
+		"a failure once more":   {[]event{{crash, "web-2 failed: it crashes", 3}}, "more often than it came to be stored: CrashLoop"},
+		"a rollback twice":      {[]event{{back, firstBack, 2}}, "more often than it came to be stored: RolledBack: " + firstBack},
+		"that it is good twice": {[]event{{good, "web-1 is good and running", 2}}, "more often than it came to be stored: RolledOut"},
+		"what is not stored":    {[]event{{good, "web-2 is good and running", 1}}, "more often than it came to be stored: RolledOut"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := rolledBack()
+			s.sights, s.fails = nil, "2 2"
+			asked := func(reason, target, message string) {
+				s.say(metav1.ConditionFalse, reason, func(g *v1alpha1.GuardedDeployment) {
+					if g.Status.TargetRevision = target; target == "web-1" {
+						g.Status.Failure = nil
+					}
+					for i := range g.Status.Conditions {
+						g.Status.Conditions[i].Message = message
+					}
+				})
+			}
+			asked(back, "web-2", firstBack)
+			asked(good, "web-1", "web-1 is good and running")
+			asked(good, "web-1", "web-1 is good and running") // for other news
+			asked(back, "web-2", secondBack)
+			for _, e := range c.events {
+				s.events = append(s.events, eventsv1.Event{ReportingController: "belay", Reason: e.reason, Note: e.note, Series: &eventsv1.EventSeries{Count: int32(e.times)}})
+			}
+			wantBreach(t, s.toldOnce, c.want)
+		})
+	}
+}
+
 func TestLaws_Course(t *testing.T) {
 	s := newScripted()
 	s.run("good", "1")
@@ -144,12 +201,16 @@ func TestLaws_Course(t *testing.T) {
 	labelled := s.run("good", "1")
 	labelled.Spec.Template.Labels["added"] = "x"
 	wantBreach(t, s.course, `the Deployment ran "1 2 1 1"`)
-	s.gaps = true
+	s.ended = false
+	wantBreach(t, s.course, `the Deployment ran "1 2 1 1"`)
+	s.ended, s.gaps = true, true
 	wantBreach(t, s.course, `the Deployment ran "1 2 1 1"`)
 	s.sights = s.sights[:1]
 	wantBreach(t, s.course, "") // The others were missed.
 	s.run("crash", "2")
 	wantBreach(t, s.course, `the Deployment ran "1 2"`)
+	s.ended, s.gaps = false, false
+	wantBreach(t, s.course, "") // It is not over.
 	s = newScripted()
 	s.run("good", "1")
 	s.run("crash", "2")

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strconv"
 	"sync"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -21,7 +22,8 @@ import (
 
 // sight is one state of an object, as it was stored.
 type sight struct {
-	rv      uint64 // of etcd: these are in one order for all objects
+	rv      uint64    // of etcd: these are in one order for all objects
+	at      time.Time // when it was seen
 	object  runtime.Object
 	deleted bool
 }
@@ -100,7 +102,7 @@ func (o *observer) see(object any, deleted bool) {
 		return
 	}
 	rv, _ := strconv.ParseUint(accessor.GetResourceVersion(), 10, 64)
-	namespace, sight := accessor.GetNamespace(), sight{rv: rv, object: object.(runtime.Object), deleted: deleted}
+	namespace, sight := accessor.GetNamespace(), sight{rv: rv, at: time.Now(), object: object.(runtime.Object), deleted: deleted}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sights[namespace] = append(o.sights[namespace], sight)

@@ -21,7 +21,7 @@ func (s *scene) awaitRest() {
 		}
 		rested, late := restsSince(end, time.Now(), exchanges...)
 		if late {
-			s.Fatalf("belay goes on asking at rest\n%s", s.tell())
+			s.Fatalf(lawBroken+"belay goes on asking at rest\n%s", s.tell())
 		}
 		return rested
 	})
