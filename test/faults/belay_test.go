@@ -29,6 +29,7 @@ type belay struct {
 	ended  chan struct{} // closed when cmd has ended
 	killed bool          // cmd, by the test
 	over   bool          // it is not started again
+	away   time.Duration // how long it is not, when it ends the next time
 	began  time.Time     // cmd
 	ends   []ending      // those that the test did not make
 }
@@ -128,8 +129,10 @@ func (b *belay) start() error {
 		if how := fmt.Sprint(err); !b.killed || how != "signal: killed" { // It may have ended before it was killed.
 			b.ends = append(b.ends, ending{how, b.logged(5)})
 		}
+		away := b.away
+		b.away = 0
 		b.mu.Unlock()
-		time.Sleep(pollEvery)
+		time.Sleep(max(away, pollEvery))
 		if err := b.start(); err != nil {
 			panic(fmt.Sprintf("start belay again: %v", err))
 		}
@@ -151,6 +154,13 @@ func (b *belay) kill() {
 	ended := b.ended
 	b.mu.Unlock()
 	<-ended
+}
+
+// stayAway has it started again so long after it has ended the next time.
+func (b *belay) stayAway(long time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.away = long
 }
 
 // age returns for how long the process has been there.

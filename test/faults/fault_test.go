@@ -23,8 +23,8 @@ type fault struct {
 	long bool
 	// parts says that a write may take effect and Belay not know, so that it is tried at every write.
 	parts bool
-	// onlyWrites says that it is tried at nothing else.
-	onlyWrites bool
+	// only says which requests it is tried at, nil for all.
+	only func(request) bool
 	// leaders says that it is about two Belays of which one leads.
 	leaders bool
 	// later says that it does something to what comes after the request, if there is anything to do it to.
@@ -48,9 +48,19 @@ const writeLate = "write-late-"
 // late returns a fault whose write takes effect so much later, when Belay has given up waiting for it and perhaps done it again: that it
 // gives up at once makes no other case of it.
 func late(long time.Duration) *fault {
-	return &fault{name: fmt.Sprintf(writeLate+"%.0fs", long.Seconds()), long: true, parts: true, onlyWrites: true, later: true,
+	return &fault{name: fmt.Sprintf(writeLate+"%.0fs", long.Seconds()), long: true, parts: true, only: request.writes, later: true,
 		onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
 			p.passLater(long, pass)
+			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
+		}}
+}
+
+// unseen is a fault whose write takes effect, and neither its answer nor the watch tells of it for so long.
+func unseen(long time.Duration) *fault {
+	return &fault{name: "answer-lost-504-unseen", long: true, parts: true, only: request.writesWatched, later: true,
+		onRequest: func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
+			p.freeze(long, parse(r).kind())
+			pass()
 			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
 		}}
 }
@@ -91,6 +101,7 @@ func faults() (all []*fault) {
 		}),
 		lost("half", half),
 		lost("cut", func(p *proxy, _ http.ResponseWriter, _ *answer) { p.cut() }),
+		unseen(40*time.Second),
 		late(20*time.Second),
 		refused("429", says(http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, "Retry-After", "1")),
 		refused("503", says(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "Retry-After", "1")),
@@ -128,14 +139,17 @@ func faults() (all []*fault) {
 			p.cut()
 		}},
 	)
-	for i, resource := range watched {
-		others := slices.Delete(slices.Clone(watched), i, i+1)
+	for _, resource := range watched {
 		all = append(all,
 			&fault{name: "watch-frozen-5s-" + resource, onStreams: func(p *proxy) { p.freeze(5*time.Second, resource) }},
 			&fault{name: "watch-frozen-40s-" + resource, long: true, onStreams: func(p *proxy) { p.freeze(40*time.Second, resource) }},
-			&fault{name: "watch-ahead-" + resource, onStreams: func(p *proxy) { p.freeze(3*time.Second, others...) }},
 			&fault{name: "relist-" + resource, onStreams: func(p *proxy) { p.expire(resource) }},
 		)
+		for _, behind := range watched {
+			if behind != resource {
+				all = append(all, &fault{name: "watch-ahead-" + resource + "-of-" + behind, onStreams: func(p *proxy) { p.reorder(3*time.Second, resource, behind) }})
+			}
+		}
 	}
 	return append(all, ofLeaders()...)
 }

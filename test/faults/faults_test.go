@@ -25,6 +25,7 @@ func tell(t *testing.T, story story, f *fault, at int) *told {
 	if f != nil && f.leaders {
 		s.start("--leader-elect", "--leader-elect-namespace", s.namespace)
 		s.start("--leader-elect", "--leader-elect-namespace", s.namespace)
+		s.belays[0].other, s.belays[1].other = s.belays[1].proxy, s.belays[0].proxy
 		f = once(f)
 	} else {
 		s.start()
@@ -189,9 +190,9 @@ func chosen(t *testing.T, plain map[string]*told) (all []perturbed) {
 			for _, e := range slices.Concat(plain[story.name].all()...) {
 				switch p := (perturbed{story, f, e.number}); {
 				case e.number == 0 || !matches(*faultFlag, f.name) || *atFlag != 0 && *atFlag != e.number:
+				case f.only != nil && !f.only(e.request):
 				case f.parts && e.writes():
 					writes = append(writes, p)
-				case f.onlyWrites:
 				default:
 					others = append(others, p)
 				}

@@ -61,7 +61,7 @@ var kinds = []struct {
 func (f *figures) table() string {
 	var table strings.Builder
 	row := func(name string, stories, violations any) {
-		fmt.Fprintf(&table, "| %-47s | %7v | %10v |\n", name, stories, violations)
+		fmt.Fprintf(&table, "| %-55s | %7v | %10v |\n", name, stories, violations)
 	}
 	row("fault", "stories", "violations")
 	table.WriteString("|---|---:|---:|\n")

@@ -73,7 +73,22 @@ func ofLeaders() []*fault {
 			panic(http.ErrAbortHandler)
 		}},
 		{name: "leader-stopped-25s", leaders: true, onRequest: frozen(25 * time.Second).onRequest},
+		killedAheadOf("guardeddeployments"), killedAheadOf("deployments"), killedAheadOf("controllerrevisions"),
 	}
+}
+
+// killedAheadOf returns a fault that kills the leader when it has written something, and has the other one, which leads after some 16 s, see
+// nothing of these resources for 10 s more. The one that was killed stays away meanwhile: the other one has to lead.
+func killedAheadOf(resource string) *fault {
+	const long = 26 * time.Second
+	return &fault{name: "leader-killed-ahead-of-" + resource, leaders: true, only: request.writes, later: true,
+		onRequest: func(p *proxy, _ http.ResponseWriter, _ *http.Request, pass func() *answer) {
+			p.other.freezeFor(p, long, resource)
+			pass()
+			p.belay.stayAway(long)
+			p.belay.kill()
+			panic(http.ErrAbortHandler)
+		}}
 }
 
 // disturbLease has requests about the Lease met this way for so long.

@@ -36,6 +36,7 @@ type proxy struct {
 	server    *httptest.Server
 	api       upstream
 	belay     *belay
+	other     *proxy       // of the other Belay, if one of two leads
 	shown     atomic.Int32 // which of its certificates
 	accepted  atomic.Int32 // which of Belay's, and no other
 	*certificates

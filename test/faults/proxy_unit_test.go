@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -130,9 +131,73 @@ func TestProxy_FaultTakesEffect(t *testing.T) {
 	}
 }
 
+// One watch is ahead of another only if it shows something while that keeps something back.
+func TestProxy_Ahead(t *testing.T) {
+	const first, second, third = "guardeddeployments", "deployments", "controllerrevisions"
+	for name, c := range map[string]struct {
+		come   []string
+		counts bool
+	}{
+		"nothing is shown":             {[]string{second, third}, false},
+		"nothing is kept back":         {[]string{first, first}, false},
+		"shown before":                 {[]string{first, second}, false},
+		"another one is kept back":     {[]string{third, first}, false},
+		"shown while it is kept back":  {[]string{second, first}, true},
+		"shown while both are":         {[]string{third, second, first}, true},
+		"a bookmark":                   {[]string{second, first + " BOOKMARK"}, false},
+		"a bookmark that is kept back": {[]string{second + " BOOKMARK", first}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPretence(t, faultOf("watch-ahead-"+first+"-of-"+second))
+			p.ask(t, http.MethodGet, "deployments/web")
+			gone, leave := context.WithCancel(t.Context())
+			leave() // Nobody waits for what is kept back.
+			for _, come := range c.come {
+				resource, what, _ := strings.Cut(come, " ")
+				p.hold(gone, p.streams[resource], []byte(what))
+			}
+			if p.tookEffect() != c.counts {
+				t.Errorf("it counts: %t", p.tookEffect())
+			}
+		})
+	}
+}
+
+// A write whose answer is lost is not seen by the watch of its kind either, and by the others is.
+func TestProxy_Unseen(t *testing.T) {
+	p := newPretence(t, unseen(time.Second))
+	if code := p.ask(t, http.MethodPut, "guardeddeployments/web/status"); code != http.StatusGatewayTimeout || p.written.Load() != 1 || p.tookEffect() {
+		t.Errorf("answered %d, written %d times, counts: %t", code, p.written.Load(), p.tookEffect())
+	}
+	const watch = "?watch=1&event=ADDED"
+	if p.ask(t, http.MethodGet, "deployments"+watch); p.tookEffect() {
+		t.Error("it counts by another watch")
+	}
+	if p.ask(t, http.MethodGet, "guardeddeployments"+watch); !p.tookEffect() || time.Now().Before(p.overAt()) {
+		t.Errorf("it counts: %t; the watch has shown it before %s", p.tookEffect(), p.overAt())
+	}
+}
+
+// What is done to the other Belay's watch counts as the fault of the one that is disturbed, and is not over before.
+func TestProxy_OtherBelay(t *testing.T) {
+	f := &fault{name: "ahead of the other", later: true}
+	f.onRequest = func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
+		p.other.freezeFor(p, time.Second, "deployments")
+		pass().write(w)
+	}
+	p, other := newPretence(t, f), newPretence(t, nil)
+	p.other = other.proxy
+	if p.ask(t, http.MethodPut, "deployments/web"); p.tookEffect() || p.written.Load() != 1 {
+		t.Errorf("it counts: %t; written %d times", p.tookEffect(), p.written.Load())
+	}
+	if other.ask(t, http.MethodGet, "deployments?watch=1&event=ADDED"); !p.tookEffect() || other.tookEffect() || time.Now().Before(other.overAt()) {
+		t.Errorf("it counts: %t, of the other %t; what is seen has come before %s", p.tookEffect(), other.tookEffect(), other.overAt())
+	}
+}
+
 // A story is not over before its fault is.
 func TestProxy_FaultIsOver(t *testing.T) {
-	for name, long := range map[string]time.Duration{"watch-frozen-40s-deployments": 40 * time.Second, "watch-ahead-deployments": 3 * time.Second,
+	for name, long := range map[string]time.Duration{"watch-frozen-40s-deployments": 40 * time.Second, "watch-ahead-deployments-of-controllerrevisions": 3 * time.Second,
 		"lease-answers-late": 40 * time.Second, "refused-503": 0} {
 		p, begun := newPretence(t, faultOf(name)), time.Now()
 		p.ask(t, http.MethodGet, "deployments/web")

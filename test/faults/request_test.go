@@ -3,6 +3,7 @@ package faults
 import (
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -42,5 +43,14 @@ func parse(r *http.Request) request {
 }
 
 func (q request) writes() bool { return q.verb != "get" && q.verb != "list" && q.verb != "watch" }
+
+// kind returns the resource without its subresource.
+func (q request) kind() string {
+	kind, _, _ := strings.Cut(q.resource, "/")
+	return kind
+}
+
+// writesWatched reports whether it writes what Belay watches.
+func (q request) writesWatched() bool { return q.writes() && slices.Contains(watched, q.kind()) }
 
 func (q request) String() string { return q.verb + " " + q.resource + " " + q.name }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,10 @@ type stream struct {
 	lag     time.Duration // each event comes so much later
 	expired bool          // the next one that goes on where the last one ended is told that this is too long ago
 	end     context.CancelFunc
+
+	by        *proxy  // whose fault it is that it does not pass on all at once
+	keeps     bool    // it keeps something back, or did until then
+	overtakes *stream // that one has to keep something back, and this one to pass something on then: nothing else counts
 }
 
 // watch passes a watch on, as its stream says.
@@ -61,15 +66,15 @@ func (p *proxy) watch(w http.ResponseWriter, r *http.Request, q request) {
 	}
 }
 
-// hold waits until what has come may be passed on, and reports whether there is still somebody to pass it to. A bookmark tells of no change:
-// to keep that back is nothing.
+// hold waits until what has come may be passed on, and reports whether there is still somebody to pass it to.
 func (p *proxy) hold(ctx context.Context, s *stream, come []byte) bool {
 	p.mu.Lock()
 	wait := max(time.Until(s.until), s.lag)
-	if wait > 0 && !bytes.Contains(come, []byte("BOOKMARK")) {
-		p.noteEffect()
-	}
+	counts, by := p.countsAt(s, come, wait), s.by
 	p.mu.Unlock()
+	if counts {
+		by.takesEffect()
+	}
 	select {
 	case <-time.After(wait):
 		return true
@@ -78,14 +83,42 @@ func (p *proxy) hold(ctx context.Context, s *stream, come []byte) bool {
 	}
 }
 
+// countsAt reports whether the fault has done something, when this comes and has to wait so long. A bookmark tells of no change: to keep that
+// back is nothing.
+func (p *proxy) countsAt(s *stream, come []byte, wait time.Duration) bool {
+	if bytes.Contains(come, []byte("BOOKMARK")) {
+		return false
+	}
+	s.keeps = s.keeps || wait > 0
+	for _, first := range p.streams {
+		if last := first.overtakes; last != nil {
+			return s == first && last.keeps && time.Now().Before(last.until)
+		}
+	}
+	return wait > 0
+}
+
 // freeze lets the watches of these resources stand still.
-func (p *proxy) freeze(long time.Duration, resources ...string) {
+func (p *proxy) freeze(long time.Duration, resources ...string) { p.freezeFor(p, long, resources...) }
+
+// freezeFor is freeze for a fault of another Belay.
+func (p *proxy) freezeFor(by *proxy, long time.Duration, resources ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = time.Now().Add(long)
 	for _, resource := range resources {
-		p.streams[resource].until = p.over
+		s := p.streams[resource]
+		s.until, s.by, s.keeps = p.over, by, false
 	}
+}
+
+// reorder lets the watch of one resource go on alone. It takes effect when that has shown what came after something that another one keeps
+// back.
+func (p *proxy) reorder(long time.Duration, first, last string) {
+	p.freeze(long, slices.DeleteFunc(slices.Clone(watched), func(resource string) bool { return resource == first })...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.streams[first].by, p.streams[first].overtakes = p, p.streams[last]
 }
 
 // delay lets every event come later from now on.
@@ -93,7 +126,7 @@ func (p *proxy) delay(lag time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.streams {
-		s.lag = lag
+		s.lag, s.by = lag, p
 	}
 }
 
