@@ -104,6 +104,8 @@ const (
 	// moreWrites is how many more writes than undisturbed a story with one fault may take, moreEvents of Events, and moreRequests of all
 	// requests.
 	moreWrites, moreEvents, moreRequests = 4, 2, 60
+	// longShare is of how many stories one has a long fault, if not all are told.
+	longShare = 30
 )
 
 // TestFaults tells each story once undisturbed, and then again and again with one fault at one request.
@@ -210,8 +212,11 @@ func chosen(t *testing.T, plain map[string]*told) (all []perturbed) {
 	if *storiesFlag == 0 {
 		return some(all, len(all))
 	}
-	if !everything {
-		all = slices.DeleteFunc(all, func(p perturbed) bool { return p.fault.long })
+	if everything {
+		return some(all, *storiesFlag)
 	}
-	return some(all, *storiesFlag)
+	long := slices.DeleteFunc(slices.Clone(all), func(p perturbed) bool { return !p.fault.long })
+	all = slices.DeleteFunc(all, func(p perturbed) bool { return p.fault.long })
+	few := *storiesFlag / longShare
+	return slices.Concat(some(long, few), some(all, *storiesFlag-few)) // The long ones begin first.
 }

@@ -153,6 +153,31 @@ func TestLaws_Endings(t *testing.T) {
 	}
 }
 
+// Of stories that are told in a few minutes some have a long fault, and these begin first.
+func TestLaws_Chosen(t *testing.T) {
+	plain := map[string]*told{}
+	for _, story := range stories {
+		s := &told{byBelay: [][]exchange{nil}}
+		for number := range 20 {
+			verb := []string{"get", "update"}[number%2]
+			s.byBelay[0] = append(s.byBelay[0], exchange{request: request{verb: verb, resource: []string{"deployments", "events"}[number/2%2]}, number: number + 1})
+		}
+		plain[story.name] = s
+	}
+	all := chosen(t, plain)
+	if len(all) != *storiesFlag {
+		t.Errorf("%d stories, want %d", len(all), *storiesFlag)
+	}
+	for i, p := range all {
+		if p.fault.long != (i < *storiesFlag/longShare) {
+			t.Errorf("story %d is of %s: long %t", i, p.fault.name, p.fault.long)
+		}
+		if e := plain[p.name].byBelay[0][p.at-1]; p.fault.only != nil && !p.fault.only(e.request) {
+			t.Errorf("%s at %s", p.fault.name, e.request)
+		}
+	}
+}
+
 // twoLeaders is a story in which Belay 0 led from 10 to 20, and then Belay 1, of whose ControllerRevision "old" was deleted at 15.
 func twoLeaders(by int, e exchange) *told {
 	lease := func(rv uint64, holder string) sight {
