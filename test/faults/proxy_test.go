@@ -45,8 +45,9 @@ type proxy struct {
 	counts    bool // requests, since the story has begun
 	number    int  // of the last one
 	fault     *fault
-	at        int // the number of the request that the fault is for
-	index     int // of that among the exchanges
+	at        int  // the number of the request that the fault is for
+	index     int  // of that among the exchanges
+	met       bool // it was made
 	exchanges []exchange
 	streams   map[string]*stream // by resource
 	token     string             // the only one that is let through, any if empty
@@ -89,7 +90,8 @@ func (p *proxy) close() {
 	p.server.Close()
 }
 
-// begin numbers the requests from now on. At the one with this number the fault happens.
+// begin numbers the requests from now on. At the one with this number the fault happens, or at the first after it that the fault is for: they
+// do not always come in the same order.
 func (p *proxy) begin(f *fault, at int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,8 +107,8 @@ func (p *proxy) note(q request) (index int, f *fault) {
 	if p.counts && q.namespace == p.namespace && q.verb != "watch" && q.resource != "leases" && !(q.verb == "list" && slices.Contains(watched, q.resource)) {
 		p.number++
 		e.number = p.number
-		if e.number == p.at {
-			f, p.index = p.fault, len(p.exchanges)
+		if isFor := p.fault != nil && (p.fault.only == nil || p.fault.only(q)); isFor && !p.met && e.number >= p.at {
+			f, p.met, p.index = p.fault, true, len(p.exchanges)
 		}
 	}
 	p.exchanges = append(p.exchanges, e)

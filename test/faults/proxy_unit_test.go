@@ -166,12 +166,21 @@ func TestProxy_Ahead(t *testing.T) {
 // A write whose answer is lost is not seen by the watch of its kind either, and by the others is.
 func TestProxy_Unseen(t *testing.T) {
 	p := newPretence(t, unseen(time.Second))
+	for _, path := range []string{"events/web", "replicasets/web"} {
+		if code := p.ask(t, http.MethodPut, path); code != http.StatusOK {
+			t.Errorf("answered %d to a write of %s, which is not watched", code, path)
+		}
+	}
+	p.written.Store(0)
 	if code := p.ask(t, http.MethodPut, "guardeddeployments/web/status"); code != http.StatusGatewayTimeout || p.written.Load() != 1 || p.tookEffect() {
 		t.Errorf("answered %d, written %d times, counts: %t", code, p.written.Load(), p.tookEffect())
 	}
 	const watch = "?watch=1&event=ADDED"
 	if p.ask(t, http.MethodGet, "deployments"+watch); p.tookEffect() {
 		t.Error("it counts by another watch")
+	}
+	if code := p.ask(t, http.MethodPut, "deployments/web"); code != http.StatusOK {
+		t.Errorf("answered %d to the next write", code)
 	}
 	if p.ask(t, http.MethodGet, "guardeddeployments"+watch); !p.tookEffect() || time.Now().Before(p.overAt()) {
 		t.Errorf("it counts: %t; the watch has shown it before %s", p.tookEffect(), p.overAt())
