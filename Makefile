@@ -42,8 +42,8 @@ alerts: ## check the alerts, and that each fires when it should
 e2e: build ## run the tests on a real API server: the local cluster, started if need be
 	hack/e2e.sh
 
-faults-some: ## tell 150 stories of releases with the way to the API server disturbed, chosen by a seed that is printed
-	hack/faults.sh -run TestFaults
+faults-some: ## tell 150 stories of releases with the way to the API server disturbed, chosen by a seed that is printed; before that, a minute of churn
+	hack/faults.sh -run 'TestFaults|TestChurn' -churn 1m -objects 40 -pace 4
 
 faults: ## tell two thousand of them, about an hour, and all while the API server and etcd are killed; hack/faults.sh has flags
 	hack/faults.sh -stories 0 -server
