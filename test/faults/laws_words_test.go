@@ -21,6 +21,9 @@ var (
 		v1alpha1.ReasonWaitingForInjection}
 )
 
+// restful are the other reasons by which something may be ready that was so before. In the stories nothing is.
+var restful = []string{v1alpha1.ReasonScaledToZero, v1alpha1.ReasonPaused}
+
 // reasons are those with which what does this may be found failed. Where Belay was away for as long as the deadline, that may be over.
 var reasons = map[string][]string{
 	"crash":   {v1alpha1.FailureCrashLoop, v1alpha1.FailureDeadlineExceeded},
@@ -87,7 +90,7 @@ func (t *told) conditionTold(g *v1alpha1.GuardedDeployment, c *metav1.Condition,
 	runs := versions[g.Status.RunningRevision]
 	isReady, isBack := c.Status == metav1.ConditionTrue, c.Reason == v1alpha1.ReasonRolledBack
 	switch {
-	case isReady != (c.Reason == v1alpha1.ReasonRolledOut):
+	case isReady != (c.Reason == v1alpha1.ReasonRolledOut) && !(isReady && t.random && slices.Contains(restful, c.Reason)):
 		say("a condition says that Ready is %s by %s", c.Status, c.Reason)
 	case isReady && t.failing(runs):
 		say("a condition says that %s is ready", runs)
