@@ -147,7 +147,7 @@ func faults() (all []*fault) {
 		)
 		for _, behind := range watched {
 			if behind != resource {
-				all = append(all, &fault{name: "watch-ahead-" + resource + "-of-" + behind, onStreams: func(p *proxy) { p.reorder(3*time.Second, resource, behind) }})
+				all = append(all, &fault{name: "watch-ahead-" + resource + "-of-" + behind, onStreams: func(p *proxy) { p.reorder(8*time.Second, resource, behind) }})
 			}
 		}
 	}
