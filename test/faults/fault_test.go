@@ -146,8 +146,9 @@ func faults() (all []*fault) {
 			&fault{name: "relist-" + resource, onStreams: func(p *proxy) { p.expire(resource) }},
 		)
 		for _, behind := range watched {
-			if behind != resource {
-				all = append(all, &fault{name: "watch-ahead-" + resource + "-of-" + behind, onStreams: func(p *proxy) { p.reorder(8*time.Second, resource, behind) }})
+			// No revision is ahead of a GuardedDeployment: Belay writes none before it has seen its own last status.
+			if behind != resource && (resource != "controllerrevisions" || behind != "guardeddeployments") {
+				all = append(all, &fault{name: "watch-ahead-" + resource + "-of-" + behind, onStreams: func(p *proxy) { p.reorder(15*time.Second, resource, behind) }})
 			}
 		}
 	}

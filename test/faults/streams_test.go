@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -112,10 +111,10 @@ func (p *proxy) freezeFor(by *proxy, long time.Duration, resources ...string) {
 	}
 }
 
-// reorder lets the watch of one resource go on alone. It takes effect when that has shown what came after something that another one keeps
-// back.
+// reorder lets the watch of one resource stand still, and another one go on. It takes effect when that has shown what came after something
+// that the first one keeps back.
 func (p *proxy) reorder(long time.Duration, first, last string) {
-	p.freeze(long, slices.DeleteFunc(slices.Clone(watched), func(resource string) bool { return resource == first })...)
+	p.freeze(long, last)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.streams[first].by, p.streams[first].overtakes = p, p.streams[last]
