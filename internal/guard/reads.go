@@ -3,13 +3,16 @@ package guard
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/belay-dev/belay/internal/freshness"
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 	"github.com/belay-dev/belay/pkg/rollout"
 )
@@ -95,6 +98,53 @@ func (g *Guard) readRevisions(ctx context.Context, key cache.ObjectName, guarded
 		g.fresh.Read(key, g.revisionStore, newest)
 	}
 	return revisions, nil
+}
+
+// stillAsked makes sure, live and once in a sync, that the spec asks for the same as when it was decided.
+func (g *Guard) stillAsked(ctx context.Context, key cache.ObjectName, o *rollout.Observed) error {
+	if o.GuardedLive {
+		return nil
+	}
+	guarded := o.Guarded
+	live, err := g.readGuarded(ctx, key)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	retry := v1alpha1.RetryAnnotation
+	if err != nil || live.UID != guarded.UID || live.Generation != guarded.Generation || live.DeletionTimestamp != nil ||
+		live.Annotations[retry] != guarded.Annotations[retry] {
+		g.fresh.Lost(key, g.objectStore)
+		return freshness.Stale("the cache of GuardedDeployments")
+	}
+	o.GuardedLive = true
+	return nil
+}
+
+// stillRecorded makes sure that the revision of this name is as it was when it was decided: live, or by the answer to the write of this
+// very sync.
+func (g *Guard) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, name string) error {
+	i := slices.IndexFunc(o.Revisions, func(r *appsv1.ControllerRevision) bool { return r.Name == name })
+	if i >= 0 && g.fresh.Unseen(key, g.revisionStore) == o.Revisions[i].ResourceVersion {
+		return nil
+	}
+	live, err := g.kube.AppsV1().ControllerRevisions(key.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
+	}
+	if err != nil || i < 0 || o.Revisions[i].UID != live.UID || o.Revisions[i].ResourceVersion != live.ResourceVersion {
+		g.fresh.Lost(key, g.revisionStore)
+		return freshness.Stale("the cache of ControllerRevisions")
+	}
+	return nil
+}
+
+// stillThere reports whether the live Deployment is the one that was decided on, in the same hands.
+func stillThere(live, seen *appsv1.Deployment) bool {
+	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
+	return live != nil && live.UID == seen.UID && live.Generation == seen.Generation &&
+		(live.DeletionTimestamp == nil) == (seen.DeletionTimestamp == nil) &&
+		equality.Semantic.DeepEqual(metav1.GetControllerOfNoCopy(live), metav1.GetControllerOfNoCopy(seen)) &&
+		live.Annotations[revision] == seen.Annotations[revision] && live.Annotations[applied] == seen.Annotations[applied]
 }
 
 // newer returns the newer one of two resourceVersions.

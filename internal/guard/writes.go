@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -238,53 +236,6 @@ func (g *Guard) letGo(ctx context.Context, key cache.ObjectName) (time.Duration,
 	default:
 		return 0, fmt.Errorf("let go of the Deployment: %w", err)
 	}
-}
-
-// stillAsked makes sure, live and once in a sync, that the spec asks for the same as when it was decided.
-func (g *Guard) stillAsked(ctx context.Context, key cache.ObjectName, o *rollout.Observed) error {
-	if o.GuardedLive {
-		return nil
-	}
-	guarded := o.Guarded
-	live, err := g.readGuarded(ctx, key)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return err
-	}
-	retry := v1alpha1.RetryAnnotation
-	if err != nil || live.UID != guarded.UID || live.Generation != guarded.Generation || live.DeletionTimestamp != nil ||
-		live.Annotations[retry] != guarded.Annotations[retry] {
-		g.fresh.Lost(key, g.objectStore)
-		return freshness.Stale("the cache of GuardedDeployments")
-	}
-	o.GuardedLive = true
-	return nil
-}
-
-// stillRecorded makes sure that the revision of this name is as it was when it was decided: live, or by the answer to the write of this
-// very sync.
-func (g *Guard) stillRecorded(ctx context.Context, key cache.ObjectName, o *rollout.Observed, name string) error {
-	i := slices.IndexFunc(o.Revisions, func(r *appsv1.ControllerRevision) bool { return r.Name == name })
-	if i >= 0 && g.fresh.Unseen(key, g.revisionStore) == o.Revisions[i].ResourceVersion {
-		return nil
-	}
-	live, err := g.kube.AppsV1().ControllerRevisions(key.Namespace).Get(ctx, name, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("get ControllerRevision %s: %w", name, err)
-	}
-	if err != nil || i < 0 || o.Revisions[i].UID != live.UID || o.Revisions[i].ResourceVersion != live.ResourceVersion {
-		g.fresh.Lost(key, g.revisionStore)
-		return freshness.Stale("the cache of ControllerRevisions")
-	}
-	return nil
-}
-
-// stillThere reports whether the live Deployment is the one that was decided on, in the same hands.
-func stillThere(live, seen *appsv1.Deployment) bool {
-	const revision, applied = v1alpha1.RevisionAnnotation, v1alpha1.AppliedAnnotation
-	return live != nil && live.UID == seen.UID && live.Generation == seen.Generation &&
-		(live.DeletionTimestamp == nil) == (seen.DeletionTimestamp == nil) &&
-		equality.Semantic.DeepEqual(metav1.GetControllerOfNoCopy(live), metav1.GetControllerOfNoCopy(seen)) &&
-		live.Annotations[revision] == seen.Annotations[revision] && live.Annotations[applied] == seen.Annotations[applied]
 }
 
 // pruneRevisions deletes revisions that nothing refers to any more. A policy's no is left at that.
