@@ -424,7 +424,7 @@ func (s *state) notJudged(d *Decision) *report {
 		r.message += fmt.Sprintf("; a release that fails goes back to %s%s", s.lastGood.Name, s.passedOver())
 	}
 	switch {
-	case s.Deployment.Spec.Paused:
+	case s.Deployment.Spec.Paused && d.Deployment == nil: // Otherwise what is written ends it.
 		r = &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
 			"the Deployment was paused by hand: nothing is judged until \"kubectl rollout resume deployment/%s\"", s.Guarded.Name)}
 		s.resetTimers(d, r)

@@ -202,9 +202,16 @@ func (s *scene) remembers(image string, phase Phase) *scene {
 	return s
 }
 
-func (s *scene) hold() *scene              { s.Guarded.Spec.Guard.OnFailure = v1alpha1.Hold; return s }
-func (s *scene) pause() *scene             { s.Guarded.Spec.Paused = true; s.Guarded.Generation++; return s }
-func (s *scene) resume() *scene            { s.Guarded.Spec.Paused = false; s.Guarded.Generation++; return s }
+func (s *scene) hold() *scene   { s.Guarded.Spec.Guard.OnFailure = v1alpha1.Hold; return s }
+func (s *scene) pause() *scene  { s.Guarded.Spec.Paused = true; s.Guarded.Generation++; return s }
+func (s *scene) resume() *scene { s.Guarded.Spec.Paused = false; s.Guarded.Generation++; return s }
+
+// afterPause is s when it goes on after a pause that the Deployment has.
+func afterPause(s *scene) *scene {
+	s.pause().write(desiredPaused(s.Guarded), nil)
+	return s.resume()
+}
+
 func (s *scene) scale(n *int32) *scene     { s.Guarded.Spec.Replicas = n; s.Guarded.Generation++; return s }
 func (s *scene) listed() *scene            { s.RevisionsLive = true; return s }
 func (s *scene) after(d time.Duration)     { s.Now = s.Now.Add(d) }
