@@ -92,7 +92,7 @@ func (t *told) conditionTold(g *v1alpha1.GuardedDeployment, c *metav1.Condition,
 	switch {
 	case isReady != (c.Reason == v1alpha1.ReasonRolledOut) && !(isReady && t.random && slices.Contains(restful, c.Reason)):
 		say("a condition says that Ready is %s by %s", c.Status, c.Reason)
-	case isReady && t.failing(runs):
+	case isReady && t.failing(runs) && c.Reason != v1alpha1.ReasonScaledToZero: // Nothing of it runs.
 		say("a condition says that %s is ready", runs)
 	case isBack && d != nil && t.failing(versionOf(d.Spec.Template)):
 		say("a condition says %s while %s runs", c.Reason, versionOf(d.Spec.Template))
