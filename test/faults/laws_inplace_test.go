@@ -17,6 +17,7 @@ func (t *told) inPlace() bool { return t.name == "in-place" }
 type hold struct {
 	version, set string
 	failure      string // that was stored by then, empty if none was
+	passedOver   bool   // it was neither asked for by then nor ever found good, and is no way back
 }
 
 // holds returns what came to be held at nothing, in its order. One that took effect after it was given up is none of them: Belay has written
@@ -26,15 +27,15 @@ func (t *told) holds() (all []hold) {
 	for _, e := range slices.Concat(t.byBelay...) {
 		late[e.rv] = late[e.rv] || strings.HasPrefix(e.fault, writeLate)
 	}
-	failure, was := "", map[string]string{}
+	failure, asked, was := "", "", map[string]string{}
 	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
-			failure = object.Annotations[v1alpha1.FailureAnnotation]
+			failure, asked = object.Annotations[v1alpha1.FailureAnnotation], versionOf(object.Spec.Template)
 		case *appsv1.ReplicaSet:
-			held := heldAt(object)
+			held, version := heldAt(object), versionOf(object.Spec.Template)
 			if held == "0" && was[object.Name] != "0" && !late[s.rv] {
-				all = append(all, hold{versionOf(object.Spec.Template), object.Name, failure})
+				all = append(all, hold{version, object.Name, failure, version != asked && !isGood(object)})
 			}
 			was[object.Name] = held
 		}
@@ -57,9 +58,13 @@ func (t *told) sets(say func(string, ...any)) {
 	}
 }
 
-// held: nothing but what fails is held at nothing, and when it is, it is said that it failed.
+// held: nothing but what fails, or is passed over on the way back, is held at nothing, and when it fails, it is said that it did. In the
+// stories nothing is passed over.
 func (t *told) held(say func(string, ...any)) {
 	for _, h := range t.holds() {
+		if t.random && h.passedOver {
+			continue
+		}
 		if !t.failing(h.version) {
 			say("%s was held, and works", h.version)
 		}

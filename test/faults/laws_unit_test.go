@@ -89,6 +89,35 @@ func TestLaws_ToldOnceInPlace(t *testing.T) {
 	}
 }
 
+func TestLaws_Held(t *testing.T) {
+	for name, c := range map[string]struct {
+		set    int // which is held
+		random bool
+		good   bool // it was found good
+		want   string
+	}{
+		"what failed":                         {1, false, false, ""},
+		"what works":                          {0, false, false, "1 was held, and works"},
+		"what works, and was passed over":     {0, true, false, ""},
+		"what works, and was good":            {0, true, true, "1 was held, and works"},
+		"what failed, of many":                {1, true, false, ""},
+		"what was good, by another failure":   {0, true, true, "the failure that is stored is not of web-good"},
+		"what works, and nothing is chance's": {0, false, false, "the failure that is stored is not of web-good"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := inPlaceStory(`{"replicaSet": "web-bad"}`, "")
+			s.random = c.random
+			held := s.sights[c.set].object.(*appsv1.ReplicaSet).DeepCopy()
+			held.Labels = map[string]string{v1alpha1.HeldAtLabel: "0."}
+			if c.good {
+				held.Labels[v1alpha1.VerdictLabel] = v1alpha1.VerdictGood + "."
+			}
+			s.sights = append(s.sights, sight{rv: 4, object: held})
+			wantBreach(t, s.held, c.want)
+		})
+	}
+}
+
 func TestLaws_Bounded(t *testing.T) {
 	made := func(gets, updates, events int) *told {
 		var all []exchange
