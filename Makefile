@@ -33,7 +33,7 @@ test: unit alerts e2e faults-some ## run every test that needs no root
 unit: ## run the tests that need no cluster
 	$(RACE) -skip '/CrashAtEveryWrite' $$(go list ./... | grep -v '/pkg/rollout$$')
 	go test ./pkg/rollout
-	go test . -run TestSimulation -sim.seeds 60
+	go test . -run TestSimulation -sim.seeds 40
 	go -C hack/cluster test ./...
 
 alerts: ## check the alerts, and that each fires when it should
