@@ -23,10 +23,6 @@ type hold struct {
 // holds returns what came to be held at nothing, in its order. One that took effect after it was given up is none of them: Belay has written
 // it for what was asked for then.
 func (t *told) holds() (all []hold) {
-	late := map[uint64]bool{}
-	for _, e := range slices.Concat(t.byBelay...) {
-		late[e.rv] = late[e.rv] || strings.HasPrefix(e.fault, writeLate)
-	}
 	failure, asked, was := "", "", map[string]string{}
 	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
 		switch object := s.object.(type) {
@@ -34,7 +30,7 @@ func (t *told) holds() (all []hold) {
 			failure, asked = object.Annotations[v1alpha1.FailureAnnotation], versionOf(object.Spec.Template)
 		case *appsv1.ReplicaSet:
 			held, version := heldAt(object), versionOf(object.Spec.Template)
-			if held == "0" && was[object.Name] != "0" && !late[s.rv] {
+			if held == "0" && was[object.Name] != "0" && !t.isLate(s.rv) {
 				all = append(all, hold{version, object.Name, failure, version != asked && !isGood(object)})
 			}
 			was[object.Name] = held

@@ -104,19 +104,38 @@ func isPartOf(seen, all []string) bool {
 	return len(seen) == 0
 }
 
-// replicas: the Deployment never has another number of pods than somebody asked for.
+// underWay is how long after the spec was changed a write may still take effect that was decided before.
+const underWay = 5 * time.Second
+
+// replicas: the Deployment never has another number of pods than somebody asked for, and when it gets another template, it is the number that
+// is asked for by then, give or take a write that is under way.
 func (t *told) replicas(say func(string, ...any)) {
-	asked := map[int32]bool{}
-	for _, s := range t.sights {
-		if g, ok := s.object.(*v1alpha1.GuardedDeployment); ok {
-			asked[*g.Spec.Replicas] = true
+	asked, last, template := map[int32]bool{}, sight{}, ""
+	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+		switch object := s.object.(type) {
+		case *v1alpha1.GuardedDeployment:
+			if replicas := *object.Spec.Replicas; last.object == nil || replicas != *last.object.(*v1alpha1.GuardedDeployment).Spec.Replicas {
+				asked[replicas], last = true, s
+			}
+		case *appsv1.Deployment:
+			version := versionOf(object.Spec.Template)
+			if g, ok := last.object.(*v1alpha1.GuardedDeployment); ok {
+				has, wanted, late := *object.Spec.Replicas, *g.Spec.Replicas, s.at.Sub(last.at)
+				switch {
+				case !asked[has]:
+					say("the Deployment has %d replicas", has)
+				case has != wanted && version != template && late > underWay && !t.isLate(s.rv):
+					say("the Deployment came to %s with %d replicas, %s after %d were asked for", version, has, late.Round(time.Second), wanted)
+				}
+			}
+			template = version
 		}
 	}
-	for _, s := range t.sights {
-		if d, ok := s.object.(*appsv1.Deployment); ok && len(asked) > 0 && !asked[*d.Spec.Replicas] {
-			say("the Deployment has %d replicas", *d.Spec.Replicas)
-		}
-	}
+}
+
+// isLate reports whether a write took effect after it was given up.
+func (t *told) isLate(rv uint64) bool {
+	return slices.ContainsFunc(slices.Concat(t.byBelay...), func(e exchange) bool { return e.rv == rv && strings.HasPrefix(e.fault, writeLate) })
 }
 
 // paused: while the spec is paused, no template changes.

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -221,6 +222,19 @@ func TestLaws_Course(t *testing.T) {
 	s.run("good", "1").Spec.Replicas = new(int32)
 	wantBreach(t, s.replicas, "the Deployment has 0 replicas")
 
+	s = rolledBack()
+	s.say(metav1.ConditionFalse, v1alpha1.ReasonProgressing, func(g *v1alpha1.GuardedDeployment) { g.Spec.Replicas = new(int32(3)) })
+	s.run("good", "1") // It has not been written yet.
+	s.run("crash", "2")
+	written := &s.sights[len(s.sights)-1]
+	for after, want := range map[time.Duration]string{underWay: "", underWay + time.Second: "the Deployment came to 2 with 2 replicas, 6s after 3 were asked for"} {
+		written.at = s.sights[len(s.sights)-3].at.Add(after)
+		wantBreach(t, s.replicas, want)
+	}
+	s.byBelay = [][]exchange{{{rv: written.rv, fault: writeLate + "20s"}}}
+	wantBreach(t, s.replicas, "")
+
+	s = rolledBack()
 	s.say(metav1.ConditionFalse, v1alpha1.ReasonPaused, func(g *v1alpha1.GuardedDeployment) { g.Spec.Paused = true })
 	s.run("crash", "2")
 	wantBreach(t, s.paused, "the Deployment came to 2 while it was paused")
