@@ -186,7 +186,7 @@ func (t *told) rolledBack(say func(string, ...any)) {
 
 // history tells, in order, what was asked for, what ran, how many pods it had, and what was found.
 func (t *told) history() string {
-	sights := slices.SortedStableFunc(slices.Values(t.sights), byVersion)
+	sights := t.inOrder()
 	var lines []string
 	for _, s := range sights {
 		line := ""

@@ -45,13 +45,18 @@ func lost(how string, answered func(p *proxy, w http.ResponseWriter, a *answer))
 // writeLate is how the names of faults begin whose write takes effect late.
 const writeLate = "write-late-"
 
+// timeOut answers that the request has taken too long.
+func timeOut(w http.ResponseWriter) {
+	(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
+}
+
 // late returns a fault whose write takes effect so much later, when Belay has given up waiting for it and perhaps done it again: that it
 // gives up at once makes no other case of it.
 func late(long time.Duration) *fault {
 	return &fault{name: fmt.Sprintf(writeLate+"%.0fs", long.Seconds()), long: true, parts: true, only: request.writes, later: true,
 		onRequest: func(p *proxy, w http.ResponseWriter, _ *http.Request, pass func() *answer) {
 			p.passLater(long, pass)
-			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
+			timeOut(w)
 		}}
 }
 
@@ -61,7 +66,7 @@ func unseen(long time.Duration) *fault {
 		onRequest: func(p *proxy, w http.ResponseWriter, r *http.Request, pass func() *answer) {
 			p.freeze(long, parse(r).kind())
 			pass()
-			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
+			timeOut(w)
 		}}
 }
 
@@ -96,9 +101,7 @@ func half(_ *proxy, w http.ResponseWriter, a *answer) {
 // faults are all that are tried, at every request of every story.
 func faults() (all []*fault) {
 	all = append(all,
-		lost("504", func(_ *proxy, w http.ResponseWriter, _ *answer) {
-			(&answer{code: http.StatusGatewayTimeout, status: metav1.StatusReasonTimeout}).write(w)
-		}),
+		lost("504", func(_ *proxy, w http.ResponseWriter, _ *answer) { timeOut(w) }),
 		lost("half", half),
 		lost("cut", func(p *proxy, _ http.ResponseWriter, _ *answer) { p.cut() }),
 		unseen(40*time.Second),

@@ -136,7 +136,7 @@ func (t *told) newsOfStatus() (all []news) {
 // that is held.
 func (t *told) newsInPlace() (all []news) {
 	stored, good := map[string]bool{}, map[string]bool{}
-	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
 			f := struct{ ReplicaSet, Reason, Time string }{}

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -24,7 +23,7 @@ type hold struct {
 // it for what was asked for then.
 func (t *told) holds() (all []hold) {
 	failure, asked, was := "", "", map[string]string{}
-	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
 			failure, asked = object.Annotations[v1alpha1.FailureAnnotation], versionOf(object.Spec.Template)

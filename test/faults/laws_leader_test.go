@@ -75,7 +75,7 @@ func (t *told) oneLeader(say func(string, ...any)) {
 		}
 		led := slices.ContainsFunc(tenures, func(held tenure) bool { return held.by == i })
 		for _, e := range exchanges {
-			if !e.writes() || e.resource == "leases" || e.namespace == "" || e.code < 200 || e.code >= 300 {
+			if !e.wrote() || e.resource == "leases" || e.namespace == "" {
 				continue
 			}
 			at := t.storedAt(e)

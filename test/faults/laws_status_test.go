@@ -61,7 +61,7 @@ func (t *told) countsTold(say func(string, ...any)) {
 		return
 	}
 	were := map[counts]bool{{}: true}
-	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
 			is := object.Status

@@ -24,6 +24,9 @@ type told struct {
 	until                      time.Time // when it was looked at
 }
 
+// inOrder returns the sights in the order in which all of them were stored.
+func (t *told) inOrder() []sight { return slices.SortedStableFunc(slices.Values(t.sights), byVersion) }
+
 // move is a template that the Deployment had for a while.
 type move struct {
 	rv, until uint64 // of etcd, when it came and when the next one did
@@ -110,23 +113,21 @@ const underWay = 5 * time.Second
 // replicas: the Deployment never has another number of pods than somebody asked for, and when it gets another template, it is the number that
 // is asked for by then, give or take a write that is under way.
 func (t *told) replicas(say func(string, ...any)) {
-	asked, last, template := map[int32]bool{}, sight{}, ""
-	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+	asked, wanted, since, template := map[int32]bool{}, int32(0), time.Time{}, ""
+	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *v1alpha1.GuardedDeployment:
-			if replicas := *object.Spec.Replicas; last.object == nil || replicas != *last.object.(*v1alpha1.GuardedDeployment).Spec.Replicas {
-				asked[replicas], last = true, s
+			if replicas := *object.Spec.Replicas; len(asked) == 0 || replicas != wanted {
+				asked[replicas], wanted, since = true, replicas, s.at
 			}
 		case *appsv1.Deployment:
 			version := versionOf(object.Spec.Template)
-			if g, ok := last.object.(*v1alpha1.GuardedDeployment); ok {
-				has, wanted, late := *object.Spec.Replicas, *g.Spec.Replicas, s.at.Sub(last.at)
-				switch {
-				case !asked[has]:
-					say("the Deployment has %d replicas", has)
-				case has != wanted && version != template && late > underWay && !t.isLate(s.rv):
-					say("the Deployment came to %s with %d replicas, %s after %d were asked for", version, has, late.Round(time.Second), wanted)
-				}
+			switch has, late := object.Spec.Replicas, s.at.Sub(since); {
+			case len(asked) == 0:
+			case !asked[*has]:
+				say("the Deployment has %d replicas", *has)
+			case *has != wanted && version != template && late > underWay && !t.isLate(s.rv):
+				say("the Deployment came to %s with %d replicas, %s after %d were asked for", version, *has, late.Round(time.Second), wanted)
 			}
 			template = version
 		}
@@ -141,7 +142,7 @@ func (t *told) isLate(rv uint64) bool {
 // paused: while the spec is paused, no template changes.
 func (t *told) paused(say func(string, ...any)) {
 	paused, last := false, ""
-	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *v1alpha1.GuardedDeployment:
 			paused = object.Spec.Paused && !s.deleted
@@ -214,7 +215,7 @@ func (t *told) requests() (all, writes, events int) {
 		}
 		all++
 		switch {
-		case !e.writes() || e.code < 200 || e.code >= 300:
+		case !e.wrote():
 		case e.resource == "events":
 			events++
 		default:

@@ -54,7 +54,7 @@ func (t *told) versionsOfRevisions() map[string]string {
 func (t *told) words(say func(string, ...any)) {
 	versions, does := t.versionsOfRevisions(), t.deeds()
 	var d *appsv1.Deployment // as it was then
-	for _, s := range slices.SortedStableFunc(slices.Values(t.sights), byVersion) {
+	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
 			if d = object; s.deleted {

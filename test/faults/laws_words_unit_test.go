@@ -212,13 +212,8 @@ func TestLaws_Course(t *testing.T) {
 	wantBreach(t, s.course, `the Deployment ran "1 2"`)
 	s.ended, s.gaps = false, false
 	wantBreach(t, s.course, "") // It is not over.
-	s = newScripted()
-	s.run("good", "1")
-	s.run("crash", "2")
-	s.judge("crash", "2", foundFailed)
-	s.run("good", "1")
 
-	s.say(metav1.ConditionFalse, v1alpha1.ReasonRolledBack, nil)
+	s = rolledBack()
 	s.run("good", "1").Spec.Replicas = new(int32)
 	wantBreach(t, s.replicas, "the Deployment has 0 replicas")
 

@@ -30,6 +30,9 @@ type exchange struct {
 	fault  string // what was done to it or, because of it, to what came after
 }
 
+// wrote reports whether it is a write that took effect.
+func (e exchange) wrote() bool { return e.writes() && e.code >= 200 && e.code < 300 }
+
 // proxy is the way from one Belay to the API server.
 type proxy struct {
 	namespace string // of the story
