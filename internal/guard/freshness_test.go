@@ -321,3 +321,46 @@ func TestReconcile_LostGoodVerdictAndFrozenWatch(t *testing.T) {
 		expect.Same(t, "what ran", []string{"web:1", "web:2"}, endingOf(w).Ran)
 	})
 }
+
+// mendedDuring asks for 3 five seconds after the first such request, whose answer takes five more.
+func mendedDuring(w *world, what string) {
+	done := false
+	w.Intercept(func(r request, carryOut func() error) error {
+		err := carryOut()
+		if !done && r.Verb+" "+r.Resource == what {
+			done = true
+			time.Sleep(5 * time.Second)
+			fake.Release(w, "web", "web:3")
+			time.Sleep(5 * time.Second)
+		}
+		return err
+	})
+}
+
+// What the API server said of the spec is not believed any more when the write after that took long.
+func TestSpec_MendedWhileRecording(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		mendedDuring(w, "create controllerrevisions")
+		fake.Release(w, "web", "web:2")
+		w.Pass(2 * time.Minute)
+		expect.Same(t, "what ran", []string{"web:1", "web:3"}, endingOf(w).Ran)
+	})
+}
+
+func TestSpec_MendedWhileJudging(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		w.Node.Set("bad:2", fake.Crashing)
+		w.Hold("guardeddeployments")
+		w.LetGo("guardeddeployments")
+		mendedDuring(w, "update controllerrevisions")
+		fake.Release(w, "web", "bad:2")
+		w.Pass(4 * time.Second)
+		w.Hold("guardeddeployments")
+		w.Pass(5 * time.Minute)
+		w.LetGo("guardeddeployments")
+		w.Pass(2 * time.Minute)
+		expect.Same(t, "what ran", []string{"web:1", "bad:2", "web:3"}, endingOf(w).Ran)
+	})
+}

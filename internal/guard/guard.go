@@ -168,7 +168,8 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.Obs
 // so before it, an outcome would be told a second time.
 func (g *Guard) observe(ctx context.Context, key cache.ObjectName) (o rollout.Observed, err error) {
 	o.Memory, o.PollInterval = g.memories.Of(key), g.evidence.Interval()
-	if o.GuardedLive = g.fresh.Lags(key, g.objectStore); o.GuardedLive {
+	if g.fresh.Lags(key, g.objectStore) {
+		o.GuardedAt = time.Now()
 		o.Guarded, err = g.observeGuarded(ctx, key)
 	} else {
 		o.Guarded, err = g.objects.GuardedDeployments(key.Namespace).Get(key.Name)

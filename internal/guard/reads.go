@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -100,11 +101,15 @@ func (g *Guard) readRevisions(ctx context.Context, key cache.ObjectName, guarded
 	return revisions, nil
 }
 
-// stillAsked makes sure, live and once in a sync, that the spec asks for the same as when it was decided.
+// believed is how long a sync goes by what the API server said of the spec: as long as requests take, unless one is slow.
+const believed = time.Second
+
+// stillAsked makes sure, live, that the spec asks for the same as when it was decided.
 func (g *Guard) stillAsked(ctx context.Context, key cache.ObjectName, o *rollout.Observed) error {
-	if o.GuardedLive {
+	if time.Since(o.GuardedAt) < believed {
 		return nil
 	}
+	asked := time.Now()
 	guarded := o.Guarded
 	live, err := g.readGuarded(ctx, key)
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -116,7 +121,7 @@ func (g *Guard) stillAsked(ctx context.Context, key cache.ObjectName, o *rollout
 		g.fresh.Lost(key, g.objectStore)
 		return freshness.Stale("the cache of GuardedDeployments")
 	}
-	o.GuardedLive = true
+	o.GuardedAt = asked
 	return nil
 }
 

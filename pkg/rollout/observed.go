@@ -12,8 +12,8 @@ import (
 // Observed is everything that a decision is made from.
 type Observed struct {
 	Guarded *v1alpha1.GuardedDeployment
-	// GuardedLive says that the API server was asked since the cache was read, and that Guarded still asks for the same.
-	GuardedLive bool
+	// GuardedAt is when the API server was asked last, and said that Guarded still asks for the same; zero if it was not.
+	GuardedAt time.Time
 	// Deployment is the one of the same name, whoever owns it; nil if there is none.
 	Deployment *appsv1.Deployment
 	// DeploymentLive says that Deployment is what the API server says, and not the cache.
