@@ -126,7 +126,7 @@ func (g *Guard) Reconcile(ctx context.Context, key cache.ObjectName) (time.Durat
 		}
 	}
 	if !g.guards(ctx, d) {
-		if err := g.letGoIfTold(ctx, key); err != nil {
+		if err := g.letGoIfTold(ctx, key, d); err != nil {
 			return 0, err
 		}
 	}
@@ -219,7 +219,7 @@ func (g *Guard) decide(ctx context.Context, key cache.ObjectName, o *rollout.InP
 // leave ends what is held for a Deployment that is not guarded in place any more, takes away what is told on it, and forgets it. What
 // another process held is found by Sweep.
 func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
-	if err := g.letGoIfTold(ctx, key); err != nil {
+	if err := g.letGoIfTold(ctx, key, nil); err != nil {
 		return err
 	}
 	g.pretend.forget(g.memories.Of(key).UID)
@@ -228,10 +228,11 @@ func (g *Guard) leave(ctx context.Context, key cache.ObjectName) error {
 	return nil
 }
 
-// letGoIfTold ends what is held for a Deployment that is not guarded in place any more, if this process knows of anything.
-func (g *Guard) letGoIfTold(ctx context.Context, key cache.ObjectName) error {
+// letGoIfTold ends what is held for a Deployment that is not guarded in place any more, if this process or the Deployment, nil if it is gone
+// or another's, knows of anything.
+func (g *Guard) letGoIfTold(ctx context.Context, key cache.ObjectName, d *appsv1.Deployment) error {
 	m := g.memories.Of(key)
-	if !m.Holds() && !m.Told() {
+	if !m.Holds() && !m.Told() && (d == nil || d.Annotations[v1alpha1.FailureAnnotation] == "") {
 		return nil
 	}
 	if err := g.letGoOf(ctx, key); err != nil {

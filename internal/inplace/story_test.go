@@ -238,3 +238,24 @@ func TestStory_Pause(t *testing.T) {
 		wantRest(w)
 	})
 }
+
+// What was taken back is scaled to nothing, and scaled up again when its retry has long been due.
+func TestStory_RetryWhenScaledUp(t *testing.T) {
+	guarded(t, func(w *world, _ *belay) {
+		annotate(w, v1alpha1.GuardAnnotation, `{"retries": 3}`)
+		release(w, "bad:2")
+		w.Pass(100 * time.Second)
+		edit(w, func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(0)) })
+		w.Pass(time.Hour)
+		edit(w, func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(4)) })
+		tried := false
+		for range 60 {
+			w.Pass(time.Second)
+			d, _ := fake.Read[*appsv1.Deployment](w, "web")
+			if tried = tried || !strings.Contains(runs(w), "bad:2=0"); tried && d.Status.AvailableReplicas < 3 {
+				t.Fatalf("the failed release is tried again while %d pods are available", d.Status.AvailableReplicas)
+			}
+		}
+		expect.Same(t, "tried again when the good ones are there", true, tried)
+	})
+}

@@ -225,3 +225,23 @@ func TestTold_NotAgainByAnotherProcess(t *testing.T) {
 		})
 	}
 }
+
+// What was left as it is, and is not guarded any more when the next process starts.
+func TestTold_LeftWhileAway(t *testing.T) {
+	guarded(t, func(w *world, p *belay) {
+		annotate(w, v1alpha1.GuardAnnotation, `{"onFailure": "Hold"}`)
+		release(w, "bad:2")
+		w.Pass(3 * time.Minute)
+		if failure(w) == "" {
+			t.Fatal("it has not failed")
+		}
+		p.Kill()
+		p.stop()
+		label(w, v1alpha1.NotGuarded)
+		startBelay(w)
+		w.Pass(time.Minute)
+		if f := failure(w); f != "" {
+			t.Errorf("it is not guarded, and says %s", f)
+		}
+	})
+}

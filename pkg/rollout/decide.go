@@ -240,7 +240,7 @@ func (s *state) rollOutTarget(d *Decision) report {
 	case PhaseFailed:
 		d.Verdict = &Verdict{Failure: progress.Failure.Reason, After: progress.Lasted()}
 		failure := Failure{Attempt: s.target.Attempt, Failure: progress.Failure}
-		failure.Token = s.token()
+		failure.Token, failure.GoodAs = s.token(), 0
 		failure.Revision, failure.Time = s.target.Name, metav1.NewTime(s.Now)
 		d.Mark = withVerdict(s.target, &failure)
 	}
@@ -428,7 +428,7 @@ func (s *state) notJudged(d *Decision) *report {
 		r = &report{condition: v1alpha1.ConditionStalled, reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
 			"the Deployment was paused by hand: nothing is judged until \"kubectl rollout resume deployment/%s\"", s.Guarded.Name)}
 		s.resetTimers(d, r)
-	case valueOr(s.Deployment.Spec.Replicas, 1) == 0:
+	case replicasAfter(d, s.Deployment) == 0:
 		switch progress := d.Memory.Progress; {
 		case progress.UnderWay():
 			d.Memory.Progress = progress.stop()
@@ -439,6 +439,14 @@ func (s *state) notJudged(d *Decision) *report {
 		return nil
 	}
 	return r
+}
+
+// replicasAfter returns how many replicas the Deployment has when what was decided is written.
+func replicasAfter(d *Decision, live *appsv1.Deployment) int32 {
+	if d.Deployment != nil && d.Deployment.Spec.Replicas != nil {
+		return *d.Deployment.Spec.Replicas
+	}
+	return valueOr(live.Spec.Replicas, 1)
 }
 
 // prune deletes what is over the limit, and never the target, the running or the last good revision.

@@ -464,14 +464,12 @@ func TestImages_RevertKeepsThePin(t *testing.T) {
 // An attempt at the last good one that a newer release cut short takes nothing away from it.
 func TestImages_RollbackToAnAttemptCutShort(t *testing.T) {
 	s := onStage(t, func(s *stage) { s.serving = 0 })
-	s.tag = "sha256:v2"
-	s.ask("app:v2")
-	s.pass(time.Minute)
-	s.wants("Ready RolledOut")
-	s.tag = goodDigest
-	s.ask("app:latest")
-	s.pass(3 * time.Second)
-	s.wants("Reconciling Progressing")
+	for _, release := range []struct{ image, digest string }{{"app:v2", "sha256:v2"}, {"app:latest", goodDigest}} {
+		s.tag = release.digest
+		s.ask(release.image)
+		s.pass(3 * time.Second)
+		s.wants("Reconciling Progressing")
+	}
 	s.wrote = nil
 	s.rollsBack("")
 	s.wants("Stalled RolledBack")

@@ -256,7 +256,7 @@ func (p *place) awaitSet(d *InPlaceDecision) {
 	p.watch(d, awaited, p.Deployment, p.Evidence, p.limits(awaited))
 	d.Memory.State = v1alpha1.ReasonProgressing
 	if d.Memory.Progress.Phase == PhaseFailed {
-		d.tell(Warning, d.Memory.Progress.Failure.Reason, "Judge", "%s has no ReplicaSet: %s", awaited.Name, d.Memory.Progress.Failure.Message)
+		d.tell(Warning, d.Memory.Progress.Failure.Reason, actionJudge, "%s has no ReplicaSet: %s", awaited.Name, d.Memory.Progress.Failure.Message)
 		p.settle(d, v1alpha1.ReasonNoGoodRevision, time.Time{})
 	}
 }

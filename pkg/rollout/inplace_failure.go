@@ -38,7 +38,7 @@ func (p *place) fail(d *InPlaceDecision, progress Progress) {
 	}
 	d.Status, d.Memory.failure = p.report(failure), failure
 	d.Verdict, d.Cause = &Verdict{Failure: f.Reason, After: progress.Lasted()}, f.Cause
-	d.tell(Warning, f.Reason, "Judge", "%s", failure.sentence())
+	d.tell(Warning, f.Reason, actionJudge, "%s", failure.sentence())
 	if reason, why := p.whyLeft(failure); reason != "" {
 		d.tell(Warning, reason, "Stay", "%s; %s, so the Deployment is left as it is, %s", failure.sentence(), why, untilAsked)
 	}

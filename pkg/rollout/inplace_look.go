@@ -108,8 +108,8 @@ func (p *place) settle(d *InPlaceDecision, state string, due time.Time) {
 func (p *place) rest(d *InPlaceDecision) {
 	if m := &d.Memory; m.settled {
 		m.seen.generation, m.seen.stands = p.Deployment.Generation, stands(p.Deployment)
-		if !m.due.IsZero() {
-			d.recheckIn(m.due.Sub(p.Now))
+		if wait := m.due.Sub(p.Now); !m.due.IsZero() && (wait > 0 || p.hasRoomToRetry(m.State)) {
+			d.recheckIn(wait)
 		}
 	}
 }

@@ -103,7 +103,7 @@ func (p *place) keepGood(d *InPlaceDecision) {
 	case PhaseHealthy:
 		p.settle(d, v1alpha1.ReasonRolledOut, time.Time{})
 	case PhaseFailed:
-		d.tell(Warning, progress.Failure.Reason, "Judge", "%s was good, and does not come up: %s", r.Name, progress.Failure.Message)
+		d.tell(Warning, progress.Failure.Reason, actionJudge, "%s was good, and does not come up: %s", r.Name, progress.Failure.Message)
 		p.settle(d, v1alpha1.ReasonRolledOut, time.Time{})
 	default:
 		d.Memory.State = v1alpha1.ReasonProgressing
@@ -125,10 +125,16 @@ func (p *place) retryAt() time.Time {
 	return p.Memory.failedAt.Add(retryDelay(p.failure.Retries))
 }
 
-// isRetryDue reports whether that is now. None is made before the good release is back: only then was it due at the last look.
+// isRetryDue reports whether that is now. None is made before the good release is back, only then was it due at the last look, or while that
+// has too few pods: it was at no replicas, for example.
 func (p *place) isRetryDue() bool {
 	at := p.retryAt()
-	return !at.IsZero() && !p.Now.Before(at) && !p.Memory.due.IsZero()
+	return !at.IsZero() && !p.Now.Before(at) && !p.Memory.due.IsZero() && p.hasRoomToRetry(p.Memory.State)
+}
+
+// hasRoomToRetry reports whether the good release, if it is back, has as many pods as it has to keep.
+func (p *place) hasRoomToRetry(state string) bool {
+	return state != v1alpha1.ReasonRolledBack || hasEnough(p.Deployment)
 }
 
 func (p *place) retryAsAsked(d *InPlaceDecision) {

@@ -37,7 +37,7 @@ type Memory struct {
 	untold *v1alpha1.GuardedDeploymentStatus
 	// toldOf is the resourceVersion of the object whose status was replaced last, with all Events: a cache may still have it.
 	toldOf     string
-	told       toldEnd   // last, by an Event
+	told       toldOf    // by this process or, at its beginning, by the one before
 	owed       []Event   // Events of other writes that are not recorded yet
 	ignored    []string  // what was told of objects that are not used
 	lookup     *lookup   // of what the last good revision needs; it is replaced, never changed

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
@@ -34,7 +35,11 @@ func (s *state) nextAttempt(r *Revision) *Attempt {
 	if r.Good() && s.runningName() == r.Name {
 		return nil
 	}
-	return &Attempt{Number: r.Attempt.Number + 1, Token: s.token()}
+	next := &Attempt{Number: r.Attempt.Number + 1, Token: s.token()}
+	if r.lastVerdictGood() {
+		next.GoodAs = r.goodAs()
+	}
+	return next
 }
 
 // nextRetry returns the attempt at the target that comes by itself.
@@ -60,15 +65,23 @@ func (s *state) noteFailure() {
 	}
 }
 
-// retryAt returns when the failed target is tried again without being asked, nil if it is not. The time counts from when
-// the failure was stored, and the number is stored with it: a restart neither adds a retry nor takes one.
-func (s *state) retryAt() *metav1.Time {
+// retryAt returns when the failed target is tried again without being asked, nil if it is not: by a clock that does not step. The time
+// counts from when the failure was stored, and the number is stored with it: a restart neither adds a retry nor takes one.
+func (s *state) retryAt() *time.Time {
 	failure := s.target.Failure
 	if failure.Retries >= int(valueOr(s.Guarded.Spec.Guard.Retries, 0)) {
 		return nil
 	}
-	at := metav1.NewTime(s.Memory.failure.at.Add(retryDelay(failure.Retries)))
-	return new(at.Rfc3339Copy()) // in whole seconds: it would be read back otherwise, and written again at each sync
+	return new(s.Memory.failure.at.Add(retryDelay(failure.Retries)))
+}
+
+// nextAttemptAt is retryAt as it is told: in whole seconds, since it would be read back otherwise, and written again at each sync.
+func (s *state) nextAttemptAt() *metav1.Time {
+	at := s.retryAt()
+	if at == nil {
+		return nil
+	}
+	return new(metav1.NewTime(*at).Rfc3339Copy())
 }
 
 // awaitRetry asks for another decision when the target's next automatic retry is due, or may be made.
@@ -84,10 +97,10 @@ func (s *state) awaitRetry(d *Decision) {
 }
 
 // retryDue reports whether it is time for the target's next automatic retry. None is made while there are no pods that
-// could tell how it goes, or before a rollback has come to its end.
+// could tell how it goes, before a rollback has come to its end, or while what is back has too few pods.
 func (s *state) retryDue() bool {
 	at := s.retryAt()
-	return at != nil && !at.After(s.Now) && s.hasReplicas() && !s.isRollingBack()
+	return at != nil && !at.After(s.Now) && s.hasReplicas() && !s.isRollingBack() && !s.lacksPods()
 }
 
 // hasReplicas reports whether there are pods that show how a release goes.
@@ -101,13 +114,24 @@ func (s *state) isRollingBack() bool {
 	return s.runningName() != s.target.Name && (progress.UnderWay() || (progress.Revision == "" && !completedBefore(s.Deployment)))
 }
 
+// lacksPods reports whether the revision that came up in the target's place has too few pods by now: it was at no replicas, for example.
+func (s *state) lacksPods() bool {
+	return s.runningName() != s.target.Name && s.Memory.Progress.Phase != PhaseFailed && !hasEnough(s.Deployment)
+}
+
+// hasEnough reports whether a Deployment has as many available pods as it has to keep in a rollout.
+func hasEnough(d *appsv1.Deployment) bool {
+	r := roomOf(d)
+	return d.Status.ObservedGeneration >= d.Generation && d.Status.AvailableReplicas >= max(1, r.wanted-r.unavailable)
+}
+
 // failureMessage returns the sentence about the target's failure.
 func (s *state) failureMessage() string {
 	sentence := s.target.Name + " failed: " + s.target.Failure.Message
 	if most := valueOr(s.Guarded.Spec.Guard.Retries, 0); most > 0 {
 		sentence += fmt.Sprintf("; that was attempt %s", s.attempts(s.target.Failure.Attempt))
 	}
-	if at := s.retryAt(); at != nil {
+	if at := s.nextAttemptAt(); at != nil {
 		sentence += ", the next is due at " + at.UTC().Format(time.RFC3339)
 	}
 	return sentence

@@ -251,3 +251,13 @@ func TestRetry_IsToldOnce(t *testing.T) {
 		t.Errorf("the next attempt, due at %v, is told again as due at %v", s.Guarded.Status.Failure.NextAttempt, d.Status.Failure.NextAttempt)
 	}
 }
+
+// When a retry is due goes by a clock that does not step, which what is told cannot have.
+func TestRetry_ClockThatSteps(t *testing.T) {
+	s := asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed).retries(1)
+	s.Now = time.Now()
+	o := newState(s.Observed)
+	if at := o.retryAt(); at == nil || *at == at.Round(0) {
+		t.Errorf("a retry is due at %v, by the time of day alone", at)
+	}
+}

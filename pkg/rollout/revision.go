@@ -57,6 +57,9 @@ type Attempt struct {
 	Token string `json:"token,omitempty"`
 	// Retries is how many attempts have been made without being asked, since somebody last asked for one.
 	Retries int `json:"retries,omitempty"`
+	// GoodAs is the number that the revision had when it was last found good, 0 if it was not before the attempt, or another process of
+	// an older Belay began that.
+	GoodAs int64 `json:"goodAs,omitempty"`
 	// Since is the server's time of the write that began it, zero unless it is under way: it is the time of the revision's
 	// managed fields, and written nowhere.
 	Since metav1.Time `json:"-"`
@@ -64,7 +67,7 @@ type Attempt struct {
 
 // isPossible reports whether Belay may have written the attempt, and can write the next one.
 func (a Attempt) isPossible() bool {
-	return a.Number > 0 && a.Number < math.MaxInt32 && a.Retries >= 0 && a.Retries < math.MaxInt32
+	return a.Number > 0 && a.Number < math.MaxInt32 && a.Retries >= 0 && a.Retries < math.MaxInt32 && a.GoodAs >= 0
 }
 
 // Failure is the evidence against a revision and the attempt in which it was found.
@@ -87,6 +90,14 @@ func (r *Revision) Failed() bool { return !r.Unjudged() && !r.lastVerdictGood() 
 // lastVerdictGood reports whether its last verdict is good: an attempt that a newer spec cut short takes nothing away from it.
 func (r *Revision) lastVerdictGood() bool {
 	return r.Annotations[v1alpha1.VerdictAnnotation] == v1alpha1.VerdictGood
+}
+
+// goodAs returns the number that it had when it was last found good: an attempt since then, which has no verdict, has another one.
+func (r *Revision) goodAs() int64 {
+	if r.Retrying && r.Attempt.GoodAs > 0 {
+		return r.Attempt.GoodAs
+	}
+	return r.Revision
 }
 
 // history is the revisions of one GuardedDeployment whose name, content and owner fit, oldest first. Whoever may create
@@ -227,14 +238,14 @@ func (h history) highest() int64 {
 	return h.revisions[len(h.revisions)-1].Revision
 }
 
-// newestGood returns the newest revision whose last verdict is good, other than except, nil if there is none.
-func (h history) newestGood(except *Revision) *Revision {
-	for _, r := range slices.Backward(h.revisions) {
-		if r.lastVerdictGood() && r != except {
-			return r
+// newestGood returns the revision that was found good last, other than except, nil if there is none.
+func (h history) newestGood(except *Revision) (newest *Revision) {
+	for _, r := range h.revisions {
+		if r.lastVerdictGood() && r != except && (newest == nil || r.goodAs() >= newest.goodAs()) {
+			newest = r
 		}
 	}
-	return nil
+	return newest
 }
 
 // unlabelled returns a revision that has lost its label, so that no cache has it; nil if there is none.

@@ -43,8 +43,8 @@ const (
 	Warning = corev1.EventTypeWarning
 )
 
-// ActionPutBack is the action of the Event about a correction.
-const ActionPutBack = "PutBack"
+// ActionPutBack is the action of the Event about a correction, and actionJudge of one about a failure.
+const ActionPutBack, actionJudge = "PutBack", "Judge"
 
 // Event tells a user of an outcome.
 type Event struct {
@@ -82,7 +82,7 @@ func underWay(progress Progress, doing string) report {
 func (s *state) passedOver() string {
 	var names []string
 	for _, r := range s.revisions {
-		if r != s.target && r.Revision > s.lastGood.Revision && r.Unjudged() {
+		if r != s.target && r.Revision > s.lastGood.goodAs() && r.Unjudged() && !r.lastVerdictGood() {
 			names = append(names, r.Name)
 		}
 	}
@@ -117,8 +117,15 @@ func (s *state) report(d *Decision, r report) {
 	news := !sameStatus(before, after)
 	s.mirror(after, d)
 	mirrored := !news && !sameStatus(before, after)
+	if s.isNewProcess() {
+		s.Memory.told = s.toldBefore()
+		d.Memory.told = s.Memory.told
+	}
 	if news || told != before {
 		d.Events = append(d.Events, s.tellOnce(d, eventsOf(told, after))...)
+	}
+	if after.Failure != nil {
+		d.Memory.told.failure = identityOf(after.Failure)
 	}
 	if wait := s.Memory.reportedAt.Add(mirrorEvery).Sub(s.Now); mirrored && wait > 0 {
 		d.recheckIn(wait)
@@ -130,7 +137,13 @@ func (s *state) report(d *Decision, r report) {
 	}
 }
 
-// toldEnd is what was last told by an Event of how the request for a revision ended.
+// toldOf is what was last told by Events.
+type toldOf struct {
+	end     toldEnd
+	failure string // identityOf it
+}
+
+// toldEnd is how the request for a revision ended.
 type toldEnd struct {
 	reason, revision string
 	number           int64  // of the request
@@ -138,29 +151,73 @@ type toldEnd struct {
 	set              string // SetNumber of the Deployment: after a restart it is another end
 }
 
+// identityOf tells a failure from others.
+func identityOf(f *v1alpha1.Failure) string { return fmt.Sprint(f.Revision, f.Time.Unix()) }
+
 // ends are the reasons of Ready that say how a request ended.
 var ends = []string{v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonRollbackFailed, v1alpha1.ReasonNoGoodRevision,
 	v1alpha1.ReasonHeld, v1alpha1.ReasonRestartFailed}
 
-// tellOnce returns events without the one of an end that was told before: a pause, or a write that is refused for a while, may have come
-// between.
+// tellOnce returns events without those of a failure and of an end that were told before: a pause, or a write that is refused for a while,
+// may have come between.
 func (s *state) tellOnce(d *Decision, events []Event) []Event {
+	if len(events) > 0 && events[0].Action == actionJudge && s.Memory.told.failure == identityOf(&s.target.Failure.Failure) {
+		events = events[1:]
+	}
 	last := len(events) - 1
 	if last < 0 || s.target == nil || !slices.Contains(ends, events[last].Reason) {
 		return events
 	}
-	is := toldEnd{reason: events[last].Reason, revision: s.target.Name, number: s.target.Revision}
-	if s.target.Failed() || s.target.restartFailed() {
-		is.failed = s.target.Failure.Time.Unix()
-	}
+	is := s.endBy(events[last].Reason)
 	if s.Deployment != nil {
 		is.set = s.Deployment.Annotations[SetNumber]
 	}
-	if is == s.Memory.told {
+	if is == s.Memory.told.end {
 		return events[:last]
 	}
-	d.Memory.told = is
+	d.Memory.told.end = is
 	return events
+}
+
+// endBy returns the end of the request for the target, but for the Deployment's number.
+func (s *state) endBy(reason string) toldEnd {
+	is := toldEnd{reason: reason, revision: s.target.Name, number: s.target.Revision}
+	if s.target.Failed() || s.target.restartFailed() {
+		is.failed = s.target.Failure.Time.Unix()
+	}
+	return is
+}
+
+// isNewProcess reports whether this process has told of the object neither by a status nor by an Event.
+func (s *state) isNewProcess() bool {
+	return s.Memory.reportedAt.IsZero() && s.Memory.untold == nil && s.Memory.told == toldOf{}
+}
+
+// toldBefore returns what the process before has told, as far as the status shows it. What is paused or has no replicas may have come to
+// its end before.
+func (s *state) toldBefore() (was toldOf) {
+	status := &s.Guarded.Status
+	if status.Failure != nil {
+		was.failure = identityOf(status.Failure)
+	}
+	ready, running := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady), s.named(s.runningName())
+	if ready == nil || s.target == nil || status.TargetRevision != s.target.Name || running == nil {
+		return was
+	}
+	reason := ready.Reason
+	if reason == v1alpha1.ReasonPaused || reason == v1alpha1.ReasonScaledToZero {
+		switch {
+		case s.target.Good() && status.GoodRevision == s.target.Name:
+			reason = v1alpha1.ReasonRolledOut
+		case s.target.Failed() && status.Failure != nil && running != s.target:
+			reason = v1alpha1.ReasonRolledBack
+		}
+	}
+	if slices.Contains(ends, reason) {
+		was.end = s.endBy(reason)
+		was.end.set = s.numberBefore(running)
+	}
+	return was
 }
 
 // sameStatus reports whether two of them say the same. That they are equal to the last bit, as they are at rest, is found out for less.
@@ -188,7 +245,7 @@ func (s *state) describe(status *v1alpha1.GuardedDeploymentStatus, d *Decision, 
 		}
 		if s.target.Failed() {
 			status.Failure.Attempt = int32(s.target.Failure.Retries) + 1
-			status.Failure.NextAttempt = s.retryAt()
+			status.Failure.NextAttempt = s.nextAttemptAt()
 		}
 	}
 	for _, condition := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
@@ -265,7 +322,7 @@ func truth(value bool) metav1.ConditionStatus {
 func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	var events []Event
 	if f := after.Failure; f != nil && (before.Failure == nil || before.Failure.Revision != f.Revision || !before.Failure.Time.Equal(&f.Time)) {
-		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: "Judge", Message: Clean(failureSentence(f), MaxEvent)})
+		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: actionJudge, Message: Clean(failureSentence(f), MaxEvent)})
 	}
 	was, is := meta.FindStatusCondition(before.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionReady)
 	again := was != nil && was.Reason == is.Reason

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -270,4 +271,81 @@ func TestStandingStill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// wants fails the test unless that is the reason of Ready, at the present generation.
+func (s *scene) wants(t *testing.T, reason string) {
+	t.Helper()
+	if c := meta.FindStatusCondition(s.Guarded.Status.Conditions, v1alpha1.ConditionReady); c == nil || c.Reason != reason || c.ObservedGeneration != s.Guarded.Generation {
+		t.Errorf("generation %d, and Ready is %+v, want %s", s.Guarded.Generation, c, reason)
+	}
+}
+
+// toldIn returns the reasons of the Events of so many seconds.
+func (s *scene) toldIn(seconds int) (all []string) {
+	for range seconds {
+		d, _ := s.step()
+		for _, e := range d.Events {
+			all = append(all, e.Reason)
+		}
+		s.after(time.Second)
+	}
+	return all
+}
+
+// One failure is told once, whatever else was asked for meanwhile, and one end whatever process comes.
+func TestReport_ToldOnce(t *testing.T) {
+	s := asking("v2").knows("v1", 1, good).runningName("v1").knows("v2", 2, failed)
+	if told := s.toldIn(6); len(told) != 2 {
+		t.Fatalf("told: %q, want a failure and an end", told)
+	}
+	s.pause()
+	s.toldIn(3)
+	s.ask("v3")
+	s.toldIn(3)
+	s.ask("v2")
+	told := s.toldIn(3)
+	s.restart()
+	told = append(told, s.toldIn(3)...)
+	s.resume()
+	s.up()
+	if told = append(told, s.toldIn(6)...); len(told) > 0 {
+		t.Errorf("told again: %q", told)
+	}
+	s.wants(t, v1alpha1.ReasonRolledBack)
+}
+
+// What the write of a scale says is about the replicas that it asks for.
+func TestReport_ScaledUpFromZero(t *testing.T) {
+	s := asking("v1").knows("v1", 1, good).runningName("v1")
+	s.play()
+	s.scale(new(int32(0)))
+	s.step()
+	s.wants(t, v1alpha1.ReasonScaledToZero)
+	s.up()
+	s.play()
+	s.scale(new(int32(3)))
+	if d, _ := s.step(); d.Deployment == nil {
+		t.Fatal("nothing is written")
+	}
+	s.wants(t, v1alpha1.ReasonRolledOut)
+}
+
+// Without a deadline the Deployment controller keeps no word on the rollout. One that had come up is not watched again by the next process
+// because a node is away.
+func TestReport_NoDeadline(t *testing.T) {
+	s := asking("v1").knows("v1", 1, good).runningName("v1")
+	s.Guarded.Spec.ProgressDeadlineSeconds = new(int32(math.MaxInt32))
+	s.write(desiredDeployment(s.Guarded, s.revision("v1"), nil), nil)
+	s.up()
+	s.Deployment.Status.Conditions = nil
+	s.Deployment.Status.ReadyReplicas, s.Deployment.Status.AvailableReplicas = 2, 2
+	s.cluster = func(d *appsv1.Deployment) *Evidence {
+		return evidence(d, pod("p0", isReady), pod("p1", isReady), pod("p2"))
+	}
+	s.restart()
+	if d, _ := s.step(); d.Recheck != 0 {
+		t.Errorf("another look in %s", d.Recheck)
+	}
+	s.wants(t, v1alpha1.ReasonRolledOut)
 }

@@ -256,7 +256,7 @@ func rolloutComplete(d *appsv1.Deployment) bool {
 //
 // While replicas are added to one that had come up, it has too few pods, and none of another template.
 func completedBefore(d *appsv1.Deployment) bool {
-	return (cameUp(d) && onlyUpdated(d)) || rolloutComplete(d)
+	return (stands(d) && onlyUpdated(d)) || rolloutComplete(d)
 }
 
 // isReportedUp reports whether the status says that the revision has come up, as what is asked for or in its place, and the Deployment
