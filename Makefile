@@ -27,7 +27,7 @@ cluster-down: ## end it
 run: build ## run the controller against $KUBECONFIG, or else the local cluster
 	bin/belay
 
-test: unit alerts e2e faults-some ## run every test that needs no root
+test: unit alerts e2e faults-some ## run the tests that need no root, in about half an hour
 
 # pkg/rollout has no goroutines, and the race detector makes it six times as slow.
 unit: ## run the tests that need no cluster
@@ -45,7 +45,7 @@ e2e: build ## run the tests on a real API server: the local cluster, started if 
 faults-some: ## tell 150 stories of releases with the way to the API server disturbed, chosen by a seed that is printed; before that, a minute of churn
 	hack/faults.sh -run 'TestFaults|TestChurn' -churn 1m -objects 40 -pace 4
 
-faults: ## tell two thousand of them, about an hour, and all while the API server and etcd are killed; hack/faults.sh has flags
+faults: ## tell all of them, two and a half thousand, about an hour, and all while the API server and etcd are killed; hack/faults.sh has flags
 	hack/faults.sh -stories 0 -server
 
 mutants: ## break Belay on purpose, and make sure that these stories show it
@@ -58,7 +58,7 @@ test-node: ## run the story on a real node with containers; needs root and linux
 	BELAY_NODE=1 go test ./test/node -count=1 -timeout 30m -v
 
 churn: ## have 300 objects changed at random for ten minutes, by two Belays of which the leader is killed every minute, and for five without; CHURN has flags (-objects, -pace, -seed)
-	hack/faults.sh -run TestChurn -churn 10m $(CHURN)
+	hack/faults.sh -run TestChurn -churn 10m -patience 5m $(CHURN)
 
 long: ## run what takes longer than CI may: older Kubernetes, releases with other tools, the whole sweep of the schema, many seeds of the simulation, demos on a busy machine
 	hack/long.sh
@@ -68,7 +68,7 @@ fuzz: ## look for what no test thought of in all that reads what others write: e
 
 # A sample may be a few points off the whole: less is asked of it.
 mutation: ## change the source in many small ways, one at a time, and make sure that tests notice nearly all; MUTATION has flags (-sample, -seed, -least)
-	go run ./hack/mutation -files writes.go $(MUTATION) ./internal/guard ./internal/inplace
+	go run ./hack/mutation -files writes.go,reads.go $(MUTATION) ./internal/guard ./internal/inplace
 	go run ./hack/mutation -sample 250 -least 85 -skip '^(TestEveryView|TestRows_Order)$$' $(MUTATION) ./pkg/rollout
 
 bench: ## measure speed and size on a cluster of its own, in under five minutes; BENCH has flags (go run ./test/bench -h)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tells stories of releases with the way to the API server disturbed, on the local cluster: see test/faults/doc.go. Arguments go to the
-# tests, for example: hack/faults.sh -stories 0 tells two thousand, hack/faults.sh -story '^rollback$' -at 7 -fault answer-lost-504 one.
+# tests, for example: hack/faults.sh -stories 0 tells all, hack/faults.sh -story '^rollback$' -at 7 -fault '^answer-lost-504$' one.
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

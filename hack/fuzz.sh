@@ -5,7 +5,8 @@ set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r package; do
-  for target in $(go test -list '^Fuzz' "${package}" </dev/null | grep '^Fuzz'); do
+  targets=$(go test -list '^Fuzz' "${package}" </dev/null | grep '^Fuzz')
+  for target in ${targets}; do
     printf '\n== %s %s\n' "${package}" "${target}"
     go test "${package}" -run '^$' -fuzz "^${target}\$" -fuzztime "${FUZZTIME:-60s}" "$@" </dev/null
   done

@@ -22,7 +22,11 @@ func (w *watched) work() (ended func() error) {
 	go func() {
 		done <- w.While(ctx, func(ctx context.Context) error { <-ctx.Done(); stopped = true; return nil })
 	}()
-	w.T.Cleanup(func() { cancel(); synctest.Wait() })
+	w.T.Cleanup(func() {
+		cancel()
+		time.Sleep(10 * time.Second) // An answer may be under way that nobody waits for any more.
+		synctest.Wait()
+	})
 	return func() error {
 		select {
 		case err := <-done:

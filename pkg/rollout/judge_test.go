@@ -654,6 +654,9 @@ func TestJudge(t *testing.T) {
 		{"an injected container that old pods do not bear well either", nil, scenes(seeing(60, sidecar(ready("a"), 4)).oldPods(changed(proxied(up("o"), false, false), onItsWay))), "Blocked container proxy"},
 
 		{"room that an autoscaler makes is waited for", asksForMore, scenes(seeing(600, homeless("a")).telling("uid-of-a", corev1.Event{Reason: "TriggeredScaleUp", Message: "group 1->2"})), "Blocked room for pod a: group 1->2"},
+		{"room that Karpenter makes, too", asksForMore, scenes(seeing(600, homeless("a")).telling("uid-of-a", corev1.Event{Reason: "Nominated", Message: "Pod should schedule on: nodeclaim/x"})), "Blocked room for pod a: Pod should schedule on: nodeclaim/x"},
+		{"and room for which the scheduler says that pods will go", asksForMore, scenes(seeing(600, changed(homeless("a"), notScheduled("0/3 nodes are available: 3 Insufficient cpu. preemption: found a potential placement on node b")))),
+			"Blocked pods of lower priority"},
 		{"not if it gives up", asksForMore, scenes(seeing(606, homeless("a")).telling("uid-of-a", corev1.Event{Reason: "TriggeredScaleUp", Message: "group 1->2"},
 			corev1.Event{Reason: "NotTriggerScaleUp", Message: "max size"})), "Failed DeadlineExceeded"},
 		{"a pod that ended leaves its time to nobody", tolerates("1"), scenes(seeing(27, up("a")), seeing(12, changed(ready("a"), exitedForGood), up("b"), up("c")).wanting(2)), "Soaking"},

@@ -42,7 +42,8 @@ type ending struct {
 
 // isOfLease reports whether it ended because it had lost the Lease, as it has to: to be started again.
 func (e ending) isOfLease() bool {
-	return e.how == "exit status 1" && strings.Contains(e.log, "the Lease is lost")
+	lines := strings.Split(strings.TrimSpace(e.log), "\n")
+	return e.how == "exit status 1" && strings.Contains(lines[len(lines)-1], "the Lease is lost")
 }
 
 // startBelay starts a Belay in a namespace. It ends with the test.

@@ -148,7 +148,7 @@ func (c *churn) each(phase string, do func(o *object)) bool {
 // leader returns which Belay has written the Lease last, -1 if that cannot be told now.
 func (c *churn) leader() int {
 	lease := cluster.observer.now(c.namespace).lease
-	if lease == nil || *lease.Spec.HolderIdentity == "" {
+	if lease == nil || !isHeld(lease) {
 		return -1
 	}
 	return slices.IndexFunc(c.belays, func(b *belay) bool {

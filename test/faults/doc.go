@@ -8,7 +8,7 @@
 //
 // The stories run against the cluster of hack/cluster.sh, which hack/faults.sh starts. What TestFaults/rollback/7/answer-lost-504 was is told again by
 //
-//	hack/faults.sh -run TestFaults -story '^rollback$' -at 7 -fault answer-lost-504
+//	hack/faults.sh -run TestFaults -story '^rollback$' -at 7 -fault '^answer-lost-504$'
 //
 // TestChurn, on demand, changes many objects at random while the leader of two Belays is killed again and again:
 //

@@ -19,7 +19,7 @@ func (t *told) eventsTold(say func(string, ...any)) {
 	versions := t.versionsOfRevisions()
 	maps.Copy(versions, t.versionsOfSets())
 	for _, e := range t.eventsOfBelay() {
-		if t.isFalse(e.Reason) {
+		if t.isFalse(e.Reason) && !warns(e) {
 			say("an Event says %s: %s", e.Reason, e.Note)
 		}
 		of, _, told := strings.Cut(e.Note, failed)
@@ -64,6 +64,9 @@ func (t *told) rollbacksTold() (n int) {
 	return n
 }
 
+// warns reports whether it only tells what would be if something failed.
+func warns(e eventsv1.Event) bool { return e.Action == "Guard" && strings.HasPrefix(e.Note, "if ") }
+
 // times returns how often the Event was told.
 func times(e eventsv1.Event) int {
 	if e.Series != nil {
@@ -86,7 +89,7 @@ func (t *told) toldOnce(say func(string, ...any)) {
 	}
 	left := slices.Concat(t.newsOfStatus(), t.newsInPlace())
 	for _, e := range t.eventsOfBelay() {
-		if e.Action == rollout.ActionPutBack || e.Reason == v1alpha1.ReasonProgressing {
+		if e.Action == rollout.ActionPutBack || e.Reason == v1alpha1.ReasonProgressing || warns(e) {
 			continue
 		}
 		for range times(e) {

@@ -30,7 +30,7 @@ func (t *told) tenures() (all []tenure) {
 			continue
 		}
 		by, known := owner[s.rv]
-		if !known || s.deleted || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
+		if !known || s.deleted || !isHeld(lease) {
 			by = -1
 		}
 		all = append(all, tenure{s.rv, by})
@@ -94,7 +94,12 @@ func (t *told) oneLeader(say func(string, ...any)) {
 // a machine with many Belays.
 const ledWithin = 25 * time.Second
 
-// ledAgain: the Lease is renewed or taken, again and again, whatever becomes of who has it.
+// isHeld reports whether somebody has the Lease.
+func isHeld(lease *coordinationv1.Lease) bool {
+	return lease.Spec.HolderIdentity != nil && *lease.Spec.HolderIdentity != ""
+}
+
+// ledAgain: where there are two, the Lease is renewed or taken, again and again, whatever becomes of who has it.
 func (t *told) ledAgain(say func(string, ...any)) {
 	var last time.Time
 	again := func(at time.Time) {
@@ -104,9 +109,12 @@ func (t *told) ledAgain(say func(string, ...any)) {
 		last = at
 	}
 	for _, s := range t.sights {
-		if _, ok := s.object.(*coordinationv1.Lease); ok && !s.deleted {
+		if lease, ok := s.object.(*coordinationv1.Lease); ok && !s.deleted && isHeld(lease) {
 			again(s.at)
 		}
+	}
+	if last.IsZero() && len(t.byBelay) > 1 {
+		say("nobody has ever led")
 	}
 	again(t.until)
 }

@@ -56,7 +56,7 @@ func (t *told) moves() (all []move) {
 
 // broken returns which laws the story broke, in words.
 func (t *told) broken() []string {
-	return breaches(t.course, t.replicas, t.paused, t.verdictFirst, t.revisions, t.words, t.statesTold, t.countsTold, t.runningTold,
+	return breaches(t.course, t.replicas, t.paused, t.verdicts, t.verdictFirst, t.revisions, t.words, t.statesTold, t.countsTold, t.runningTold,
 		t.wordsInPlace, t.sets, t.held, t.heldOnce, t.eventsTold, t.toldOnce, t.untold, t.oneLeader, t.ledAgain)
 }
 

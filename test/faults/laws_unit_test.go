@@ -171,10 +171,11 @@ func TestLaws_Endings(t *testing.T) {
 		how string
 		of  bool
 	}{
-		"belay: the Lease is lost: another process may lead now; start again": {"exit status 1", true},
-		"panic: the Lease is lost: another process may lead now; start again": {"exit status 2", false},
-		"belay: no change of deployments has been seen for 5m":                {"exit status 1", false},
-		"I0101 Wrote the Deployment":                                          {"signal: killed", false}, // by somebody else
+		"belay: the Lease is lost: another process may lead now; start again":                         {"exit status 1", true},
+		"panic: the Lease is lost: another process may lead now; start again":                         {"exit status 2", false},
+		"belay: no change of deployments has been seen for 5m":                                        {"exit status 1", false},
+		"belay: the Lease is lost: start again\nbelay: no change of deployments has been seen for 5m": {"exit status 1", false},
+		"I0101 Wrote the Deployment":                                                                  {"signal: killed", false}, // by somebody else
 	} {
 		if of := (ending{c.how, log}).isOfLease(); of != c.of {
 			t.Errorf("%s, %q: ended for the Lease: %t, want %t", c.how, log, of, c.of)
@@ -226,18 +227,21 @@ func TestLaws_LedAgain(t *testing.T) {
 	begun := time.Now()
 	for name, c := range map[string]struct {
 		stored []time.Duration // the Lease, after the beginning; the last is the end
+		holder string
 		want   string
 	}{
-		"renewed":          {[]time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}, ""},
-		"taken":            {[]time.Duration{0, ledWithin, ledWithin + time.Second}, ""},
-		"taken late":       {[]time.Duration{0, ledWithin + time.Second, ledWithin + 2*time.Second}, "nobody had led for 26s"},
-		"not taken at all": {[]time.Duration{0, time.Second, ledWithin + 2*time.Second}, "nobody had led for 26s"},
+		"renewed":         {[]time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}, "a", ""},
+		"taken":           {[]time.Duration{0, ledWithin, ledWithin + time.Second}, "a", ""},
+		"taken late":      {[]time.Duration{0, ledWithin + time.Second, ledWithin + 2*time.Second}, "a", "nobody had led for 26s"},
+		"not taken again": {[]time.Duration{0, time.Second, ledWithin + 2*time.Second}, "a", "nobody had led for 26s"},
+		"only given back": {[]time.Duration{0, time.Second, 2 * time.Second}, "", "nobody has ever led"},
+		"never taken":     {[]time.Duration{0}, "", "nobody has ever led"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			end := len(c.stored) - 1
-			s := &told{until: begun.Add(c.stored[end])}
+			s := &told{until: begun.Add(c.stored[end]), byBelay: [][]exchange{nil, nil}}
 			for _, after := range c.stored[:end] {
-				s.sights = append(s.sights, sight{at: begun.Add(after), object: &coordinationv1.Lease{}})
+				s.sights = append(s.sights, sight{at: begun.Add(after), object: &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &c.holder}}})
 			}
 			wantBreach(t, s.ledAgain, c.want)
 		})

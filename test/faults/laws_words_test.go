@@ -88,17 +88,23 @@ func (t *told) failureTold(g *v1alpha1.GuardedDeployment, versions, does map[str
 // conditionTold: what Ready says, with the Deployment as it was then, is so.
 func (t *told) conditionTold(g *v1alpha1.GuardedDeployment, c *metav1.Condition, versions map[string]string, d *appsv1.Deployment, say func(string, ...any)) {
 	runs := versions[g.Status.RunningRevision]
-	isReady, isBack := c.Status == metav1.ConditionTrue, c.Reason == v1alpha1.ReasonRolledBack
+	isReady, isBack, isCurrent := c.Status == metav1.ConditionTrue, c.Reason == v1alpha1.ReasonRolledBack, c.ObservedGeneration == g.Generation
 	switch {
 	case isReady != (c.Reason == v1alpha1.ReasonRolledOut) && !(isReady && t.random && slices.Contains(restful, c.Reason)):
 		say("a condition says that Ready is %s by %s", c.Status, c.Reason)
+	case isReady && c.Reason == v1alpha1.ReasonRolledOut && isCurrent && base(runs) != base(versionOf(g.Spec.Template)):
+		say("a condition says %s while %s runs, and %s is asked for", c.Reason, runs, versionOf(g.Spec.Template))
+	case c.Reason == v1alpha1.ReasonScaledToZero && isCurrent && *g.Spec.Replicas > 0:
+		say("a condition says %s, and %d replicas are asked for", c.Reason, *g.Spec.Replicas)
+	case isBack && g.Status.GoodRevision == "":
+		say("a condition says %s, and the status has no good revision", c.Reason)
 	case isReady && t.failing(runs) && c.Reason != v1alpha1.ReasonScaledToZero: // Nothing of it runs.
 		say("a condition says that %s is ready", runs)
 	case isBack && d != nil && t.failing(versionOf(d.Spec.Template)):
 		say("a condition says %s while %s runs", c.Reason, versionOf(d.Spec.Template))
 	case (isBack || c.Reason == v1alpha1.ReasonRestartFailed) && g.Status.Failure == nil:
 		say("a condition says %s, and the status has no failure", c.Reason)
-	case c.Reason == v1alpha1.ReasonPaused && c.ObservedGeneration == g.Generation && !g.Spec.Paused:
+	case c.Reason == v1alpha1.ReasonPaused && isCurrent && !g.Spec.Paused:
 		say("a condition says %s, and the spec is not", c.Reason)
 	}
 }

@@ -81,6 +81,11 @@ func TestLaws_Words(t *testing.T) {
 			g.Status.Failure = &v1alpha1.Failure{Revision: revision, Reason: reason}
 		}
 	}
+	asked := func(does, version string, replicas int32) func(*v1alpha1.GuardedDeployment) {
+		return func(g *v1alpha1.GuardedDeployment) {
+			g.Spec.Template, g.Spec.Replicas = template(does, version), &replicas
+		}
+	}
 	for name, c := range map[string]struct {
 		status metav1.ConditionStatus
 		reason string
@@ -88,7 +93,11 @@ func TestLaws_Words(t *testing.T) {
 		early  bool // while version 2 runs
 		want   string
 	}{
-		"rolled out":                      {yes, v1alpha1.ReasonRolledOut, nil, false, ""},
+		"rolled out":                      {yes, v1alpha1.ReasonRolledOut, asked("good", "1", 2), false, ""},
+		"rolled out, of the spec before":  {yes, v1alpha1.ReasonRolledOut, func(g *v1alpha1.GuardedDeployment) { g.Generation = 3 }, false, ""},
+		"rolled out, and 2 is asked for":  {yes, v1alpha1.ReasonRolledOut, nil, false, "RolledOut while 1 runs, and 2 is asked for"},
+		"rolled back to nothing":          {no, v1alpha1.ReasonRolledBack, func(g *v1alpha1.GuardedDeployment) { g.Status.GoodRevision = "" }, false, "no good revision"},
+		"no replicas":                     {no, v1alpha1.ReasonScaledToZero, asked("crash", "2", 2), false, "says ScaledToZero, and 2 replicas are asked for"},
 		"rolled out, and it crashes":      {yes, v1alpha1.ReasonRolledOut, runs("web-2"), true, "a condition says that 2 is ready"},
 		"rolled back":                     {no, v1alpha1.ReasonRolledBack, nil, false, ""},
 		"rolled back, and it is not":      {no, v1alpha1.ReasonRolledBack, nil, true, "a condition says RolledBack while 2 runs"},
@@ -136,7 +145,12 @@ func TestLaws_EventsOfAStory(t *testing.T) {
 		s.events = []eventsv1.Event{{ReportingController: "belay", Reason: "CrashLoop", Note: note}}
 		wantBreach(t, s.eventsTold, want)
 	}
-	s := newScripted()
+	s := rolledBack()
+	s.events = []eventsv1.Event{{ReportingController: "belay", Reason: v1alpha1.ReasonNoGoodRevision, Action: "Guard", Note: "if web-2 fails, there is nothing to go back to"}}
+	wantBreach(t, s.all, "")
+	s.events[0].Note = "there is nothing to go back to"
+	wantBreach(t, s.eventsTold, "an Event says NoGoodRevision")
+	s.events = nil
 	wantBreach(t, s.untold, "")
 	s.undisturbed = true
 	wantBreach(t, s.untold, "0 Events tell of a rollback, want 1")
@@ -233,6 +247,11 @@ func TestLaws_Course(t *testing.T) {
 	s.say(metav1.ConditionFalse, v1alpha1.ReasonPaused, func(g *v1alpha1.GuardedDeployment) { g.Spec.Paused = true })
 	s.run("crash", "2")
 	wantBreach(t, s.paused, "the Deployment came to 2 while it was paused")
+
+	s.judge("good", "1", foundFailed)
+	wantBreach(t, s.all, "1 was found failed")
+	s.judge("crash", "2", map[string]string{v1alpha1.VerdictAnnotation: v1alpha1.VerdictGood})
+	wantBreach(t, s.all, "2 was found good")
 
 	other := s.sights[2].object.(*appsv1.ControllerRevision).DeepCopy()
 	other.Name = "another"

@@ -37,7 +37,7 @@ const (
 )
 
 var (
-	storiesFlag = flag.Int("stories", 150, "how many stories to tell with a fault, chosen by -seed; 0 for some two thousand")
+	storiesFlag = flag.Int("stories", 150, "how many stories to tell with a fault, chosen by -seed; 0 for all")
 	seedFlag    = flag.Uint64("seed", 0, "what the choice follows from; 0 for another one each time")
 	storyFlag   = flag.String("story", "", "tell these stories only, a regular expression, with every fault at every request to choose from")
 	faultFlag   = flag.String("fault", "", "try these faults only, likewise")
