@@ -364,3 +364,41 @@ func TestSpec_MendedWhileJudging(t *testing.T) {
 		expect.Same(t, "what ran", []string{"web:1", "bad:2", "web:3"}, endingOf(w).Ran)
 	})
 }
+
+// What is read live since an answer was lost is read from the cache again when that has caught up.
+func TestFresh_LiveReadsEnd(t *testing.T) {
+	release := func(w *world, image string) map[string]int {
+		w.ForgetRequests()
+		fake.Release(w, "web", image)
+		w.Pass(10 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		return fake.Counts(w.Asked(fake.Everything))
+	}
+	var undisturbed map[string]int
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		undisturbed = release(w, "web:2")
+	})
+	for _, lost := range []string{"update guardeddeployments/status", "update deployments", "update controllerrevisions"} {
+		t.Run(lost, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.UpAndRunning("web")
+				done := false
+				w.Intercept(func(r request, carryOut func() error) error {
+					err := carryOut()
+					if r.Verb+" "+r.Resource == lost && w.Image("web") == "web:2" {
+						done = true
+						return lostAnswers["gateway timeout"]
+					}
+					return err
+				})
+				fake.Release(w, "web", "web:2")
+				w.Pass(10 * time.Minute)
+				w.Intercept(func(_ request, carryOut func() error) error { return carryOut() })
+				w.Pass(10 * time.Minute)
+				expect.Same(t, "lost", true, done)
+				expect.Same(t, "requests of the next release", undisturbed, release(w, "web:3"))
+			})
+		})
+	}
+}

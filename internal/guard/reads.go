@@ -101,7 +101,7 @@ func (g *Guard) readRevisions(ctx context.Context, key cache.ObjectName, guarded
 	return revisions, nil
 }
 
-// believed is how long a sync goes by what the API server said of the spec: as long as requests take, unless one is slow.
+// believed is for how long a sync may act on what the API server said of the spec. Its requests take less, unless one is slow.
 const believed = time.Second
 
 // stillAsked makes sure, live, that the spec asks for the same as when it was decided.

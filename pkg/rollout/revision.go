@@ -57,8 +57,7 @@ type Attempt struct {
 	Token string `json:"token,omitempty"`
 	// Retries is how many attempts have been made without being asked, since somebody last asked for one.
 	Retries int `json:"retries,omitempty"`
-	// GoodAs is the number that the revision had when it was last found good, 0 if it was not before the attempt, or another process of
-	// an older Belay began that.
+	// GoodAs is the number that the revision had when it was last found good, 0 if it never was, or if an older Belay began the attempt.
 	GoodAs int64 `json:"goodAs,omitempty"`
 	// Since is the server's time of the write that began it, zero unless it is under way: it is the time of the revision's
 	// managed fields, and written nowhere.

@@ -62,6 +62,7 @@ func (p *process) stop() error {
 		return fmt.Errorf("belay had ended before it was stopped (%v); its log ends with:\n%s", p.err, tail(p.log, "", 20))
 	default:
 	}
+	p.awaitBegun()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -74,6 +75,15 @@ func (p *process) stop() error {
 	case <-time.After(stopWithin):
 		p.kill()
 		return fmt.Errorf("belay runs on %s after SIGTERM", stopWithin)
+	}
+}
+
+// awaitBegun waits until it has written to its log, or not for long: before that, SIGTERM ends it as any process that does not ask for signals.
+func (p *process) awaitBegun() {
+	for deadline := time.Now().Add(stopWithin); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if log, err := os.Stat(p.log); err != nil || log.Size() > 0 {
+			return
+		}
 	}
 }
 
