@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -91,5 +92,47 @@ func TestLog_RollbacksInTimeWhereLogsHang(t *testing.T) {
 			}
 		}
 		t.Logf("%d logs were asked for", len(w.Requested("get", "pods/log")))
+	})
+}
+
+// What is done, and what is refused, is in the log.
+func TestLog_OfWhatIsDone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		logs := func(lines ...string) {
+			t.Helper()
+			for _, line := range lines {
+				if !strings.Contains(w.Logged(), line) {
+					t.Errorf("the log has no line %s", line)
+				}
+			}
+		}
+		refuse := func(verb, resource string) {
+			w.Intercept(func(r request, carryOut func() error) error {
+				if r.Verb == verb && r.Resource == resource {
+					return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "web", errors.New("exceeded quota: small"))
+				}
+				return carryOut()
+			})
+		}
+		w.UpAndRunning("web")
+		logs("Recorded a revision", "Updated a revision", "Wrote the Deployment")
+		refuse("update", "deployments")
+		fake.Release(w, "web", "web:2")
+		w.Pass(time.Minute)
+		logs(`Refused object="shop/web" reason="Denied"`)
+		refuse("delete", "controllerrevisions")
+		fake.Edit(w, "web", func(g *v1alpha1.GuardedDeployment) { g.Spec.RevisionHistoryLimit = new(int32(0)) })
+		for _, image := range []string{"web:3", "web:4", "web:5"} {
+			fake.Release(w, "web", image)
+			w.Pass(time.Minute)
+		}
+		logs("Refused to prune")
+		refuse("update", "deployments")
+		orphan(w, "web")
+		w.Pass(time.Second)
+		logs("Refused to let go of the Deployment")
+		w.Intercept(nil)
+		w.Pass(10 * time.Minute)
+		logs("Let go of the Deployment, whose GuardedDeployment is gone")
 	})
 }
