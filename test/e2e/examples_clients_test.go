@@ -167,9 +167,9 @@ func TestExampleTypedClient(t *testing.T) {
 	t.Run("never ready", func(t *testing.T) {
 		t.Parallel()
 		n := emptyNamespace(t)
-		p := startExample(t, "typed-client", "--namespace", n.name, "--image", "localhost/app:unready", "--timeout", "3s")
+		p := startExample(t, "typed-client", "--namespace", n.name, "--image", "localhost/app:unready", "--timeout", "10s")
 		p.ends(1)
-		says(t, p.stderr.String(), "tour has 0 of 2 pods ready after 3s")
+		says(t, p.stderr.String(), "tour has 0 of 2 pods ready after 10s")
 		n.eventually("what was created is deleted", func(ctx context.Context) (bool, error) {
 			left, err := cluster.kube.AppsV1().Deployments(n.name).List(ctx, metav1.ListOptions{})
 			return len(left.Items) == 0, err
