@@ -1,13 +1,66 @@
 package guard
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/belay-dev/belay/internal/expect"
+	fake "github.com/belay-dev/belay/internal/fakecluster"
 )
 
 func TestNewer(t *testing.T) {
 	for _, c := range [][3]string{{"9", "10", "10"}, {"10", "9", "10"}, {"7", "7", "7"}, {"", "7", "7"}, {"100", "20", "100"}, {"7", "none", "none"}} {
 		expect.Same(t, c[0]+" and "+c[1], c[2], newer(c[0], c[1]))
+	}
+}
+
+// A write whose answer is lost, and that no watch shows for minutes, is noticed all the same: it is told once, and not sent again and again.
+func TestSent_UnseenForMinutes(t *testing.T) {
+	for _, lost := range []struct{ verb, resource, watched string }{
+		{"update", "guardeddeployments/status", "guardeddeployments"},
+		{"update", "deployments", "deployments"},
+		{"create", "controllerrevisions", "controllerrevisions"},
+		{"update", "controllerrevisions", "controllerrevisions"},
+	} {
+		t.Run(lost.verb+" "+lost.resource, func(t *testing.T) {
+			tell := func(nth int) (writes int, events []string) {
+				inWorld(t, func(w *world) {
+					w.UpAndRunning("web")
+					w.Node.Set("bad:2", fake.Crashing)
+					w.ForgetRequests()
+					n := 0
+					w.Intercept(func(r request, carryOut func() error) error {
+						err := carryOut()
+						if r.Verb != lost.verb || r.Resource != lost.resource {
+							return err
+						}
+						if n++; n == nth {
+							w.Hold(lost.watched)
+							return lostAnswers["gateway timeout"]
+						}
+						return err
+					})
+					for _, image := range []string{"bad:2", "web:1", "bad:2"} {
+						fake.Release(w, "web", image)
+						w.Pass(5 * time.Minute)
+						expect.Same(t, "what runs after "+image, "web:1", w.Image("web"))
+						w.LetGo(lost.watched)
+						w.Pass(5 * time.Minute)
+					}
+					fake.WantStatus(w, "web", "Ready=False RolledBack")
+					writes, events = len(w.Requested(lost.verb, lost.resource)), w.EventsSent()
+				})
+				return writes, events
+			}
+			writes, events := tell(0)
+			for nth := range writes {
+				more, told := tell(nth + 1)
+				expect.Same(t, fmt.Sprintf("Events, with the answer to the %d. lost", nth+1), events, told)
+				if more > writes+2 {
+					t.Errorf("%d such writes, want at most 2 more than %d", more, writes)
+				}
+			}
+		})
 	}
 }
