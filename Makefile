@@ -43,7 +43,7 @@ e2e: build ## run the tests on a real API server: the local cluster, started if 
 	hack/e2e.sh
 
 faults-some: ## tell 150 stories of releases with the way to the API server disturbed, chosen by a seed that is printed; before that, a minute of churn
-	hack/faults.sh -run 'TestFaults|TestChurn' -churn 1m -objects 40 -pace 4
+	hack/faults.sh -run 'TestFaults|TestChurn' -churn 40s -objects 40 -pace 4
 
 faults: ## tell all of them, two and a half thousand, about an hour, and all while the API server and etcd are killed; hack/faults.sh has flags
 	hack/faults.sh -stories 0 -server
