@@ -394,7 +394,7 @@ func TestFresh_LiveReadsEnd(t *testing.T) {
 				})
 				fake.Release(w, "web", "web:2")
 				w.Pass(10 * time.Minute)
-				w.Intercept(func(_ request, carryOut func() error) error { return carryOut() })
+				w.Intercept(nil)
 				w.Pass(10 * time.Minute)
 				expect.Same(t, "lost", true, done)
 				expect.Same(t, "requests of the next release", undisturbed, release(w, "web:3"))

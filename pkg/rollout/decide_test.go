@@ -266,7 +266,7 @@ func TestDecide_AllFields(t *testing.T) {
 		row:    "unknown",
 	}
 	got := Decide(s.Observed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}, carried{}, unmarked{}, toldOf{}, toldEnd{}), cmpopts.IgnoreFields(Memory{}, "asked", "digests"), cmpopts.IgnoreFields(Progress{}, "clock"),
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Memory{}, Decision{}, written{}, seenFailure{}, carried{}, unmarked{}, toldOf{}, toldEnd{}, failureID{}), cmpopts.IgnoreFields(Memory{}, "asked", "digests"), cmpopts.IgnoreFields(Progress{}, "clock"),
 		cmpopts.IgnoreUnexported(Progress{}), cmpopts.IgnoreFields(appsv1.ControllerRevision{}, "Data")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}

@@ -118,8 +118,7 @@ func (s *state) report(d *Decision, r report) {
 	s.mirror(after, d)
 	mirrored := !news && !sameStatus(before, after)
 	if s.isNewProcess() {
-		s.Memory.told = s.toldBefore()
-		d.Memory.told = s.Memory.told
+		d.Memory.told = s.toldBefore()
 	}
 	if news || told != before {
 		d.Events = append(d.Events, s.tellOnce(d, eventsOf(told, after))...)
@@ -140,7 +139,7 @@ func (s *state) report(d *Decision, r report) {
 // toldOf is what was last told by Events.
 type toldOf struct {
 	end     toldEnd
-	failure string // identityOf it
+	failure failureID
 }
 
 // toldEnd is how the request for a revision ended.
@@ -151,8 +150,13 @@ type toldEnd struct {
 	set              string // SetNumber of the Deployment: after a restart it is another end
 }
 
-// identityOf tells a failure from others.
-func identityOf(f *v1alpha1.Failure) string { return fmt.Sprint(f.Revision, f.Time.Unix()) }
+// failureID tells a failure from others.
+type failureID struct {
+	revision string
+	found    int64 // in seconds
+}
+
+func identityOf(f *v1alpha1.Failure) failureID { return failureID{f.Revision, f.Time.Unix()} }
 
 // ends are the reasons of Ready that say how a request ended.
 var ends = []string{v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha1.ReasonRollbackFailed, v1alpha1.ReasonNoGoodRevision,
@@ -161,27 +165,28 @@ var ends = []string{v1alpha1.ReasonRolledOut, v1alpha1.ReasonRolledBack, v1alpha
 // tellOnce returns events without those of a failure and of an end that were told before: a pause, or a write that is refused for a while,
 // may have come between.
 func (s *state) tellOnce(d *Decision, events []Event) []Event {
-	if len(events) > 0 && events[0].Action == actionJudge && s.Memory.told.failure == identityOf(&s.target.Failure.Failure) {
+	if len(events) > 0 && events[0].Action == actionJudge && d.Memory.told.failure == identityOf(&s.target.Failure.Failure) {
 		events = events[1:]
 	}
 	last := len(events) - 1
 	if last < 0 || s.target == nil || !slices.Contains(ends, events[last].Reason) {
 		return events
 	}
-	is := s.endBy(events[last].Reason)
+	set := ""
 	if s.Deployment != nil {
-		is.set = s.Deployment.Annotations[SetNumber]
+		set = s.Deployment.Annotations[SetNumber]
 	}
-	if is == s.Memory.told.end {
+	is := s.endBy(events[last].Reason, set)
+	if is == d.Memory.told.end {
 		return events[:last]
 	}
 	d.Memory.told.end = is
 	return events
 }
 
-// endBy returns the end of the request for the target, but for the Deployment's number.
-func (s *state) endBy(reason string) toldEnd {
-	is := toldEnd{reason: reason, revision: s.target.Name, number: s.target.Revision}
+// endBy returns the end of the request for the target.
+func (s *state) endBy(reason, set string) toldEnd {
+	is := toldEnd{reason: reason, revision: s.target.Name, number: s.target.Revision, set: set}
 	if s.target.Failed() || s.target.restartFailed() {
 		is.failed = s.target.Failure.Time.Unix()
 	}
@@ -214,8 +219,7 @@ func (s *state) toldBefore() (was toldOf) {
 		}
 	}
 	if slices.Contains(ends, reason) {
-		was.end = s.endBy(reason)
-		was.end.set = s.numberBefore(running)
+		was.end = s.endBy(reason, s.numberBefore(running))
 	}
 	return was
 }
@@ -321,7 +325,7 @@ func truth(value bool) metav1.ConditionStatus {
 // eventsOf returns the Events of what is new in the status: a failure, and how things ended.
 func eventsOf(before, after *v1alpha1.GuardedDeploymentStatus) []Event {
 	var events []Event
-	if f := after.Failure; f != nil && (before.Failure == nil || before.Failure.Revision != f.Revision || !before.Failure.Time.Equal(&f.Time)) {
+	if f := after.Failure; f != nil && (before.Failure == nil || identityOf(before.Failure) != identityOf(f)) {
 		events = append(events, Event{Type: Warning, Reason: f.Reason, Action: actionJudge, Message: Clean(failureSentence(f), MaxEvent)})
 	}
 	was, is := meta.FindStatusCondition(before.Conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionReady)
