@@ -15,7 +15,8 @@ func TestNewer(t *testing.T) {
 	}
 }
 
-// A write whose answer is lost, and that no watch shows for minutes, is noticed all the same: it is told once, and not sent again and again.
+// A write whose answer is lost, and that no watch shows for minutes, is noticed all the same: all goes on meanwhile, it is told once, and
+// not sent again and again.
 func TestSent_UnseenForMinutes(t *testing.T) {
 	for _, lost := range []struct{ verb, resource, watched string }{
 		{"update", "guardeddeployments/status", "guardeddeployments"},
@@ -31,20 +32,25 @@ func TestSent_UnseenForMinutes(t *testing.T) {
 					w.ForgetRequests()
 					n := 0
 					w.Intercept(func(r request, carryOut func() error) error {
-						err := carryOut()
 						if r.Verb != lost.verb || r.Resource != lost.resource {
+							return carryOut()
+						}
+						if n++; n != nth {
+							return carryOut()
+						}
+						w.Hold(lost.watched)
+						if err := carryOut(); err != nil {
 							return err
 						}
-						if n++; n == nth {
-							w.Hold(lost.watched)
-							return lostAnswers["gateway timeout"]
-						}
-						return err
+						return lostAnswers["gateway timeout"]
 					})
-					for _, image := range []string{"bad:2", "web:1", "bad:2"} {
-						fake.Release(w, "web", image)
+					for _, release := range []struct{ image, status string }{
+						{"bad:2", "Ready=False RolledBack"}, {"web:1", "Ready=True RolledOut"}, {"bad:2", "Ready=False RolledBack"},
+					} {
+						fake.Release(w, "web", release.image)
 						w.Pass(5 * time.Minute)
-						expect.Same(t, "what runs after "+image, "web:1", w.Image("web"))
+						expect.Same(t, "what runs after "+release.image, "web:1", w.Image("web"))
+						fake.WantStatus(w, "web", release.status)
 						w.LetGo(lost.watched)
 						w.Pass(5 * time.Minute)
 					}
@@ -63,4 +69,28 @@ func TestSent_UnseenForMinutes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The answer to the write of a release is lost, and no watch shows it, while that release is given up for what ran before: nothing but a
+// read tells that it is not what runs any more.
+func TestSent_GivenUpMeanwhile(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		w.Intercept(func(r request, carryOut func() error) error {
+			if r.Verb != "update" || r.Resource != "deployments" || w.Image("web") != "web:1" {
+				return carryOut()
+			}
+			w.Hold("deployments")
+			if err := carryOut(); err != nil {
+				return err
+			}
+			fake.Release(w, "web", "web:1")
+			time.Sleep(time.Millisecond) // That is seen before the answer comes.
+			return lostAnswers["gateway timeout"]
+		})
+		fake.Release(w, "web", "web:2")
+		w.Pass(5 * time.Minute)
+		expect.Same(t, "what runs", "web:1", w.Image("web"))
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+	})
 }
