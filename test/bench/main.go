@@ -33,6 +33,7 @@ type sizes struct {
 	// Revisions is how many ReplicaSets each Deployment has where memory is measured in place.
 	Revisions int           `json:"revisions"`
 	Rest      time.Duration `json:"rest"` // how long objects at rest are watched
+	Soak      time.Duration `json:"soak"` // of the releases in the soak wave
 	// ControllerQPS is how many requests each controller of kube-controller-manager makes in a second.
 	ControllerQPS int `json:"controllerQPS"`
 }
@@ -64,6 +65,7 @@ func main() {
 	memory := flag.String("memory", "1000", "numbers of objects at which memory is measured, growing")
 	flag.IntVar(&s.Revisions, "revisions", mostRevisions, "how many ReplicaSets each Deployment has where memory is measured in place; to create them takes longest")
 	flag.DurationVar(&s.Rest, "rest", 10*time.Second, "how long objects at rest are watched")
+	flag.DurationVar(&s.Soak, "soak", 30*time.Second, "the soak of the releases in the soak wave, in whole seconds")
 	flag.IntVar(&s.ControllerQPS, "controller-qps", 200, "how many requests each controller of kube-controller-manager makes in a second; most clusters have Kubernetes' default, 20")
 	only := flag.String("only", "", "parts to run, of "+names(parts)+"; default: all")
 	out := flag.String("out", "bench/results.json", "where the results go; charts go beside it")

@@ -72,9 +72,9 @@ func measureWaves(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// measureSoak gives all objects of the burst a good template and a soak at once: however many there are, it ends.
+// measureSoak gives all objects of the burst a good template and a soak at once: however many there are, it ends. Nine of ten have to be on
+// the move when the last one is released.
 func measureSoak(ctx context.Context, b *bench) error {
-	const soak = 30 * time.Second
 	seen := b.watchGuarded(ctx, guardedNamespace)
 	defer seen.stop()
 	if len(seen.store.List()) < b.Objects {
@@ -88,7 +88,7 @@ func measureSoak(ctx context.Context, b *bench) error {
 	}
 	began := time.Now()
 	err := each(ctx, 0, b.Objects, func(ctx context.Context, i int) error {
-		patch := fmt.Appendf(nil, `{"spec":{"guard":{"soakSeconds":%d},"template":{"metadata":{"annotations":{"bench":"soak"}}}}}`, int(soak.Seconds()))
+		patch := fmt.Appendf(nil, `{"spec":{"guard":{"soakSeconds":%d},"template":{"metadata":{"annotations":{"bench":"soak"}}}}}`, int(b.Soak.Seconds()))
 		_, err := b.guard.BelayV1alpha1().GuardedDeployments(guardedNamespace).Patch(ctx, nameOf(i), types.MergePatchType, patch, metav1.PatchOptions{})
 		return err
 	})
@@ -104,10 +104,13 @@ func measureSoak(ctx context.Context, b *bench) error {
 			moving--
 		}
 	}
+	if moving < b.Objects*9/10 {
+		return fmt.Errorf("%d of %d were on the move at once: -soak has to be longer", moving, b.Objects)
+	}
 	if err := seen.all(ctx, b.Objects, "all have soaked", soaked); err != nil {
 		return err
 	}
-	b.results.number("soak wave: all released with a soak of 30 s until all are Ready", time.Since(began).Seconds(), "s",
+	b.results.number(fmt.Sprintf("soak wave: all released with a soak of %s until all are Ready", b.Soak), time.Since(began).Seconds(), "s",
 		fmt.Sprintf("%d of %d on the move when the last one was released", moving, b.Objects))
 	return nil
 }
