@@ -65,6 +65,25 @@ func TestAgain_BackToWhatWasGoodLast(t *testing.T) {
 	})
 }
 
+// What was taken back is restarted: that is no other rollback, and none is told.
+func TestAgain_RestartIsNoRollback(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.UpAndRunning("web")
+		w.Node.Set("bad:2", fake.Crashing)
+		fake.Release(w, "web", "bad:2")
+		w.Pass(5 * time.Minute)
+		told := w.EventsSent()
+		for range 2 {
+			fake.Restart(w, "web")
+			w.Pass(10 * time.Second)
+			fake.WantStatus(w, "web", "Ready=False Soaking")
+			w.Pass(5 * time.Minute)
+			fake.WantStatus(w, "web", "Ready=False RolledBack")
+		}
+		expect.Same(t, "Events of restarts", told, w.EventsSent())
+	})
+}
+
 // The next process tells nothing again that the status shows to have been told.
 func TestAgain_ToldByTheProcessBefore(t *testing.T) {
 	inWorldWith(t, func(w *world, p *belay) {

@@ -209,6 +209,43 @@ func TestStory_Undo(t *testing.T) {
 	})
 }
 
+// 2 has run well. An older one is asked for again, does not come up by now, and is given up for the next one, which fails.
+func TestStory_BackToWhatWasGoodLast(t *testing.T) {
+	in(t, func(w *world) {
+		fake.Add(w, labelled("good:1"))
+		startBelay(w)
+		w.Pass(time.Minute)
+		release(w, "good:2")
+		w.Pass(3 * time.Minute)
+		w.Node.Set("good:1", fake.Crashing)
+		release(w, "good:1")
+		w.Pass(10 * time.Second)
+		release(w, "bad:2")
+		w.Pass(5 * time.Minute)
+		wantRuns(w, "bad:2=0 held at 0, good:2=4")
+		wantRest(w)
+	})
+}
+
+// An older one that is asked for again, and runs well, is what was good last.
+func TestStory_BackToWhatIsGoodAgain(t *testing.T) {
+	in(t, func(w *world) {
+		fake.Add(w, labelled("good:1"))
+		startBelay(w)
+		w.Pass(time.Minute)
+		for _, image := range []string{"good:2", "good:1"} {
+			release(w, image)
+			w.Pass(3 * time.Minute)
+		}
+		wantRest(w)
+		w.Node.Set("good:2", fake.Crashing)
+		release(w, "bad:2")
+		w.Pass(5 * time.Minute)
+		wantRuns(w, "bad:2=0 held at 0, good:1=4")
+		wantRest(w)
+	})
+}
+
 // A restart of the good template makes a new ReplicaSet, which is judged.
 func TestStory_Restart(t *testing.T) {
 	guarded(t, func(w *world, _ *belay) {

@@ -86,7 +86,7 @@ type place struct {
 	InPlace
 	sets    []*appsv1.ReplicaSet
 	current *appsv1.ReplicaSet // with the template that is asked for, nil if there is none yet
-	good    *appsv1.ReplicaSet // the newest other one that was good, nil if there is none
+	good    *appsv1.ReplicaSet // the other one that was found good last, nil if there is none
 	failure *failedRelease     // of the current one
 	arrived bool               // the write without an answer has taken effect
 }
@@ -155,7 +155,7 @@ func newPlace(o InPlace) *place {
 	p.sets = o.Evidence.ReplicaSets
 	p.current = CurrentReplicaSet(o.Deployment, p.sets)
 	for _, set := range p.sets {
-		if set != p.current && wasGood(set) && (p.good == nil || numberOf(set) > numberOf(p.good)) {
+		if set != p.current && wasGood(set) && (p.good == nil || goodAs(set) > goodAs(p.good)) {
 			p.good = set
 		}
 	}

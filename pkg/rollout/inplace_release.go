@@ -48,6 +48,10 @@ func (p *place) historyWords() string {
 // markGood notes that the set is good, and which images its pods run.
 func (p *place) markGood(d *InPlaceDecision, set *appsv1.ReplicaSet) {
 	d.Set = &SetChange{Set: set, Labels: map[string]*string{v1alpha1.VerdictLabel: owned(set, v1alpha1.VerdictGood)}}
+	if goodAs(set) != numberOf(set) {
+		attempt, _ := attemptAt(set)
+		d.Set.Labels[v1alpha1.AttemptLabel] = attemptLabel(set, attempt, "")
+	}
 	var up []*corev1.Pod
 	for _, pod := range active(p.Evidence.podsOf(set)) {
 		if readyByOwnWord(pod) {
@@ -101,6 +105,11 @@ func (p *place) keepGood(d *InPlaceDecision) {
 	}
 	switch progress := d.Memory.Progress; progress.Phase {
 	case PhaseHealthy:
+		if goodAs(p.current) != numberOf(p.current) {
+			d.Memory.State = v1alpha1.ReasonProgressing
+			p.markGood(d, p.current)
+			return
+		}
 		p.settle(d, v1alpha1.ReasonRolledOut, time.Time{})
 	case PhaseFailed:
 		d.tell(Warning, progress.Failure.Reason, actionJudge, "%s was good, and does not come up: %s", r.Name, progress.Failure.Message)

@@ -18,7 +18,7 @@ import (
 const FieldManager = "belay"
 
 // What is kept of a Deployment that is guarded in place: on each ReplicaSet, in labels that end with its own uid, that it was good, at
-// which number it is held and which attempt is made at it; on the Deployment how its release failed.
+// which number it is held and which attempt is made at it, or was the last one found good; on the Deployment how its release failed.
 
 // own returns what a label of the set begins with, without the dot and the set's own uid; empty if it ends otherwise.
 func own(set *appsv1.ReplicaSet, label string) string {
@@ -53,6 +53,19 @@ func numberOf(set *appsv1.ReplicaSet) int64 {
 		return 0
 	}
 	return number
+}
+
+// goodAs returns the number that a set which was good had when it was last found good: asked for again it has another one. Nothing is noted
+// of one that was good as it was made.
+func goodAs(set *appsv1.ReplicaSet) (number int64) {
+	noted, _, _ := strings.Cut(own(set, v1alpha1.AttemptLabel), ".")
+	first, _, _ := strings.Cut(set.Annotations[setNumbersBefore], ",")
+	for _, text := range []string{noted, first} {
+		if number, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return number
+		}
+	}
+	return numberOf(set)
 }
 
 // attemptAt returns the attempt that is made at the set, or was the last one, and whether it was written down for the number that the set

@@ -248,6 +248,8 @@ var inPlaceCases = []struct {
 	{"good", inPlace("v1").set("v1", 1, 4, 4, isGood), "good", "rests as RolledOut"},
 	{"good, with the next one held", inPlace("v1").set("v1", 3, 4, 4, isGood, hadNumber).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3), "good", "web-v2 -held-at"},
 	{"good, with an old failure", inPlace("v1").set("v1", 3, 4, 4, isGood, hadNumber).set("v2", 2, 0, 0).failed("v2", 2, 3), "good", "failure gone"},
+	{"good, asked for again and complete", inPlace("v1").set("v1", 3, 4, 4, isGood, hadNumber).set("v2", 2, 0, 0, isGood), "good", "web-v1 attempt=3.1.0 verdict=good"},
+	{"good, asked for again and noted", inPlace("v1").set("v1", 3, 4, 4, isGood, hadNumber, isTried("3.1.0")).set("v2", 2, 0, 0, isGood), "good", "rests as RolledOut"},
 	{"good, and on its way", inPlace("v1").set("v1", 3, 2, 1, isGood, hadNumber).set("v2", 2, 3, 3, isGood), "good", ""},
 
 	{"a release begins", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0), "unjudged", ""},
@@ -323,6 +325,8 @@ var inPlaceCases = []struct {
 		"left", "rests as RollbackFailed"},
 
 	{"failed: the failed one goes", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 2, 0).failed("v2", 2, 3), "rollback", "web-v2 attempt=2.1.0.back held-at=0 !RolledBack"},
+	{"failed: what was good last comes back", inPlace("v3").set("v1", 3, 1, 0, isGood, hadNumber).set("v2", 2, 2, 2, isGood).set("v3", 4, 0, 0, isHeld(0)).failed("v3", 4, 3),
+		"rollback", "web-v1 held-at=0"},
 	{"failed: then the good one is whole again", inPlace("v2").set("v1", 1, 3, 3, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3), "rollback", "web-v1 replicas=4"},
 	{"failed: and then it rests", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0, isHeld(0)).failed("v2", 2, 3), "rollback", "rests as RolledBack"},
 	{"failed, and the condition is another one", inPlace("v2").set("v1", 1, 4, 4, isGood).set("v2", 2, 0, 0).failed("v2", 2, 3).

@@ -147,7 +147,7 @@ type toldEnd struct {
 	reason, revision string
 	number           int64  // of the request
 	failed           int64  // when the failure was found, in seconds, 0 if there is none
-	set              string // SetNumber of the Deployment: after a restart it is another end
+	set              string // SetNumber of the Deployment: after a restart it is another end, but for a rollback, which was none
 }
 
 // failureID tells a failure from others.
@@ -186,7 +186,10 @@ func (s *state) tellOnce(d *Decision, events []Event) []Event {
 
 // endBy returns the end of the request for the target.
 func (s *state) endBy(reason, set string) toldEnd {
-	is := toldEnd{reason: reason, revision: s.target.Name, number: s.target.Revision, set: set}
+	is := toldEnd{reason: reason, revision: s.target.Name, number: s.target.Revision}
+	if reason != v1alpha1.ReasonRolledBack {
+		is.set = set
+	}
 	if s.target.Failed() || s.target.restartFailed() {
 		is.failed = s.target.Failure.Time.Unix()
 	}

@@ -219,10 +219,13 @@ func (o *object) canGoBack() bool {
 	return false
 }
 
-// restart is what "kubectl rollout restart" does.
+// restart is what "kubectl rollout restart" does. In place that asks for the template again, with one more annotation.
 func (o *object) restart() {
 	if cluster.observer.now(o.namespace).deployment == nil {
 		return
+	}
+	if asked := o.asked[len(o.asked)-1]; o.inPlace && slices.Contains(ill, does(asked)) {
+		o.fails = append(o.fails, asked)
 	}
 	o.redeploy(func(d *appsv1.Deployment) {
 		metav1.SetMetaDataAnnotation(&d.Spec.Template.ObjectMeta, restartedAt, time.Now().Format(time.RFC3339Nano))
