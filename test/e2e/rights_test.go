@@ -41,7 +41,7 @@ const (
 
 // tacit are the rights of the role that no request shows.
 var tacit = map[string]string{
-	"update guardeddeployments.belay.dev/finalizers": "the API server asks for it when Belay sets blockOwnerDeletion: TestLeastPrivilege/finalizers",
+	"update guardeddeployments.belay.dev/finalizers": "the API server asks for it when Belay sets blockOwnerDeletion: TestOwnBelay/LeastPrivilege/finalizers",
 	"hold replicasets.apps":                          "a policy asks for it when Belay holds a ReplicaSet: TestInPlace_HoldByHand",
 }
 
