@@ -67,16 +67,18 @@ func TestAgain_BackToWhatWasGoodLast(t *testing.T) {
 
 // What was taken back is restarted: that is no other rollback, and none is told.
 func TestAgain_RestartIsNoRollback(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorldWith(t, func(w *world, p *belay) {
 		w.UpAndRunning("web")
 		w.Node.Set("bad:2", fake.Crashing)
 		fake.Release(w, "web", "bad:2")
 		w.Pass(5 * time.Minute)
 		told := w.EventsSent()
-		for range 2 {
+		for _, killedAfter := range []time.Duration{0, 2 * time.Second, 10 * time.Second} {
 			fake.Restart(w, "web")
-			w.Pass(10 * time.Second)
-			fake.WantStatus(w, "web", "Ready=False Soaking")
+			w.Pass(killedAfter)
+			if killedAfter > 0 {
+				p = again(w, p)
+			}
 			w.Pass(5 * time.Minute)
 			fake.WantStatus(w, "web", "Ready=False RolledBack")
 		}

@@ -191,9 +191,12 @@ func (s *state) judgeRestart(d *Decision, r *Revision, progress Progress) report
 		annotate(d.Mark, v1alpha1.FailureAnnotation, failure)
 		return report{}
 	default:
-		return underWay(progress, "restarting "+r.Name)
+		return underWay(progress, restarting+r.Name)
 	}
 }
+
+// restarting is how it is told of a good revision that its new pods are watched.
+const restarting = "restarting "
 
 // undoRestart puts the template back that the revision was good with, unless that is not asked for, or cannot be.
 func (s *state) undoRestart(d *Decision, r *Revision) report {
@@ -215,7 +218,7 @@ func (s *state) undoRestart(d *Decision, r *Revision) report {
 	if current := s.currentSet(); current == nil || current.Name != r.Failure.ReplicaSet { // Restarted again: that is the next attempt.
 		d.Memory.Progress = newProgress(r, s.Now, s.Now)
 		d.recheckIn(0)
-		return underWay(d.Memory.Progress, "restarting "+r.Name)
+		return underWay(d.Memory.Progress, restarting+r.Name)
 	}
 	template := s.goodTemplate(r)
 	if template == nil {

@@ -202,7 +202,7 @@ func (s *state) isNewProcess() bool {
 }
 
 // toldBefore returns what the process before has told, as far as the status shows it. What is paused or has no replicas may have come to
-// its end before.
+// its end before, and so has what was taken back before the good one is restarted.
 func (s *state) toldBefore() (was toldOf) {
 	status := &s.Guarded.Status
 	if status.Failure != nil {
@@ -213,13 +213,13 @@ func (s *state) toldBefore() (was toldOf) {
 		return was
 	}
 	reason := ready.Reason
-	if reason == v1alpha1.ReasonPaused || reason == v1alpha1.ReasonScaledToZero {
-		switch {
-		case s.target.Good() && status.GoodRevision == s.target.Name:
-			reason = v1alpha1.ReasonRolledOut
-		case s.target.Failed() && status.Failure != nil && running != s.target:
-			reason = v1alpha1.ReasonRolledBack
-		}
+	isOver := reason == v1alpha1.ReasonPaused || reason == v1alpha1.ReasonScaledToZero
+	restarts := reason == v1alpha1.ReasonSoaking || strings.HasPrefix(ready.Message, restarting)
+	switch {
+	case isOver && s.target.Good() && status.GoodRevision == s.target.Name:
+		reason = v1alpha1.ReasonRolledOut
+	case (isOver || restarts) && s.target.Failed() && status.Failure != nil && running != s.target:
+		reason = v1alpha1.ReasonRolledBack
 	}
 	if slices.Contains(ends, reason) {
 		was.end = s.endBy(reason, s.numberBefore(running))

@@ -16,21 +16,25 @@ func (t *told) inPlace() bool { return t.name == "in-place" }
 type hold struct {
 	version, set string
 	failure      string // that was stored by then, empty if none was
-	passedOver   bool   // it was neither asked for by then nor ever found good, and is no way back
+	passedOver   bool   // it was neither asked for by then nor what was found good last, which is the way back
 }
 
 // holds returns what came to be held at nothing, in its order. One that took effect after it was given up is none of them: Belay has written
 // it for what was asked for then.
 func (t *told) holds() (all []hold) {
-	failure, asked, was := "", "", map[string]string{}
+	failure, asked, good := "", "", ""
+	was, found := map[string]string{}, map[string]string{}
 	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
 			failure, asked = object.Annotations[v1alpha1.FailureAnnotation], versionOf(object.Spec.Template)
 		case *appsv1.ReplicaSet:
 			held, version := heldAt(object), versionOf(object.Spec.Template)
+			if now := object.Labels[v1alpha1.AttemptLabel]; isGood(object) && found[object.Name] != "as "+now {
+				good, found[object.Name] = object.Name, "as "+now // The label tells for which number.
+			}
 			if held == "0" && was[object.Name] != "0" && !t.isLate(s.rv) {
-				all = append(all, hold{version, object.Name, failure, version != asked && !isGood(object)})
+				all = append(all, hold{version, object.Name, failure, version != asked && object.Name != good})
 			}
 			was[object.Name] = held
 		}

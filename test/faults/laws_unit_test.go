@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -94,25 +96,36 @@ func TestLaws_Held(t *testing.T) {
 		set    int // which is held
 		random bool
 		good   bool // it was found good
+		since  bool // another was found good since
 		want   string
 	}{
-		"what failed":                         {1, false, false, ""},
-		"what works":                          {0, false, false, "1 was held, and works"},
-		"what works, and was passed over":     {0, true, false, ""},
-		"what works, and was good":            {0, true, true, "1 was held, and works"},
-		"what failed, of many":                {1, true, false, ""},
-		"what was good, by another failure":   {0, true, true, "the failure that is stored is not of web-good"},
-		"what works, and nothing is chance's": {0, false, false, "the failure that is stored is not of web-good"},
+		"what failed":                         {1, false, false, false, ""},
+		"what works":                          {0, false, false, false, "1 was held, and works"},
+		"what works, and was passed over":     {0, true, false, false, ""},
+		"what works, and was good":            {0, true, true, false, "1 was held, and works"},
+		"what was good, before another":       {0, true, true, true, ""},
+		"what failed, of many":                {1, true, false, false, ""},
+		"what was good, by another failure":   {0, true, true, false, "the failure that is stored is not of web-good"},
+		"what works, and nothing is chance's": {0, false, false, false, "the failure that is stored is not of web-good"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := inPlaceStory(`{"replicaSet": "web-bad"}`, "")
 			s.random = c.random
-			held := s.sights[c.set].object.(*appsv1.ReplicaSet).DeepCopy()
-			held.Labels = map[string]string{v1alpha1.HeldAtLabel: "0."}
-			if c.good {
-				held.Labels[v1alpha1.VerdictLabel] = v1alpha1.VerdictGood + "."
+			see := func(name string, labels map[string]string) {
+				set := s.sights[c.set].object.(*appsv1.ReplicaSet).DeepCopy()
+				set.Name, set.Labels = cmp.Or(name, set.Name), labels
+				s.sights = append(s.sights, sight{rv: uint64(len(s.sights) + 1), object: set})
 			}
-			s.sights = append(s.sights, sight{rv: 4, object: held})
+			good := map[string]string{v1alpha1.VerdictLabel: v1alpha1.VerdictGood + "."}
+			held := map[string]string{v1alpha1.HeldAtLabel: "0."}
+			if c.good {
+				see("", good)
+				maps.Copy(held, good)
+			}
+			if c.since {
+				see("web-other", good)
+			}
+			see("", held)
 			wantBreach(t, s.held, c.want)
 		})
 	}
