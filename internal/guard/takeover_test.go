@@ -6,6 +6,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/belay-dev/belay/internal/expect"
 	fake "github.com/belay-dev/belay/internal/fakecluster"
@@ -124,6 +125,40 @@ func TestTakeover_VerdictLags(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was good is restarted, and its new pods crash while nobody leads. The process that takes over knows nothing yet of the verdict: what
+// it finds is about the restart, and not about the release.
+func TestTakeover_VerdictOfWhatIsRestartedLags(t *testing.T) {
+	fake.In(t, func(w *world) {
+		first, second := startBelay(w), standBy(w)
+		fake.Add(w, fake.Webshop("web", "web:1"))
+		w.Intercept(func(r request, carryOut func() error) error {
+			if verdictOf(r) == v1alpha1.VerdictGood {
+				w.Hold("controllerrevisions")
+			}
+			return carryOut()
+		})
+		until(w, func() bool { return w.Status("web") == "Ready=True RolledOut" })
+		w.Intercept(nil)
+		first.Kill()
+		first.stop()
+		restarted := time.Now()
+		w.Node.Set("web:1", func(age time.Duration) corev1.PodStatus {
+			if time.Now().Add(-age).Before(restarted) {
+				return fake.Running(age)
+			}
+			return fake.Crashing(age)
+		})
+		fake.Restart(w, "web")
+		w.Pass(2 * time.Minute)
+		second.lead()
+		w.Pass(4 * time.Second)
+		w.LetGo("controllerrevisions")
+		w.Pass(3 * time.Minute)
+		fake.WantStatus(w, "web", "Ready=True RolledOut")
+		fake.WantOnce(w, "Normal RestartFailed")
+	})
 }
 
 // A process that begins while replicas are being added to what was rolled back does not take that for a rollout.

@@ -48,6 +48,7 @@ type Progress struct {
 	Revision string
 	Attempt  int
 	restart  string // the ReplicaSet of a restart that it is of, empty if it is of none
+	wasGood  bool   // the revision was known to be good at the last look
 
 	Phase   Phase
 	Failure v1alpha1.Failure // in PhaseFailed
