@@ -216,7 +216,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 // progressOf returns the progress of the rollout to the revision that the Deployment carries: the remembered one or, of what nobody
 // watched in this process, what the Deployment controller says.
 func (s *state) progressOf(remembered Progress, r *Revision, knownGood bool) Progress {
-	lateVerdict := knownGood && !remembered.wasGood && remembered.Phase == PhaseFailed // What failed may be a restart of what another process found good.
+	lateVerdict := knownGood && !remembered.wasGood && remembered.Phase == PhaseFailed && s.numberBefore(r) != s.Deployment.Annotations[SetNumber] // What failed may be a restart of what another process found good.
 	if remembered.isFor(r) && !lateVerdict {
 		return remembered
 	}
