@@ -280,9 +280,7 @@ func TestReconcile_LostAnswerAndFrozenWatch(t *testing.T) {
 						return carryOut()
 					}
 					w.Intercept(nil)
-					w.Hold(c.resource)
-					expect.NoError(t, carryOut())
-					return lostAnswers["gateway timeout"]
+					return unseen(w, c.resource, carryOut)
 				})
 				w.Pass(4 * time.Minute)
 				fake.WantStatus(w, "web", "Ready=False RolledBack")
@@ -306,10 +304,9 @@ func TestReconcile_LostGoodVerdictAndFrozenWatch(t *testing.T) {
 			if verdictOf(r) != v1alpha1.VerdictGood {
 				return carryOut()
 			}
-			w.Hold("controllerrevisions")
-			expect.NoError(t, carryOut())
+			answer := unseen(w, "controllerrevisions", carryOut)
 			good.Store(true)
-			return lostAnswers["gateway timeout"]
+			return answer
 		})
 		w.Node.Set("web:2", fake.Running)
 		until(w, good.Load)

@@ -15,6 +15,14 @@ func TestNewer(t *testing.T) {
 	}
 }
 
+// unseen carries a write out, whose answer is lost and which no watch shows from then on.
+func unseen(w *world, watched string, carryOut func() error) error {
+	w.T.Helper()
+	w.Hold(watched)
+	expect.NoError(w.T, carryOut())
+	return lostAnswers["gateway timeout"]
+}
+
 // A write whose answer is lost, and that no watch shows for minutes, is noticed all the same: all goes on meanwhile, it is told once, and
 // not sent again and again.
 func TestSent_UnseenForMinutes(t *testing.T) {
@@ -38,11 +46,7 @@ func TestSent_UnseenForMinutes(t *testing.T) {
 						if n++; n != nth {
 							return carryOut()
 						}
-						w.Hold(lost.watched)
-						if err := carryOut(); err != nil {
-							return err
-						}
-						return lostAnswers["gateway timeout"]
+						return unseen(w, lost.watched, carryOut)
 					})
 					for _, release := range []struct{ image, status string }{
 						{"bad:2", "Ready=False RolledBack"}, {"web:1", "Ready=True RolledOut"}, {"bad:2", "Ready=False RolledBack"},
@@ -80,13 +84,10 @@ func TestSent_GivenUpMeanwhile(t *testing.T) {
 			if r.Verb != "update" || r.Resource != "deployments" || w.Image("web") != "web:1" {
 				return carryOut()
 			}
-			w.Hold("deployments")
-			if err := carryOut(); err != nil {
-				return err
-			}
+			answer := unseen(w, "deployments", carryOut)
 			fake.Release(w, "web", "web:1")
 			time.Sleep(time.Millisecond) // That is seen before the answer comes.
-			return lostAnswers["gateway timeout"]
+			return answer
 		})
 		fake.Release(w, "web", "web:2")
 		w.Pass(5 * time.Minute)

@@ -15,16 +15,20 @@ import (
 
 // A process that takes over has caches that may lag behind what the one before has done. Nothing that it remembers tells it.
 
-// inTakeover runs test in a world with one process that works, and another one that is to take over from it.
-func inTakeover(t *testing.T, test func(w *world, takeOver func())) {
+// inTakeover runs test in a world with one process that works, and another one that is to take over from it, after what is done while
+// nobody works.
+func inTakeover(t *testing.T, test func(w *world, takeOver func(meanwhile ...func()))) {
 	t.Helper()
 	fake.In(t, func(w *world) {
 		first := startBelay(w)
 		second := standBy(w)
-		test(w, func() {
+		test(w, func(meanwhile ...func()) {
 			w.Intercept(nil)
 			first.Kill()
 			first.stop()
+			for _, do := range meanwhile {
+				do()
+			}
 			second.lead()
 		})
 	})
@@ -51,7 +55,7 @@ func until(w *world, is func() bool) {
 }
 
 func TestTakeover_StatusLags(t *testing.T) {
-	inTakeover(t, func(w *world, takeOver func()) {
+	inTakeover(t, func(w *world, takeOver func(...func())) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
 		w.Intercept(func(r request, carryOut func() error) error {
@@ -75,7 +79,7 @@ func TestTakeover_StatusLags(t *testing.T) {
 
 // What failed still runs, and in the cache what ran before it.
 func TestTakeover_DeploymentLags(t *testing.T) {
-	inTakeover(t, func(w *world, takeOver func()) {
+	inTakeover(t, func(w *world, takeOver func(...func())) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
 		w.Hold("deployments")
@@ -106,7 +110,7 @@ func TestTakeover_DeploymentLags(t *testing.T) {
 func TestTakeover_VerdictLags(t *testing.T) {
 	for _, onFailure := range []v1alpha1.OnFailure{v1alpha1.Rollback, v1alpha1.Hold} {
 		t.Run(string(onFailure), func(t *testing.T) {
-			inTakeover(t, func(w *world, takeOver func()) {
+			inTakeover(t, func(w *world, takeOver func(...func())) {
 				holdFailure(w)
 				w.Hold("controllerrevisions")
 				w.Node.Set("web:2", fake.Running)
@@ -130,8 +134,7 @@ func TestTakeover_VerdictLags(t *testing.T) {
 // What was good is restarted, and its new pods crash while nobody leads. The process that takes over knows nothing yet of the verdict: what
 // it finds is about the restart, and not about the release.
 func TestTakeover_VerdictOfWhatIsRestartedLags(t *testing.T) {
-	fake.In(t, func(w *world) {
-		first, second := startBelay(w), standBy(w)
+	inTakeover(t, func(w *world, takeOver func(...func())) {
 		fake.Add(w, fake.Webshop("web", "web:1"))
 		w.Intercept(func(r request, carryOut func() error) error {
 			if verdictOf(r) == v1alpha1.VerdictGood {
@@ -140,9 +143,6 @@ func TestTakeover_VerdictOfWhatIsRestartedLags(t *testing.T) {
 			return carryOut()
 		})
 		until(w, func() bool { return w.Status("web") == "Ready=True RolledOut" })
-		w.Intercept(nil)
-		first.Kill()
-		first.stop()
 		restarted := time.Now()
 		w.Node.Set("web:1", func(age time.Duration) corev1.PodStatus {
 			if time.Now().Add(-age).Before(restarted) {
@@ -150,9 +150,10 @@ func TestTakeover_VerdictOfWhatIsRestartedLags(t *testing.T) {
 			}
 			return fake.Crashing(age)
 		})
-		fake.Restart(w, "web")
-		w.Pass(2 * time.Minute)
-		second.lead()
+		takeOver(func() {
+			fake.Restart(w, "web")
+			w.Pass(2 * time.Minute)
+		})
 		w.Pass(4 * time.Second)
 		w.LetGo("controllerrevisions")
 		w.Pass(3 * time.Minute)
@@ -163,7 +164,7 @@ func TestTakeover_VerdictOfWhatIsRestartedLags(t *testing.T) {
 
 // A process that begins while replicas are being added to what was rolled back does not take that for a rollout.
 func TestTakeover_InAScaling(t *testing.T) {
-	inTakeover(t, func(w *world, takeOver func()) {
+	inTakeover(t, func(w *world, takeOver func(...func())) {
 		w.UpAndRunning("web")
 		w.Node.Set("web:2", fake.Crashing)
 		fake.Release(w, "web", "web:2")

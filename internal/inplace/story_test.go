@@ -211,10 +211,7 @@ func TestStory_Undo(t *testing.T) {
 
 // 2 has run well. An older one is asked for again, does not come up by now, and is given up for the next one, which fails.
 func TestStory_BackToWhatWasGoodLast(t *testing.T) {
-	in(t, func(w *world) {
-		fake.Add(w, labelled("good:1"))
-		startBelay(w)
-		w.Pass(time.Minute)
+	guarded(t, func(w *world, _ *belay) {
 		release(w, "good:2")
 		w.Pass(3 * time.Minute)
 		w.Node.Set("good:1", fake.Crashing)
@@ -229,10 +226,7 @@ func TestStory_BackToWhatWasGoodLast(t *testing.T) {
 
 // An older one that is asked for again, and runs well, is what was good last.
 func TestStory_BackToWhatIsGoodAgain(t *testing.T) {
-	in(t, func(w *world) {
-		fake.Add(w, labelled("good:1"))
-		startBelay(w)
-		w.Pass(time.Minute)
+	guarded(t, func(w *world, _ *belay) {
 		for _, image := range []string{"good:2", "good:1"} {
 			release(w, image)
 			w.Pass(3 * time.Minute)

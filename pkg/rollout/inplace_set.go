@@ -57,7 +57,7 @@ func numberOf(set *appsv1.ReplicaSet) int64 {
 
 // goodAs returns the number that a set which was good had when it was last found good: asked for again it has another one. Nothing is noted
 // of one that was good as it was made.
-func goodAs(set *appsv1.ReplicaSet) (number int64) {
+func goodAs(set *appsv1.ReplicaSet) int64 {
 	noted, _, _ := strings.Cut(own(set, v1alpha1.AttemptLabel), ".")
 	first, _, _ := strings.Cut(set.Annotations[setNumbersBefore], ",")
 	for _, text := range []string{noted, first} {

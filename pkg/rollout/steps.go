@@ -216,8 +216,7 @@ func (s *state) watch(d *Decision, r *Revision, knownGood bool) Progress {
 // progressOf returns the progress of the rollout to the revision that the Deployment carries: the remembered one or, of what nobody
 // watched in this process, what the Deployment controller says.
 func (s *state) progressOf(remembered Progress, r *Revision, knownGood bool) Progress {
-	lateVerdict := knownGood && !remembered.wasGood && remembered.Phase == PhaseFailed && s.numberBefore(r) != s.Deployment.Annotations[SetNumber] // What failed may be a restart of what another process found good.
-	if remembered.isFor(r) && !lateVerdict {
+	if remembered.isFor(r) && !(knownGood && s.failedUnknown(remembered, r)) {
 		return remembered
 	}
 	progress := newProgress(r, s.Now, s.Now)
@@ -228,6 +227,12 @@ func (s *state) progressOf(remembered Progress, r *Revision, knownGood bool) Pro
 		progress.Phase, progress.number = PhaseHealthy, s.numberBefore(r)
 	}
 	return progress
+}
+
+// failedUnknown reports whether the failure was found before the revision was known to be good, and with another ReplicaSet than the one that
+// another process found good: it may be that of a restart.
+func (s *state) failedUnknown(p Progress, r *Revision) bool {
+	return p.Phase == PhaseFailed && !p.wasGood && s.numberBefore(r) != s.Deployment.Annotations[SetNumber]
 }
 
 // limits returns what a rollout to the revision is judged by. One that was good before would have to go back to itself; a

@@ -277,9 +277,6 @@ func (l *limited) deleteLease(*object) {
 
 // Belay can do all that it does with the rights of the manifests, and needs each of them.
 func testLeastPrivilege(t *testing.T) {
-	if *externalFlag {
-		t.Skip("this needs belays of its own")
-	}
 	for name, test := range map[string]func(*testing.T){
 		"as deployed": deployedUsesAllRights, "as deployed in a namespace": deployedInNamespace, "finalizers": finalizersAreNeeded,
 		"without what is optional": optionalIsNotMissed,

@@ -23,15 +23,15 @@ type hold struct {
 // it for what was asked for then.
 func (t *told) holds() (all []hold) {
 	failure, asked, good := "", "", ""
-	was, found := map[string]string{}, map[string]string{}
+	was, found := map[string]string{}, map[string]bool{}
 	for _, s := range t.inOrder() {
 		switch object := s.object.(type) {
 		case *appsv1.Deployment:
 			failure, asked = object.Annotations[v1alpha1.FailureAnnotation], versionOf(object.Spec.Template)
 		case *appsv1.ReplicaSet:
 			held, version := heldAt(object), versionOf(object.Spec.Template)
-			if now := object.Labels[v1alpha1.AttemptLabel]; isGood(object) && found[object.Name] != "as "+now {
-				good, found[object.Name] = object.Name, "as "+now // The label tells for which number.
+			if as := object.Name + object.Labels[v1alpha1.AttemptLabel]; isGood(object) && !found[as] { // That label tells for which number.
+				good, found[as] = object.Name, true
 			}
 			if held == "0" && was[object.Name] != "0" && !t.isLate(s.rv) {
 				all = append(all, hold{version, object.Name, failure, version != asked && object.Name != good})
